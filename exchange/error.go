@@ -1,0 +1,180 @@
+package exchange
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Error is the one error a use case gives on purpose: a stable code that
+// programs act on, what exactly was wrong, and whether trying again later can
+// help. Adapters turn the code into a status and into words with [Explain].
+//
+// Detail is shown to the caller and may be logged, so it names fields, codes
+// and identifiers and never holds a title, a file name or document text.
+type Error struct {
+	Code      string
+	Temporary bool
+	Detail    string
+	Err       error
+}
+
+func (e *Error) Error() string {
+	msg := e.Code
+	if e.Detail != "" {
+		msg += ": " + e.Detail
+	}
+	if e.Err != nil {
+		msg += ": " + e.Err.Error()
+	}
+	return msg
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Fail makes an Error from a code and a formatted detail.
+func Fail(code, detail string, args ...any) *Error {
+	if len(args) > 0 {
+		detail = fmt.Sprintf(detail, args...)
+	}
+	return &Error{Code: code, Detail: detail, Temporary: code == CodeTemporary}
+}
+
+// CodeOf gives the code of the first Error in err's chain, or CodeInternal.
+func CodeOf(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return CodeInternal
+}
+
+// IsTemporary says whether err promises that the same call may succeed later.
+func IsTemporary(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Temporary
+}
+
+// The codes. They are part of the public interface: a code is never renamed.
+const (
+	CodeUnknownRecipient    = "unknown_recipient"
+	CodeAgencyCode          = "agency_code"
+	CodeMissingBody         = "missing_body"
+	CodeEmptyFile           = "empty_file"
+	CodeStateSecret         = "state_secret"
+	CodeLabelCeiling        = "label_ceiling"
+	CodeInvalidDocument     = "invalid_document"
+	CodeNoRoute             = "no_route"
+	CodeTooLarge            = "too_large"
+	CodeBadMultipart        = "bad_multipart"
+	CodeBadRequest          = "bad_request"
+	CodeUnauthenticated     = "unauthenticated"
+	CodeForbidden           = "forbidden"
+	CodeNotFound            = "not_found"
+	CodeConflict            = "conflict"
+	CodeIdempotencyInUse    = "idempotency_in_use"
+	CodeIdempotencyMismatch = "idempotency_mismatch"
+	CodeIdempotencyMissing  = "idempotency_missing"
+	CodeCertificateExpired  = "certificate_expired"
+	CodeCertificateUsage    = "certificate_usage"
+	CodeSignatureInvalid    = "signature_invalid"
+	CodeUnreadable          = "unreadable"
+	CodeLedgerRolledBack    = "ledger_rolled_back"
+	CodeTemporary           = "temporary"
+	CodeInternal            = "internal"
+)
+
+// Text is what a person reads about a code: the cause and the next step.
+type Text struct{ Title, Fix string }
+
+// Explain gives the text of a code; lang is "zh" or "en" (anything else).
+// A code without a text of its own is explained as an internal fault.
+func Explain(code, lang string) Text {
+	pair, known := texts[code]
+	if !known {
+		pair = texts[CodeInternal]
+	}
+	if lang == "zh" {
+		return pair.zh
+	}
+	return pair.en
+}
+
+type bilingual struct{ en, zh Text }
+
+var texts = map[string]bilingual{
+	CodeUnknownRecipient: {
+		Text{"A recipient is not in the directory", "Check the code with a directory search, or ask the domain authority to admit the agency."},
+		Text{"收文单位不在名录中", "请先查询名录核对单位代码，或联系名录机构登记该单位。"}},
+	CodeAgencyCode: {
+		Text{"An agency code is not well formed", "Enter the 18-character unified social credit code; its last character is a check digit."},
+		Text{"单位代码格式不正确", "请填写 18 位统一社会信用代码，末位为校验码。"}},
+	CodeMissingBody: {
+		Text{"The document has no body file", "Send exactly one part named body, after the part named document."},
+		Text{"公文缺少正文文件", "请提交且仅提交一个名为 body 的正文，位于 document 之后。"}},
+	CodeEmptyFile: {
+		Text{"A file is empty", "Check the export of the file; a file of 0 bytes is never sent."},
+		Text{"文件为空", "请检查文件是否导出完整；不发送 0 字节文件。"}},
+	CodeStateSecret: {
+		Text{"State secrets are not carried", "Documents labelled 秘密, 机密 or 绝密 must use the classified network (Cryptography Law, arts. 7, 8)."},
+		Text{"本系统不传输国家秘密", "秘密、机密、绝密文件须经涉密网络传输（《密码法》第七、八条）。"}},
+	CodeLabelCeiling: {
+		Text{"The label is above what the way allows", "Choose recipients reachable over links of that label, or ask the domain authority about the link's ceiling."},
+		Text{"密级超出链路上限", "请选择可由相应等级链路到达的单位，或向名录机构核对链路密级上限。"}},
+	CodeInvalidDocument: {
+		Text{"The document's metadata is not valid", "Correct the named member and submit again."},
+		Text{"公文要素不合规", "请按提示更正该要素后重新提交。"}},
+	CodeNoRoute: {
+		Text{"No way leads to the recipient", "Ask the domain authority to add a link or a route to the recipient's node."},
+		Text{"没有到达收文单位的链路", "请联系名录机构为该单位所在节点配置链路或路由。"}},
+	CodeTooLarge: {
+		Text{"The request is larger than allowed", "Split the attachments over several documents or ask the operator to raise the limit."},
+		Text{"请求超过大小上限", "请将附件拆分到多份公文，或联系运维人员调整上限。"}},
+	CodeBadMultipart: {
+		Text{"The multipart body is broken", "Send multipart/form-data with the part document first and complete boundaries."},
+		Text{"multipart 请求体不完整", "请使用 multipart/form-data，首个部分为 document，边界须完整。"}},
+	CodeBadRequest: {
+		Text{"The request is not understood", "Correct the named field; the API description lists what is accepted."},
+		Text{"无法理解该请求", "请按提示更正；接口说明列出了可接受的内容。"}},
+	CodeUnauthenticated: {
+		Text{"The API key is missing, wrong or expired", "Send Authorization: Bearer <key>; the operator issues keys with yizhan key create."},
+		Text{"接口密钥缺失、错误或已过期", "请以 Authorization: Bearer 方式提交密钥；密钥由运维人员用 yizhan key create 签发。"}},
+	CodeForbidden: {
+		Text{"The API key may not do this", "Use a key with the needed scope."},
+		Text{"该接口密钥无此权限", "请使用具有相应权限范围的密钥。"}},
+	CodeNotFound: {
+		Text{"There is no such object", "Check the identifier; an agency sees only its own documents."},
+		Text{"没有找到该对象", "请核对标识；各单位只能查看本单位的公文。"}},
+	CodeConflict: {
+		Text{"The document is already in another final stage", "Look at the trace: a document signed for cannot be returned, and the reverse."},
+		Text{"该公文已处于其他终结状态", "请查看流转轨迹：已签收的公文不能退文，已退文的不能签收。"}},
+	CodeIdempotencyInUse: {
+		Text{"A request with this Idempotency-Key is still running", "Wait for it and repeat the same request."},
+		Text{"使用同一幂等键的请求正在处理", "请等待其完成后原样重试。"}},
+	CodeIdempotencyMismatch: {
+		Text{"The Idempotency-Key was used for another request", "Use a new key for a new document."},
+		Text{"该幂等键已用于其他内容的请求", "新公文请使用新的幂等键。"}},
+	CodeIdempotencyMissing: {
+		Text{"The header Idempotency-Key is missing", "Send a key of 1 to 255 printable ASCII characters, unique for each document, and repeat it on a retry."},
+		Text{"缺少 Idempotency-Key 请求头", "请为每份公文提供唯一的幂等键（1–255 个可打印 ASCII 字符），重试时保持不变。"}},
+	CodeCertificateExpired: {
+		Text{"A certificate is not valid at this time", "Renew the certificate with the domain authority and publish the directory."},
+		Text{"证书不在有效期内", "请向名录机构更新证书并发布新名录。"}},
+	CodeCertificateUsage: {
+		Text{"A certificate may not be used for this", "Use the signing certificate for signing and the encryption certificate for encryption."},
+		Text{"证书用途不符", "签名须用签名证书，加密须用加密证书。"}},
+	CodeSignatureInvalid: {
+		Text{"A signature does not verify", "Do not act on the object; ask its issuer for a fresh copy."},
+		Text{"签名验证未通过", "请勿采信该对象，并向出具方重新索取。"}},
+	CodeUnreadable: {
+		Text{"The document cannot be opened", "Ask the sender to send it again; the operator finds the cause in the quarantine."},
+		Text{"公文无法打开", "请联系发文单位重发；原因见隔离区记录。"}},
+	CodeLedgerRolledBack: {
+		Text{"The ledger is older than what neighbours have seen", "The data directory was put back to an earlier state: stop the node and restore it properly."},
+		Text{"台账落后于邻居节点所见", "数据目录被回退到旧状态：请停止节点并按规程恢复。"}},
+	CodeTemporary: {
+		Text{"Not possible at the moment", "Repeat the same request in a little while."},
+		Text{"暂时无法处理", "请稍后原样重试。"}},
+	CodeInternal: {
+		Text{"An internal fault", "Repeat the request; if it stays, give the operator the time and the request."},
+		Text{"内部错误", "请重试；如仍出现，请将时间与请求提供给运维人员。"}},
+}

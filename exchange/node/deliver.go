@@ -1,0 +1,203 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"github.com/yizhan-gateway/yizhan/certs"
+	"github.com/yizhan-gateway/yizhan/crypto/envelope"
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/records"
+	"github.com/yizhan-gateway/yizhan/queue"
+)
+
+// The reasons of a REJECTED that delivery itself can find.
+const (
+	reasonUnreadable    = exchange.CodeUnreadable
+	reasonContradiction = "contradiction"
+	reasonConflict      = exchange.CodeConflict
+)
+
+// summary is what the inbox and the sent list show. It holds content and is
+// stored sealed under the storage key.
+type summary struct {
+	Title  string
+	Number string
+	Label  exchange.Label
+	Urg    exchange.Urgency
+	Kind   exchange.Kind
+	Due    string
+	Files  []FileSummary
+}
+
+// FileSummary describes one file of a document.
+type FileSummary struct {
+	Index int       `json:"index"`
+	Role  string    `json:"role"`
+	Name  string    `json:"name"`
+	Type  string    `json:"type"`
+	Size  int64     `json:"size"`
+	SM3   sm.Digest `json:"sm3"`
+}
+
+func summaryOf(d *exchange.Document, m *envelope.Manifest) *summary {
+	s := &summary{Title: d.Title, Label: d.Label, Urg: d.Urgency, Kind: d.Kind, Due: d.DueAt}
+	if d.Number != nil {
+		s.Number = d.Number.Display
+	}
+	for i, f := range m.Files {
+		s.Files = append(s.Files, FileSummary{Index: i, Role: f.Role, Name: f.Name, Type: f.Type, Size: f.Size, SM3: f.SM3})
+	}
+	return s
+}
+
+// maxSummary keeps a sealed summary well inside a row: longer lists of files
+// are cut in the summary and complete in the manifest.
+const maxSummary = 32 << 10
+
+func (n *Node) sealSummary(hh sm.Digest, s *summary) ([]byte, error) {
+	b, err := json.Marshal(s)
+	for err == nil && len(b) > maxSummary {
+		s.Files = s.Files[:len(s.Files)/2]
+		b, err = json.Marshal(s)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return n.c.Keys.SealRow(hh[:], b)
+}
+
+func (n *Node) openSummary(hh sm.Digest, sealed []byte) (*summary, error) {
+	s := new(summary)
+	if len(sealed) == 0 {
+		return s, nil
+	}
+	b, err := n.c.Keys.OpenRow(hh[:], sealed)
+	if err != nil {
+		return nil, err
+	}
+	return s, json.Unmarshal(b, s)
+}
+
+// deliver puts one recipient's copy into its inbox, once. What the signature
+// of DELIVERED says is checked before it is made: the document opens with the
+// agency's key and says inside what its header says outside. Without the key
+// DELIVERED says "sealed".
+func (n *Node) deliver(ctx context.Context, d *certs.Directory, p *parcel, slot SlotItem) error {
+	to := p.e.Header.Recipients[slot.I]
+	done, err := n.isDelivered(ctx, p.hh, to.Agency)
+	if done || err != nil {
+		return err
+	}
+	sum, form, reason, err := n.inspect(ctx, p, slot)
+	if err != nil {
+		return err
+	}
+	r := &exchange.Receipt{
+		Stage: exchange.StageDelivered, Envelope: p.env.ID, Header: p.hh,
+		Recipients: []string{to.Agency}, Form: form,
+	}
+	if reason != "" {
+		r.Stage, r.Form, r.Reason = exchange.StageRejected, "", reason
+	}
+	receipt, err := n.nodeReceipt(d, r)
+	if err != nil {
+		return err
+	}
+	sealed, err := n.sealSummary(p.hh, sum)
+	if err != nil {
+		return err
+	}
+	row := &records.InboxRow{
+		ID: p.env.ID, Sender: p.env.Sender, Slot: slot.I, Consignment: p.id,
+		Received: n.now(), Stage: r.Stage, Delivered: receipt.id, Sealed: sealed,
+	}
+	return n.commitDelivery(ctx, d, p, to.Agency, row, receipt)
+}
+
+func (n *Node) isDelivered(ctx context.Context, hh sm.Digest, agency string) (done bool, err error) {
+	err = n.view(ctx, func(tx queue.Tx) error {
+		mark, err := records.Delivered.Get(tx, hh, agency)
+		done = mark != nil
+		return err
+	})
+	return done, err
+}
+
+// inspect opens the copy of one recipient. reason is set when the document is
+// to be rejected; err when we cannot tell now.
+func (n *Node) inspect(ctx context.Context, p *parcel, slot SlotItem) (s *summary, form, reason string, err error) {
+	facts := &summary{Label: p.routing.Label, Urg: p.routing.Urgency, Kind: p.routing.Kind}
+	if _, here := n.encryptionKey(p.e.Header.Recipients[slot.I]); !here {
+		return facts, exchange.FormSealed, "", nil
+	}
+	opened, err := n.open(ctx, p.e, slot.I, slot.Slot)
+	if errors.Is(err, envelope.ErrOpen) {
+		return facts, "", reasonUnreadable, nil
+	}
+	if err != nil {
+		return nil, "", "", err
+	}
+	doc, err := exchange.ParseDocument(opened.Manifest.Document)
+	if err != nil {
+		return facts, "", exchange.CodeInvalidDocument, nil
+	}
+	if doc.Contradiction(p.e.Header.Sender, exchange.Recipients(p.e), p.routing) != "" {
+		return facts, "", reasonContradiction, nil
+	}
+	return summaryOf(doc, opened.Manifest), exchange.FormOpened, "", nil
+}
+
+// commitDelivery is the commit point of a delivery: the dedup row decides, in
+// the same transaction as inbox, receipt, ledger leaf and the way home. A
+// crash before it leaves nothing; after it, repeating finds the dedup row.
+func (n *Node) commitDelivery(ctx context.Context, d *certs.Directory, p *parcel, agency string, row *records.InboxRow, receipt *signedReceipt) error {
+	return n.update(ctx, func(tx queue.Tx) error {
+		mark := &records.Dedup{Stage: row.Stage, Receipt: receipt.id}
+		err := records.Delivered.Insert(tx, mark, p.hh, agency)
+		if errors.Is(err, queue.ErrExists) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		event := eventEnded
+		if row.Stage == exchange.StageDelivered {
+			event = eventDelivered
+			if err := n.putInbox(tx, p.hh, agency, row); err != nil {
+				return err
+			}
+		}
+		if _, err := n.putReceipt(tx, p.hh, receipt, event); err != nil {
+			return err
+		}
+		return n.homeward(tx, d, p.env.Sender, p.hh, receipt.id)
+	})
+}
+
+func (n *Node) putInbox(tx queue.Tx, hh sm.Digest, agency string, row *records.InboxRow) error {
+	counter, err := records.InboxCounter.Lock(tx, agency)
+	if err != nil {
+		return err
+	}
+	next := uint64(1)
+	if counter == nil {
+		err = records.InboxCounter.Insert(tx, &next, agency)
+	} else {
+		next = *counter + 1
+		err = records.InboxCounter.Put(tx, &next, agency)
+	}
+	if err != nil {
+		return err
+	}
+	row.Seq = next
+	if err := records.InboxOrder.Insert(tx, &hh, agency, next); err != nil {
+		return err
+	}
+	if err := records.InboxByID.Insert(tx, &hh, agency, row.ID); err != nil {
+		return err
+	}
+	return records.Inbox.Insert(tx, row, agency, hh)
+}

@@ -1,0 +1,141 @@
+package node
+
+import (
+	"context"
+	"io"
+
+	"github.com/yizhan-gateway/yizhan/crypto/envelope"
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/evidence"
+	"github.com/yizhan-gateway/yizhan/exchange/records"
+	"github.com/yizhan-gateway/yizhan/queue"
+)
+
+// Evidence writes the proof file of a document for an agency that sent or
+// received it: header, receipts with their ledger proofs, the directory, and
+// the manifest's fields and files when a key to open them is here.
+func (n *Node) Evidence(ctx context.Context, agency, document string, w io.Writer) error {
+	d, err := n.load(ctx, agency, document)
+	if err != nil {
+		return err
+	}
+	dir := n.Directory()
+	f := &evidence.File{Domain: dir.Domain(), Authority: dir.Authority(), Directory: dir.Raw()}
+	if f.Header, err = d.env.Header.Load(ctx, n.c.Blobs); err != nil {
+		return err
+	}
+	if f.Disclosed, err = n.disclose(ctx, d, agency); err != nil {
+		return err
+	}
+	if err := n.proveReceipts(ctx, d.visible(agency), f); err != nil {
+		return err
+	}
+	b, err := f.Marshal()
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(b)
+	return err
+}
+
+// proveReceipts adds receipts, leaves and inclusion proofs, all against one
+// checkpoint.
+func (n *Node) proveReceipts(ctx context.Context, list []*storedReceipt, f *evidence.File) error {
+	var size uint64
+	var root sm.Digest
+	err := n.view(ctx, func(tx queue.Tx) (err error) {
+		f.Receipts = nil
+		if size, err = n.ledger.Size(tx); err != nil {
+			return err
+		}
+		if root, err = n.ledger.Root(tx, size); err != nil {
+			return err
+		}
+		for _, s := range list {
+			r := evidence.Receipt{CMS: s.row.CMS, Seen: s.row.At, Index: s.row.Leaf}
+			if r.Leaf, err = n.ledger.Leaf(tx, s.row.Leaf); err != nil {
+				return err
+			}
+			if r.Proof, err = n.ledger.Inclusion(tx, s.row.Leaf, size); err != nil {
+				return err
+			}
+			f.Receipts = append(f.Receipts, r)
+		}
+		return nil
+	})
+	if err == nil {
+		f.Checkpoint, err = n.checkpoint(size, root)
+	}
+	return err
+}
+
+// disclose opens the manifest with the asker's slot. Without the key nothing
+// is disclosed; the receipts still verify.
+func (n *Node) disclose(ctx context.Context, d *dossier, agency string) ([]evidence.Leaf, error) {
+	i, slot, err := n.slotOf(ctx, d, agency)
+	if err != nil || slot == nil {
+		return nil, err
+	}
+	if _, here := n.encryptionKey(d.e.Header.Recipients[i]); !here {
+		return nil, nil
+	}
+	opened, err := n.open(ctx, d.e, i, slot)
+	if err != nil {
+		return nil, exchange.Fail(exchange.CodeUnreadable, "document %s", d.env.ID)
+	}
+	leaves, err := opened.Disclose()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]evidence.Leaf, len(leaves))
+	for k, l := range leaves {
+		out[k] = evidence.Leaf{Name: l.Name, Salt: l.Salt, Value: l.Value}
+	}
+	return out, nil
+}
+
+// slotOf finds the asker's slot among the consignments stored here: the self
+// slot of the sender, the recipient slot of a receiver.
+func (n *Node) slotOf(ctx context.Context, d *dossier, agency string) (int, []byte, error) {
+	role := envelope.RoleRecipient
+	if d.sender {
+		role = envelope.RoleSelf
+	}
+	for i, r := range d.e.Header.Recipients {
+		if r.Agency != agency || r.Role != role {
+			continue
+		}
+		slot, err := n.findSlot(ctx, d.hh, i)
+		return i, slot, err
+	}
+	return 0, nil, nil
+}
+
+func (n *Node) findSlot(ctx context.Context, hh sm.Digest, i int) ([]byte, error) {
+	var bodies []records.Body
+	err := n.view(ctx, func(tx queue.Tx) error {
+		bodies = nil
+		return records.Incoming.Each(tx, 0, func(_ []byte, c *records.Consignment) bool {
+			bodies = append(bodies, c.Body)
+			return true
+		}, hh)
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, body := range bodies {
+		b, err := body.Load(ctx, n.c.Blobs)
+		if err != nil {
+			return nil, err
+		}
+		item, err := ParseConsignment(b)
+		if err != nil {
+			return nil, err
+		}
+		if slot := item.Slot(i); slot != nil {
+			return slot, nil
+		}
+	}
+	return nil, nil
+}

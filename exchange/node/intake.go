@@ -1,0 +1,442 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/yizhan-gateway/yizhan/certs"
+	"github.com/yizhan-gateway/yizhan/crypto/envelope"
+	"github.com/yizhan-gateway/yizhan/crypto/merkle"
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/guard"
+	"github.com/yizhan-gateway/yizhan/exchange/records"
+	"github.com/yizhan-gateway/yizhan/queue"
+)
+
+// The kinds of items a node takes in.
+const (
+	KindHeader      = "header"
+	KindConsignment = "consignment"
+	KindPart        = "part"
+	KindReceipt     = "receipt"
+)
+
+// Item is one thing carried over a link, as the bundle's manifest names it.
+// ID is the header hash (header, consignment: followed by "/" and its own
+// SM3; part: followed by "/" and its index) or the receipt id. Digest is the
+// SM3 of the bytes, of a part the subtree digest of its 1 MiB leaves.
+type Item struct {
+	Kind   string
+	ID     string
+	Size   int64
+	Digest sm.Digest
+}
+
+// Outcome is what became of an item at the receiver.
+type Outcome struct {
+	Status string
+	Reason string
+}
+
+// The statuses of an Outcome. Taken and deferred items are durable at the
+// receiver; a duplicate was before. Refused is final for this item on this
+// link. Damaged is a link fault: the neighbour holds a good copy and sends it
+// again.
+const (
+	Taken     = "taken"
+	Duplicate = "duplicate"
+	Refused   = "refused"
+	Postponed = "deferred"
+	Damaged   = "damaged"
+)
+
+// Intake takes one item from a neighbour. When it returns without error the
+// outcome is durable and may be acknowledged. An error is trouble of our own:
+// nothing is acknowledged and the neighbour will send the item again.
+func (n *Node) Intake(ctx context.Context, link string, it Item, body io.Reader) (Outcome, error) {
+	if _, err := n.neighbour(link); err != nil {
+		return Outcome{}, err
+	}
+	if it.Kind == KindPart {
+		return n.intakePart(ctx, link, it, body)
+	}
+	limits := map[string]int64{KindHeader: envelope.MaxHeader, KindConsignment: MaxConsignment, KindReceipt: maxReceiptItem}
+	limit, known := limits[it.Kind]
+	if !known {
+		return Outcome{Refused, "unknown_kind"}, nil
+	}
+	if it.Size < 0 || it.Size > limit {
+		return Outcome{Refused, exchange.CodeTooLarge}, nil
+	}
+	b := make([]byte, it.Size)
+	if _, err := io.ReadFull(body, b); err != nil || sm.Sum(b) != it.Digest {
+		return n.damaged(ctx, link, it, "digest", nil)
+	}
+	switch it.Kind {
+	case KindHeader:
+		return n.intakeHeader(ctx, link, it, b)
+	case KindConsignment:
+		return n.intakeConsignment(ctx, link, it, b)
+	}
+	return n.intakeReceipt(ctx, link, it, b)
+}
+
+// damaged keeps what arrived for the operator and asks for it again.
+func (n *Node) damaged(ctx context.Context, link string, it Item, reason string, sample []byte) (Outcome, error) {
+	err := n.Quarantine(ctx, link, it.Kind+" "+it.ID, reason, sample)
+	return Outcome{Damaged, reason}, err
+}
+
+func (n *Node) intakeHeader(ctx context.Context, link string, it Item, b []byte) (Outcome, error) {
+	e, err := envelope.ParseHeader(b)
+	if err != nil || e.Hash.String() != it.ID {
+		return n.damaged(ctx, link, it, "unparsable", b)
+	}
+	routing, err := exchange.ParseRouting(e.Header.Routing)
+	if err != nil {
+		return n.damaged(ctx, link, it, "unparsable", b)
+	}
+	if known, err := n.envelopeRow(ctx, e.Hash); known != nil || err != nil {
+		return Outcome{Duplicate, ""}, err
+	}
+	d := n.Directory()
+	deferred := e.Header.Directory > d.Version()
+	if !deferred {
+		if out, err := n.verifyHeader(ctx, d, link, it, e, b); out.Status != "" || err != nil {
+			return out, err
+		}
+	}
+	if reason := n.inadmissible(d, link, e, routing); reason != "" {
+		return n.rejectHeader(ctx, d, e, b, reason, deferred)
+	}
+	return n.takeHeader(ctx, d, link, e, b, deferred)
+}
+
+func (n *Node) envelopeRow(ctx context.Context, hh sm.Digest) (env *records.Envelope, err error) {
+	err = n.view(ctx, func(tx queue.Tx) error {
+		env, err = records.Envelopes.Get(tx, hh)
+		return err
+	})
+	return env, err
+}
+
+// verifyHeader checks the signature with what the directory says. A header
+// that does not verify is a link fault; nobody sends receipts to whoever a
+// forged header names.
+func (n *Node) verifyHeader(ctx context.Context, d *certs.Directory, link string, it Item, e *envelope.Envelope, b []byte) (Outcome, error) {
+	sender, ok := d.Agency(e.Header.Sender)
+	if !ok {
+		err := n.Quarantine(ctx, link, it.Kind+" "+it.ID, "unknown_sender", b)
+		return Outcome{Refused, "unknown_sender"}, err
+	}
+	cert := e.SignerCertificate()
+	if e.Header.Domain != d.Domain() || exchange.ValidSigner(sender.Certificates, cert, n.c.Now()) != nil || e.Verify(cert) != nil {
+		return n.damaged(ctx, link, it, exchange.CodeSignatureInvalid, b)
+	}
+	return Outcome{}, nil
+}
+
+// inadmissible names the reason why policy will not pass a header; empty when
+// it passes.
+func (n *Node) inadmissible(d *certs.Directory, link string, e *envelope.Envelope, r *exchange.Routing) string {
+	l, ok := d.Link(link)
+	if !ok {
+		return exchange.CodeNoRoute
+	}
+	if err := guard.Check(guard.Policy{Ceiling: exchange.Label(l.Ceiling)}, r, n.c.Now()); err != nil {
+		return exchange.CodeOf(err)
+	}
+	if e.Header.Domain != d.Domain() {
+		return "domain"
+	}
+	return ""
+}
+
+// takeHeader is the commit point of a header. The first header under a
+// (sender, id) stands; a second one with another hash is a conflict, signed
+// and shown.
+func (n *Node) takeHeader(ctx context.Context, d *certs.Directory, link string, e *envelope.Envelope, b []byte, deferred bool) (Outcome, error) {
+	body, err := records.StoreBody(ctx, n.c.Blobs, b)
+	if err != nil {
+		return Outcome{}, err
+	}
+	parts := envelope.PartCount(e.Header.Payload.Size)
+	env := &records.Envelope{
+		ID: e.Header.ID, Sender: e.Header.Sender, Size: e.Header.Payload.Size, Parts: parts,
+		Have: make([]byte, (parts+7)/8), Header: body, Link: link, Directory: d.Version(), At: n.now(), Deferred: deferred,
+	}
+	out := Outcome{Taken, ""}
+	if deferred {
+		out.Status = Postponed
+	}
+	conflict := false
+	err = n.update(ctx, func(tx queue.Tx) error {
+		conflict = false
+		if conflict, err = headerConflict(tx, e); conflict || err != nil {
+			return err
+		}
+		err := n.putEnvelope(tx, e.Hash, env)
+		if errors.Is(err, queue.ErrExists) {
+			out = Outcome{Duplicate, ""}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if deferred {
+			return putDeferred(tx, "header", e.Hash, &records.DeferredItem{Link: link, Directory: e.Header.Directory, Item: e.Hash[:]})
+		}
+		_, err = n.leaf(tx, eventTaken, e.Hash, e.Hash)
+		return err
+	})
+	if err != nil {
+		return Outcome{}, err
+	}
+	if conflict {
+		return n.rejectHeader(ctx, d, e, b, reasonConflict, deferred)
+	}
+	return out, nil
+}
+
+func headerConflict(tx queue.Tx, e *envelope.Envelope) (bool, error) {
+	err := records.FirstHeader.Insert(tx, &e.Hash, e.Header.Sender, e.Header.ID)
+	if !errors.Is(err, queue.ErrExists) {
+		return false, err
+	}
+	first, err := records.FirstHeader.Get(tx, e.Header.Sender, e.Header.ID)
+	if err != nil {
+		return false, err
+	}
+	return *first != e.Hash, nil
+}
+
+// rejectHeader signs the refusal of a verified header and sends it home. An
+// unverified one is only refused on the link.
+func (n *Node) rejectHeader(ctx context.Context, d *certs.Directory, e *envelope.Envelope, b []byte, reason string, unverified bool) (Outcome, error) {
+	if unverified {
+		return Outcome{Refused, reason}, nil
+	}
+	if err := n.Quarantine(ctx, "", "header "+e.Hash.String(), reason, b); err != nil {
+		return Outcome{}, err
+	}
+	receipt, err := n.nodeReceipt(d, &exchange.Receipt{
+		Stage: exchange.StageRejected, Envelope: e.Header.ID, Header: e.Hash, Reason: reason,
+	})
+	if err != nil {
+		return Outcome{}, err
+	}
+	event := eventEnded
+	if reason == reasonConflict {
+		event = eventConflict
+	}
+	return Outcome{Refused, reason}, n.update(ctx, func(tx queue.Tx) error {
+		// One refusal for each header: a resent header gets the stored bytes.
+		mark := &records.Dedup{Stage: exchange.StageRejected, Receipt: receipt.id}
+		err := records.Delivered.Insert(tx, mark, e.Hash, "")
+		if errors.Is(err, queue.ErrExists) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := n.putReceipt(tx, e.Hash, receipt, event); err != nil {
+			return err
+		}
+		return n.homeward(tx, d, e.Header.Sender, e.Hash, receipt.id)
+	})
+}
+
+// intakeConsignment takes the slots and part digests. They are checked
+// against the header, which therefore must have come first.
+func (n *Node) intakeConsignment(ctx context.Context, link string, it Item, b []byte) (Outcome, error) {
+	item, err := ParseConsignment(b)
+	if err != nil {
+		return n.damaged(ctx, link, it, "unparsable", b)
+	}
+	env, err := n.envelopeRow(ctx, item.Envelope)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if env == nil {
+		return Outcome{Damaged, "header_missing"}, nil
+	}
+	e, err := n.loadHeader(ctx, env)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if item.Verify(e) != nil {
+		return n.damaged(ctx, link, it, "contradicts_header", b)
+	}
+	body, err := records.StoreBody(ctx, n.c.Blobs, b)
+	if err != nil {
+		return Outcome{}, err
+	}
+	out := Outcome{Taken, ""}
+	err = n.update(ctx, func(tx queue.Tx) error {
+		env, err := records.Envelopes.Lock(tx, e.Hash)
+		if err != nil || env == nil {
+			return errors.Join(err, absent(env == nil, "envelope"))
+		}
+		err = records.Digests.Insert(tx, records.JoinDigests(item.Parts), e.Hash)
+		if err != nil && !errors.Is(err, queue.ErrExists) {
+			return err
+		}
+		con := &records.Consignment{Body: body, Link: link}
+		err = n.putConsignment(tx, e.Hash, it.Digest, con, env.Complete && !env.Deferred)
+		if errors.Is(err, queue.ErrExists) {
+			out = Outcome{Duplicate, ""}
+			return nil
+		}
+		return err
+	})
+	return out, err
+}
+
+func absent(is bool, what string) error {
+	if is {
+		return fmt.Errorf("node: %s is gone", what)
+	}
+	return nil
+}
+
+// intakePart takes one part of a payload: written durably while it is hashed,
+// then noted. The last one sets the waiting consignments to work.
+func (n *Node) intakePart(ctx context.Context, link string, it Item, body io.Reader) (Outcome, error) {
+	hh, i, err := parsePartID(it.ID)
+	if err != nil {
+		return Outcome{Refused, "bad_id"}, nil
+	}
+	want, have, err := n.expectPart(ctx, hh, i, it)
+	if err != nil || want == "" {
+		return Outcome{Damaged, "header_missing"}, err
+	}
+	if want != partExpected {
+		return n.damaged(ctx, link, it, want, nil)
+	}
+	if have {
+		return Outcome{Duplicate, ""}, nil
+	}
+	hash := merkle.NewPayloadHash()
+	lr := &io.LimitedReader{R: body, N: it.Size}
+	ref, err := n.c.Blobs.Put(ctx, io.TeeReader(lr, hash), it.Size)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if lr.N != 0 || hash.Sum() != it.Digest {
+		if err := n.c.Blobs.Delete(ctx, ref); err != nil {
+			return Outcome{}, err
+		}
+		return n.damaged(ctx, link, it, "digest", nil)
+	}
+	return n.takePart(ctx, hh, i, ref)
+}
+
+const partExpected = "expected"
+
+// expectPart says whether a part with this size and digest is due: "" when
+// header or consignment have not come yet.
+func (n *Node) expectPart(ctx context.Context, hh sm.Digest, i int, it Item) (verdict string, have bool, err error) {
+	err = n.view(ctx, func(tx queue.Tx) error {
+		env, err := records.Envelopes.Get(tx, hh)
+		if env == nil || err != nil {
+			return err
+		}
+		digests, err := records.Digests.Get(tx, hh)
+		switch {
+		case digests == nil || err != nil:
+		case i >= env.Parts || it.Size != envelope.PartLength(env.Size, i) || digests.At(i) != it.Digest:
+			verdict = "contradicts_header"
+		default:
+			verdict, have = partExpected, hasBit(env.Have, i)
+		}
+		return err
+	})
+	return verdict, have, err
+}
+
+// takePart is the commit point of a part, whose bytes are durable by now. A
+// crash before it leaves an unreferenced blob; the neighbour sends again.
+func (n *Node) takePart(ctx context.Context, hh sm.Digest, i int, ref queue.Ref) (Outcome, error) {
+	out := Outcome{Taken, ""}
+	err := n.update(ctx, func(tx queue.Tx) error {
+		out = Outcome{Taken, ""}
+		env, err := records.Envelopes.Lock(tx, hh)
+		if err != nil || env == nil {
+			return errors.Join(err, absent(env == nil, "envelope"))
+		}
+		if hasBit(env.Have, i) {
+			out = Outcome{Duplicate, ""}
+			return nil
+		}
+		if err := putPart(tx, hh, i, ref); err != nil {
+			return err
+		}
+		setBit(env.Have, i)
+		if env.Complete = allBits(env.Have, env.Parts); env.Complete && !env.Deferred {
+			if err := startWaiting(tx, hh); err != nil {
+				return err
+			}
+		}
+		return records.Envelopes.Put(tx, env, hh)
+	})
+	if err == nil && out.Status == Duplicate {
+		// Nothing refers to this second copy; left behind it would be swept.
+		err = n.c.Blobs.Delete(ctx, ref)
+	}
+	return out, err
+}
+
+// startWaiting sets the consignments of an envelope to work that waited for
+// its parts or its directory.
+func startWaiting(tx queue.Tx, hh sm.Digest) error {
+	var ids []sm.Digest
+	err := records.Fans.Each(tx, 0, func(key []byte, f *records.Fan) bool {
+		if f.Work == 0 {
+			ids = append(ids, lastDigest(key))
+		}
+		return true
+	}, hh)
+	for _, id := range ids {
+		fan, e := records.Fans.Lock(tx, hh, id)
+		if e != nil || fan == nil {
+			return errors.Join(err, e)
+		}
+		if e := startFan(tx, hh, id, fan); e != nil {
+			return e
+		}
+		if e := records.Fans.Put(tx, fan, hh, id); e != nil {
+			return e
+		}
+	}
+	return err
+}
+
+// lastDigest reads the digest that ends a row's key.
+func lastDigest(key []byte) (d sm.Digest) {
+	copy(d[:], key[len(key)-sm.Size:])
+	return d
+}
+
+func parsePartID(id string) (hh sm.Digest, i int, err error) {
+	head, tail, ok := bytes.Cut([]byte(id), []byte("/"))
+	if !ok || len(tail) > 6 {
+		return hh, 0, exchange.Fail(exchange.CodeBadRequest, "part id")
+	}
+	for _, c := range tail {
+		if c < '0' || c > '9' {
+			return hh, 0, exchange.Fail(exchange.CodeBadRequest, "part id")
+		}
+		i = 10*i + int(c-'0')
+	}
+	hh, err = sm.ParseDigest(string(head))
+	if err == nil && partID(hh, i) != id {
+		err = exchange.Fail(exchange.CodeBadRequest, "part id")
+	}
+	return hh, i, err
+}
+
+func partID(hh sm.Digest, i int) string { return fmt.Sprintf("%s/%d", hh, i) }

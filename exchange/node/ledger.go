@@ -1,0 +1,294 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"sync"
+
+	"github.com/yizhan-gateway/yizhan/certs"
+	"github.com/yizhan-gateway/yizhan/crypto/cms"
+	"github.com/yizhan-gateway/yizhan/crypto/merkle"
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/records"
+	"github.com/yizhan-gateway/yizhan/queue"
+)
+
+// The events of ledger leaves (docs/spec/ledger-v1.md).
+const (
+	eventAccepted  = "accepted"
+	eventTaken     = "taken"
+	eventDelivered = "delivered"
+	eventReceipt   = "receipt"
+	eventActed     = "acted"
+	eventHanded    = "handed"
+	eventEnded     = "ended"
+	eventConflict  = "conflict"
+)
+
+// leaf appends one state change to the ledger, in the transaction that makes
+// it: there is no change without a leaf and no leaf without a change.
+func (n *Node) leaf(tx queue.Tx, event string, hh, object sm.Digest) (uint64, error) {
+	l := merkle.Leaf{Event: event, Envelope: hh.String(), Object: object, At: n.now()}
+	b, err := l.Marshal()
+	if err != nil {
+		return 0, err
+	}
+	return n.ledger.Append(tx, b)
+}
+
+// Head is a node's signed checkpoint with the proof that it extends the one
+// of size From that the neighbour has acknowledged (no proof for From 0 or
+// From equal to the size). A ledger without a leaf has no checkpoint.
+type Head struct {
+	Checkpoint []byte
+	From       uint64
+	Proof      []sm.Digest
+}
+
+// Seen is what a neighbour remembers of a ledger.
+type Seen struct {
+	Ledger string
+	Size   uint64
+	Root   sm.Digest
+}
+
+// headState is what need not survive a restart: a neighbour that is not told
+// the size it knows simply answers with it, and the next bundle fits.
+type headState struct {
+	mu     sync.Mutex
+	acked  map[string]uint64
+	size   uint64
+	signed []byte
+	alarm  error
+}
+
+// Head gives the checkpoint for the next bundle on a link.
+func (n *Node) Head(ctx context.Context, link string) (Head, error) {
+	n.heads.mu.Lock()
+	from := n.heads.acked[link]
+	n.heads.mu.Unlock()
+	var h Head
+	var size uint64
+	var root sm.Digest
+	err := n.view(ctx, func(tx queue.Tx) (err error) {
+		if size, err = n.ledger.Size(tx); err != nil || size == 0 {
+			return err
+		}
+		if root, err = n.ledger.Root(tx, size); err != nil {
+			return err
+		}
+		if h.From = min(from, size); h.From > 0 && h.From < size {
+			h.Proof, err = n.ledger.Consistency(tx, h.From, size)
+		}
+		return err
+	})
+	if err != nil || size == 0 {
+		return Head{}, err
+	}
+	h.Checkpoint, err = n.checkpoint(size, root)
+	return h, err
+}
+
+// checkpoint signs a head once for each size.
+func (n *Node) checkpoint(size uint64, root sm.Digest) ([]byte, error) {
+	n.heads.mu.Lock()
+	defer n.heads.mu.Unlock()
+	if n.heads.size == size && n.heads.signed != nil {
+		return n.heads.signed, nil
+	}
+	cp := merkle.Checkpoint{Domain: n.Directory().Domain(), Ledger: n.ledgerID, Node: n.c.ID, Size: size, Root: root, Time: n.now()}
+	b, err := cp.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	signer, err := n.Signer()
+	if err != nil {
+		return nil, err
+	}
+	signed, err := cms.Sign(signer, b, n.c.Now())
+	if err == nil {
+		n.heads.size, n.heads.signed = size, signed
+	}
+	return signed, err
+}
+
+// Witness checks a neighbour's head against the one remembered and remembers
+// it when it is proven to extend that one. The answer is what is remembered
+// now, so that the neighbour proves from there next time. A head that
+// contradicts the remembered one is kept beside it as a Fork and not adopted.
+func (n *Node) Witness(ctx context.Context, link string, h Head) (Seen, error) {
+	neighbour, err := n.neighbour(link)
+	if err != nil {
+		return Seen{}, err
+	}
+	cp, err := openCheckpoint(neighbour, h.Checkpoint)
+	if err != nil {
+		return Seen{}, err
+	}
+	var known *records.Head
+	err = n.view(ctx, func(tx queue.Tx) (err error) {
+		known, err = records.Heads.Get(tx, neighbour.ID)
+		return err
+	})
+	if err != nil {
+		return Seen{}, err
+	}
+	verdict := compareHeads(known, cp, h)
+	if verdict == headOlder || verdict == headUnconnected || verdict == headSame {
+		return Seen{Ledger: known.Ledger, Size: known.Size, Root: known.Root}, nil
+	}
+	return n.rememberHead(ctx, neighbour.ID, known, cp, h.Checkpoint, verdict)
+}
+
+func openCheckpoint(node *certs.Node, signed []byte) (*merkle.Checkpoint, error) {
+	s, err := cms.Parse(signed, exchange.MaxCheckpointCMS)
+	if err != nil {
+		return nil, err
+	}
+	if !node.Holds("sign", s.Certificate) {
+		return nil, exchange.Fail(exchange.CodeSignatureInvalid, "checkpoint: not signed by node %s", node.ID)
+	}
+	if err := s.Verify(s.Certificate); err != nil {
+		return nil, err
+	}
+	cp, err := merkle.ParseCheckpoint(s.Content)
+	if err != nil {
+		return nil, err
+	}
+	if cp.Node != node.ID {
+		return nil, exchange.Fail(exchange.CodeSignatureInvalid, "checkpoint: speaks for another node than %s", node.ID)
+	}
+	return cp, nil
+}
+
+type headVerdict int
+
+const (
+	headFirst headVerdict = iota
+	headExtends
+	headSame
+	headOlder       // a late bundle
+	headUnconnected // the proof starts elsewhere: our answer asks for one
+	headNewLedger   // after a restore
+	headFork
+)
+
+func compareHeads(known *records.Head, cp *merkle.Checkpoint, h Head) headVerdict {
+	switch {
+	case known == nil:
+		return headFirst
+	case cp.Ledger != known.Ledger:
+		return headNewLedger
+	case cp.Size < known.Size:
+		return headOlder
+	case cp.Size == known.Size && cp.Root == known.Root:
+		return headSame
+	case cp.Size == known.Size:
+		return headFork
+	case h.From != known.Size:
+		return headUnconnected
+	case merkle.VerifyConsistency(known.Size, cp.Size, h.Proof, known.Root, cp.Root) != nil:
+		return headFork
+	}
+	return headExtends
+}
+
+// rememberHead commits the verdict. A crash before it forgets the head; the
+// neighbour's next bundle brings a newer one.
+func (n *Node) rememberHead(ctx context.Context, node string, known *records.Head, cp *merkle.Checkpoint, signed []byte, v headVerdict) (Seen, error) {
+	next := &records.Head{CMS: signed, Ledger: cp.Ledger, Size: cp.Size, Root: cp.Root}
+	seen := Seen{Ledger: cp.Ledger, Size: cp.Size, Root: cp.Root}
+	err := n.c.Store.Update(ctx, func(tx queue.Tx) error {
+		now, err := records.Heads.Lock(tx, node)
+		if err != nil {
+			return err
+		}
+		if !sameHead(now, known) { // another bundle was faster: its head stands
+			seen = Seen{Ledger: now.Ledger, Size: now.Size, Root: now.Root}
+			return nil
+		}
+		switch v {
+		case headFirst:
+			return records.Heads.Insert(tx, next, node)
+		case headFork, headNewLedger:
+			fork := &records.Fork{Known: known.CMS, Other: signed}
+			if err := records.Forks.Put(tx, fork, node, cp.Size); err != nil {
+				return err
+			}
+		}
+		if v == headFork {
+			seen = Seen{Ledger: known.Ledger, Size: known.Size, Root: known.Root}
+			return nil
+		}
+		return records.Heads.Put(tx, next, node)
+	})
+	if err != nil {
+		return Seen{}, err
+	}
+	if v == headFork {
+		return seen, exchange.Fail(exchange.CodeLedgerRolledBack, "node %s shows two histories of ledger %s; both heads are kept", node, cp.Ledger)
+	}
+	return seen, nil
+}
+
+func sameHead(a, b *records.Head) bool {
+	return a == nil && b == nil || a != nil && b != nil && bytes.Equal(a.CMS, b.CMS)
+}
+
+// Seen takes note of what a neighbour remembers of our ledger. A neighbour
+// that remembers more than we have, or another root, proves that our data
+// directory was put back to an earlier state: Alarm says so from then on.
+func (n *Node) Seen(ctx context.Context, link string, s Seen) error {
+	if s.Ledger != n.ledgerID || s.Size == 0 {
+		return nil
+	}
+	var size uint64
+	var root sm.Digest
+	err := n.view(ctx, func(tx queue.Tx) (err error) {
+		if size, err = n.ledger.Size(tx); err != nil || s.Size > size {
+			return err
+		}
+		root, err = n.ledger.Root(tx, s.Size)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	n.heads.mu.Lock()
+	defer n.heads.mu.Unlock()
+	if s.Size > size || root != s.Root {
+		n.heads.alarm = exchange.Fail(exchange.CodeLedgerRolledBack, "link %s remembers %d leaves of this ledger, %d are here", link, s.Size, size)
+		return n.heads.alarm
+	}
+	if n.heads.acked == nil {
+		n.heads.acked = make(map[string]uint64)
+	}
+	n.heads.acked[link] = s.Size
+	return nil
+}
+
+// Alarm is what makes this node unfit to serve, nil when there is nothing.
+func (n *Node) Alarm() error {
+	n.heads.mu.Lock()
+	defer n.heads.mu.Unlock()
+	return n.heads.alarm
+}
+
+// neighbour is the node at the other end of a link.
+func (n *Node) neighbour(link string) (*certs.Node, error) {
+	d := n.Directory()
+	l, ok := d.Link(link)
+	if !ok || l.A != n.c.ID && l.B != n.c.ID {
+		return nil, exchange.Fail(exchange.CodeNoRoute, "link %q is not one of node %s", link, n.c.ID)
+	}
+	other := l.A
+	if other == n.c.ID {
+		other = l.B
+	}
+	node, ok := d.Node(other)
+	if !ok {
+		return nil, exchange.Fail(exchange.CodeNoRoute, "node %q of link %q is not in the directory", other, link)
+	}
+	return node, nil
+}

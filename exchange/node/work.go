@@ -1,0 +1,365 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/yizhan-gateway/yizhan/certs"
+	"github.com/yizhan-gateway/yizhan/crypto/envelope"
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/records"
+	"github.com/yizhan-gateway/yizhan/queue"
+)
+
+// fanStep is how many recipients one step handles. Each step is one commit;
+// a crash repeats at most one step, and repeating changes nothing.
+const fanStep = 100
+
+// workState keeps entries that failed from being tried in a tight loop. It
+// need not survive: after a restart everything is tried at once.
+type workState struct {
+	mu   sync.Mutex
+	wait map[uint64]retry
+}
+
+type retry struct {
+	until time.Time
+	after time.Duration
+}
+
+func (w *workState) init() { w.wait = make(map[uint64]retry) }
+
+func (w *workState) ready(seq uint64, now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !now.Before(w.wait[seq].until)
+}
+
+func (w *workState) failed(seq uint64, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wait[seq] = w.wait[seq].next(now)
+}
+
+// next doubles the pause, from 200 ms up to a minute.
+func (r retry) next(now time.Time) retry {
+	after := min(max(2*r.after, 200*time.Millisecond), time.Minute)
+	return retry{until: now.Add(after), after: after}
+}
+
+func (w *workState) done(seq uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.wait, seq)
+}
+
+// Work does one step of distributing and delivering, or of taking up what
+// waited for a newer directory. did says whether there may be more. An error
+// is about one entry, which is tried again later; the others go on.
+func (n *Node) Work(ctx context.Context) (did bool, err error) {
+	if did, err := n.resumeDeferred(ctx); did || err != nil {
+		return did, err
+	}
+	entry, ok, err := n.nextWork(ctx)
+	if !ok || err != nil {
+		return false, err
+	}
+	if err := n.fan(ctx, entry); err != nil {
+		n.work.failed(entry.seq, n.c.Now())
+		return true, err
+	}
+	n.work.done(entry.seq)
+	return true, nil
+}
+
+func (n *Node) nextWork(ctx context.Context) (laneItem, bool, error) {
+	now, after := n.c.Now(), n.lanes.get(laneWork)
+	first := true
+	for {
+		var list []laneItem
+		err := n.view(ctx, func(tx queue.Tx) (err error) {
+			list, err = readLane(tx, laneWork, after, 64)
+			return err
+		})
+		if err != nil || len(list) == 0 {
+			return laneItem{}, false, err
+		}
+		if first {
+			n.lanes.first(laneWork, list[0].seq)
+			first = false
+		}
+		for _, e := range list {
+			if n.work.ready(e.seq, now) {
+				return e, true, nil
+			}
+			after = e.seq
+		}
+	}
+}
+
+// parcel is what a step of distribution works on.
+type parcel struct {
+	hh      sm.Digest
+	id      sm.Digest // of the consignment
+	env     *records.Envelope
+	e       *envelope.Envelope
+	routing *exchange.Routing
+	item    *ConsignmentItem
+	from    string // link it came over
+	fan     *records.Fan
+	work    uint64
+}
+
+func (n *Node) loadParcel(ctx context.Context, entry laneItem) (*parcel, error) {
+	p := &parcel{hh: entry.Envelope, id: entry.Object, work: entry.seq}
+	var con *records.Consignment
+	err := n.view(ctx, func(tx queue.Tx) (err error) {
+		if p.fan, err = records.Fans.Get(tx, p.hh, p.id); err != nil || p.fan == nil {
+			return err
+		}
+		if con, err = records.Incoming.Get(tx, p.hh, p.id); err != nil {
+			return err
+		}
+		p.env, err = records.Envelopes.Get(tx, p.hh)
+		return err
+	})
+	if err != nil || p.fan == nil {
+		return p, err
+	}
+	if con == nil || p.env == nil {
+		return nil, exchange.Fail(exchange.CodeInternal, "work entry %d names an envelope that is not there", entry.seq)
+	}
+	p.from = con.Link
+	if p.e, err = n.loadHeader(ctx, p.env); err != nil {
+		return nil, err
+	}
+	if p.routing, err = exchange.ParseRouting(p.e.Header.Routing); err != nil {
+		return nil, err
+	}
+	b, err := con.Body.Load(ctx, n.c.Blobs)
+	if err != nil {
+		return nil, err
+	}
+	p.item, err = ParseConsignment(b)
+	return p, err
+}
+
+func (n *Node) loadHeader(ctx context.Context, env *records.Envelope) (*envelope.Envelope, error) {
+	b, err := env.Header.Load(ctx, n.c.Blobs)
+	if err != nil {
+		return nil, err
+	}
+	return envelope.ParseHeader(b)
+}
+
+// step is what one commit of a distribution changes.
+type step struct {
+	next    int
+	byLink  map[string][]int
+	links   []string // in the order met, so that two runs agree
+	refused []*signedReceipt
+}
+
+// fan handles the next recipients of one consignment: those served here are
+// delivered, the others gathered by next hop, those that may not pass get a
+// signed REJECTED.
+func (n *Node) fan(ctx context.Context, entry laneItem) error {
+	p, err := n.loadParcel(ctx, entry)
+	if err != nil {
+		return err
+	}
+	if p.fan == nil { // done by another; only the entry is left
+		return n.update(ctx, func(tx queue.Tx) error { return queue.Dequeue(tx, laneWork, entry.seq) })
+	}
+	d := n.Directory()
+	s := &step{next: min(p.fan.Next+fanStep, len(p.item.Slots)), byLink: map[string][]int{}}
+	for _, slot := range p.item.Slots[p.fan.Next:s.next] {
+		if p.e.Header.Recipients[slot.I].Role != envelope.RoleRecipient {
+			continue
+		}
+		if err := n.direct(ctx, d, p, slot, s); err != nil {
+			return err
+		}
+	}
+	return n.commitStep(ctx, d, p, s)
+}
+
+// direct decides where one recipient's copy goes.
+func (n *Node) direct(ctx context.Context, d *certs.Directory, p *parcel, slot SlotItem, s *step) error {
+	agency := p.e.Header.Recipients[slot.I].Agency
+	link, next, err := d.NextHop(n.c.ID, agency)
+	switch {
+	case err != nil:
+		return n.refuse(d, p, agency, exchange.CodeNoRoute, s)
+	case next == n.c.ID:
+		return n.deliver(ctx, d, p, slot)
+	case link.ID == p.from:
+		return n.refuse(d, p, agency, "loop", s)
+	}
+	if err := n.passable(d, agency, p.routing, n.c.Now()); err != nil {
+		return n.refuse(d, p, agency, exchange.CodeOf(err), s)
+	}
+	if s.byLink[link.ID] == nil {
+		s.links = append(s.links, link.ID)
+	}
+	s.byLink[link.ID] = append(s.byLink[link.ID], slot.I)
+	return nil
+}
+
+func (n *Node) refuse(d *certs.Directory, p *parcel, agency, reason string, s *step) error {
+	r, err := n.nodeReceipt(d, &exchange.Receipt{
+		Stage: exchange.StageRejected, Envelope: p.env.ID, Header: p.hh,
+		Recipients: []string{agency}, Reason: reason,
+	})
+	if err == nil {
+		s.refused = append(s.refused, r)
+	}
+	return err
+}
+
+// commitStep is the commit point of one step. A crash before it repeats the
+// step: deliveries are deduplicated by their own rows, the rest was not yet
+// visible. The last step hands the gathered recipients to their lanes.
+func (n *Node) commitStep(ctx context.Context, d *certs.Directory, p *parcel, s *step) error {
+	return n.update(ctx, func(tx queue.Tx) error {
+		fan, err := records.Fans.Lock(tx, p.hh, p.id)
+		if err != nil || fan == nil || fan.Next != p.fan.Next {
+			return err // another worker did this step
+		}
+		if err := n.rejectIn(tx, d, p, s); err != nil {
+			return err
+		}
+		for _, link := range s.links {
+			if err := gather(tx, p, link, s.byLink[link]); err != nil {
+				return err
+			}
+			fan.Links = addOnce(fan.Links, link)
+		}
+		fan.Next = s.next
+		if fan.Next < len(p.item.Slots) {
+			return records.Fans.Put(tx, fan, p.hh, p.id)
+		}
+		return n.finishFan(tx, p, fan)
+	})
+}
+
+func (n *Node) rejectIn(tx queue.Tx, d *certs.Directory, p *parcel, s *step) error {
+	for _, r := range s.refused {
+		mark := &records.Dedup{Stage: exchange.StageRejected, Receipt: r.id}
+		err := records.Delivered.Insert(tx, mark, p.hh, r.body.Recipients[0])
+		if errors.Is(err, queue.ErrExists) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := n.putReceipt(tx, p.hh, r, eventEnded); err != nil {
+			return err
+		}
+		if err := n.homeward(tx, d, p.env.Sender, p.hh, r.id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gather adds recipients to the envelope's Outbound over one link.
+func gather(tx queue.Tx, p *parcel, link string, recipients []int) error {
+	out, err := records.Outgoing.Lock(tx, p.hh, link, p.id)
+	if err != nil {
+		return err
+	}
+	if out == nil {
+		out = &records.Outbound{Recipients: recipients, Parts: make([]byte, (p.env.Parts+7)/8), Count: p.env.Parts, State: records.StateQueued}
+		return records.Outgoing.Insert(tx, out, p.hh, link, p.id)
+	}
+	out.Recipients = append(out.Recipients, recipients...)
+	return records.Outgoing.Put(tx, out, p.hh, link, p.id)
+}
+
+// finishFan enters every gathered Outbound in its lane and ends the work.
+func (n *Node) finishFan(tx queue.Tx, p *parcel, fan *records.Fan) error {
+	rank := rankOf(p.routing.Urgency)
+	for _, link := range fan.Links {
+		out, err := records.Outgoing.Lock(tx, p.hh, link, p.id)
+		if err != nil {
+			return err
+		}
+		out.Lane = laneName(link, rank)
+		if out.Seq, err = enqueueEntry(tx, out.Lane, laneEntry{Kind: KindHeader, Envelope: p.hh, Object: p.id}); err != nil {
+			return err
+		}
+		if err := records.Outgoing.Put(tx, out, p.hh, link, p.id); err != nil {
+			return err
+		}
+	}
+	if err := records.Fans.Delete(tx, p.hh, p.id); err != nil {
+		return err
+	}
+	return queue.Dequeue(tx, laneWork, p.work)
+}
+
+func addOnce(list []string, s string) []string {
+	for _, have := range list {
+		if have == s {
+			return list
+		}
+	}
+	return append(list, s)
+}
+
+// putEnvelope writes a new envelope's record and claims its header's blob.
+func (n *Node) putEnvelope(tx queue.Tx, hh sm.Digest, env *records.Envelope) error {
+	if err := records.Envelopes.Insert(tx, env, hh); err != nil {
+		return err
+	}
+	return env.Header.Own(tx, hh)
+}
+
+// putConsignment writes a consignment and its fan; ready ones go to work now,
+// the others when the last part has come.
+func (n *Node) putConsignment(tx queue.Tx, hh, id sm.Digest, c *records.Consignment, ready bool) error {
+	if err := records.Incoming.Insert(tx, c, hh, id); err != nil {
+		return err
+	}
+	if err := c.Body.Own(tx, hh); err != nil {
+		return err
+	}
+	fan := new(records.Fan)
+	if ready {
+		if err := startFan(tx, hh, id, fan); err != nil {
+			return err
+		}
+	}
+	return records.Fans.Insert(tx, fan, hh, id)
+}
+
+func startFan(tx queue.Tx, hh, id sm.Digest, fan *records.Fan) (err error) {
+	fan.Work, err = enqueueEntry(tx, laneWork, laneEntry{Envelope: hh, Object: id})
+	return err
+}
+
+// resumeDeferred takes one item whose directory has come.
+func (n *Node) resumeDeferred(ctx context.Context) (bool, error) {
+	version := n.Directory().Version()
+	var key []byte
+	var item *records.DeferredItem
+	err := n.view(ctx, func(tx queue.Tx) error {
+		return records.Deferred.Each(tx, 0, func(k []byte, v *records.DeferredItem) bool {
+			if v.Directory <= version {
+				key, item = k, v
+			}
+			return item == nil
+		})
+	})
+	if item == nil || err != nil {
+		return false, err
+	}
+	if err := n.resume(ctx, item); err != nil {
+		return false, err
+	}
+	return true, n.update(ctx, func(tx queue.Tx) error { return tx.Delete(key) })
+}

@@ -1,0 +1,260 @@
+package records
+
+import (
+	"bytes"
+	"context"
+	"io"
+
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/internal/strictjson"
+	"github.com/yizhan-gateway/yizhan/queue"
+)
+
+// The tables, with the parts of their keys. hh stands for the SM3 of an
+// envelope's header JSON, which names the envelope everywhere.
+var (
+	Documents    = Table[Document]{"doc"}      // sender agency, document id
+	SentOrder    = Table[string]{"dix"}        // sender agency, newest first, document id
+	Envelopes    = Table[Envelope]{"env"}      // hh
+	Digests      = Table[PartDigests]{"pdg"}   // hh
+	Parts        = Table[Part]{"part"}         // hh, index
+	BlobOwners   = Table[Owner]{"blob"}        // blob reference
+	Incoming     = Table[Consignment]{"cin"}   // hh, consignment id
+	Fans         = Table[Fan]{"fan"}           // hh, consignment id
+	Outgoing     = Table[Outbound]{"out"}      // hh, link, consignment id
+	Receipts     = Table[Receipt]{"rcp"}       // hh, receipt id
+	Delivered    = Table[Dedup]{"ddp"}         // hh, agency
+	Inbox        = Table[InboxRow]{"box"}      // agency, hh
+	InboxOrder   = Table[sm.Digest]{"inx"}     // agency, sequence
+	InboxByID    = Table[sm.Digest]{"bid"}     // agency, document id
+	InboxCounter = Table[uint64]{"inc"}        // agency
+	FirstHeader  = Table[sm.Digest]{"cfl"}     // sender agency, document id
+	Idempotency  = Table[Idempotent]{"idm"}    // agency, blind index of the key
+	Heads        = Table[Head]{"head"}         // node
+	Forks        = Table[Fork]{"fork"}         // node, first differing size
+	BookRows     = Table[Books]{"bok"}         // link
+	Quarantine   = Table[Quarantined]{"qua"}   // number modulo QuarantineSize
+	QuarantineNo = Table[uint64]{"quc"}        //
+	Deferred     = Table[DeferredItem]{"dfr"}  // kind, id
+	Identity     = Table[NodeIdentity]{"node"} //
+)
+
+// QuarantineSize is how many newest quarantine records are kept.
+const QuarantineSize = 10000
+
+// NodeIdentity is who this store belongs to, fixed at its first start.
+type NodeIdentity struct {
+	Node   string
+	Ledger string
+}
+
+// Document is the sender's record of a submission.
+type Document struct {
+	Header     sm.Digest
+	Created    strictjson.Time
+	Expires    strictjson.Time
+	Recipients int
+	Sealed     []byte // summary, under the storage key
+}
+
+// Envelope is the record of one sealed document on this node.
+type Envelope struct {
+	ID        string
+	Sender    string
+	Size      int64 // ciphertext bytes
+	Parts     int
+	Have      []byte // one bit for each part that is durable here
+	Header    Body
+	Link      string // where it came from; empty: submitted here
+	Directory uint64 // the version it was judged with
+	At        strictjson.Time
+	Deferred  bool // its directory is newer than ours: not verified yet
+	Complete  bool
+}
+
+// Body is a piece of up to a few MiB: in the row when small, else a blob.
+type Body struct {
+	Inline []byte    `json:",omitempty"`
+	Ref    queue.Ref `json:",omitempty"`
+	Size   int64
+}
+
+const inlineBody = 16 << 10
+
+// StoreBody keeps data so that it is durable no later than the transaction
+// that writes the Body. A crash in between leaves an unreferenced blob, which
+// the sweep removes.
+func StoreBody(ctx context.Context, blobs queue.Blobs, data []byte) (Body, error) {
+	if len(data) <= inlineBody {
+		return Body{Inline: data, Size: int64(len(data))}, nil
+	}
+	ref, err := blobs.Put(ctx, bytes.NewReader(data), int64(len(data)))
+	return Body{Ref: ref, Size: int64(len(data))}, err
+}
+
+// Load reads the body back.
+func (b Body) Load(ctx context.Context, blobs queue.Blobs) ([]byte, error) {
+	if b.Ref == "" {
+		return b.Inline, nil
+	}
+	r, err := blobs.Open(ctx, b.Ref, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	data := make([]byte, b.Size)
+	_, err = io.ReadFull(r, data)
+	return data, err
+}
+
+// Own notes whom the body's blob belongs to, so that the sweep spares it.
+func (b Body) Own(tx queue.Tx, hh sm.Digest) error {
+	if b.Ref == "" {
+		return nil
+	}
+	return BlobOwners.Put(tx, &Owner{Envelope: hh}, string(b.Ref))
+}
+
+// PartDigests are the subtree digests of an envelope's parts, one after the
+// other.
+type PartDigests struct{ Digests []byte }
+
+// At gives the digest of part i.
+func (p *PartDigests) At(i int) (d sm.Digest) {
+	copy(d[:], p.Digests[i*sm.Size:])
+	return d
+}
+
+// Len is the number of parts.
+func (p *PartDigests) Len() int { return len(p.Digests) / sm.Size }
+
+// List gives all digests.
+func (p *PartDigests) List() []sm.Digest {
+	out := make([]sm.Digest, p.Len())
+	for i := range out {
+		out[i] = p.At(i)
+	}
+	return out
+}
+
+// JoinDigests is the reverse of List.
+func JoinDigests(list []sm.Digest) *PartDigests {
+	var p PartDigests
+	for _, d := range list {
+		p.Digests = append(p.Digests, d[:]...)
+	}
+	return &p
+}
+
+// Part says where one part of a payload lies.
+type Part struct{ Ref queue.Ref }
+
+// Owner says which envelope a blob belongs to.
+type Owner struct{ Envelope sm.Digest }
+
+// Consignment is a consignment item as it arrived (or was made at submission).
+type Consignment struct {
+	Body Body
+	Link string
+}
+
+// Fan is the progress of distributing one incoming consignment.
+type Fan struct {
+	Next  int      // first recipient of the consignment not yet handled
+	Links []string // links that got recipients so far
+	Work  uint64   // its entry in the work lane; 0 while parts are missing
+}
+
+// Outbound is one envelope on its way over one link.
+type Outbound struct {
+	Recipients []int  // indexes into the header's recipients
+	Header     bool   // taken by the neighbour
+	Slots      bool   // the consignment item was taken
+	Parts      []byte // one bit for each part taken
+	Count      int    // of parts
+	Lane       string
+	Seq        uint64
+	State      string // queued, handed, refused, parked
+	Reason     string
+}
+
+// The states of an Outbound.
+const (
+	StateQueued  = "queued"
+	StateHanded  = "handed"
+	StateRefused = "refused"
+	StateParked  = "parked"
+)
+
+// Receipt is a receipt's stored bytes.
+type Receipt struct {
+	CMS    []byte
+	Detail []byte `json:",omitempty"` // sealed to the sender
+	Leaf   uint64 // where the ledger says so
+	At     strictjson.Time
+}
+
+// Dedup is the mark that a delivery took effect here.
+type Dedup struct {
+	Stage   exchange.Stage
+	Receipt sm.Digest
+}
+
+// InboxRow is one document in a receiving agency's inbox.
+type InboxRow struct {
+	Seq         uint64
+	ID          string
+	Sender      string
+	Slot        int       // index of the agency's slot in the header
+	Consignment sm.Digest // which consignment holds the slot
+	Received    strictjson.Time
+	Stage       exchange.Stage
+	Delivered   sm.Digest // receipts
+	Collected   sm.Digest
+	Acted       sm.Digest
+	Sealed      []byte // summary, under the storage key
+}
+
+// Idempotent remembers what an Idempotency-Key was used for.
+type Idempotent struct {
+	Document    string
+	Header      sm.Digest
+	Fingerprint sm.Digest
+	At          strictjson.Time
+}
+
+// Head is the newest checkpoint of another node's ledger that was verified.
+type Head struct {
+	CMS    []byte
+	Ledger string
+	Size   uint64
+	Root   sm.Digest
+}
+
+// Fork keeps two signed heads of one ledger that contradict each other.
+type Fork struct{ Known, Other []byte }
+
+// Books count items on a link: Arrived is the sum of the others.
+type Books struct {
+	Arrived, Accepted, Duplicate, Refused, Deferred, Damaged uint64
+}
+
+// Quarantined is what could not be used, kept for the operator.
+type Quarantined struct {
+	At     strictjson.Time
+	Link   string
+	What   string
+	Reason string
+	Sample []byte // at most SampleSize bytes of what arrived
+}
+
+// SampleSize bounds a quarantine sample.
+const SampleSize = 4 << 10
+
+// DeferredItem is an item that waits for a newer directory.
+type DeferredItem struct {
+	Link      string
+	Directory uint64
+	Item      []byte
+}

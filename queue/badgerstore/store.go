@@ -1,0 +1,254 @@
+// Package badgerstore is queue.Store over Badger v4, for a node on one
+// machine.
+//
+// Badger alone syncs once per transaction. Here one committer drains the
+// waiting updates without lingering, runs their closures one after the other,
+// each over its own discardable overlay, and commits all of them in one Badger
+// transaction with one sync: the longer the disk takes, the larger the batch.
+// A closure that fails leaves the batch untouched.
+//
+// Values stay below the value log's threshold, so that it is never used. Any
+// commit error ends the process: after a failed sync nobody knows what the
+// disk holds, and a restart reads what is really there.
+package badgerstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/yizhan-gateway/yizhan/queue"
+)
+
+// Options of Open. Fatal is called once with the error of a failed commit and
+// must not return to serving; nil logs it and exits with status 1.
+type Options struct {
+	Logger *slog.Logger
+	Fatal  func(error)
+}
+
+// Batch limits: what Badger takes in one transaction with room to spare.
+const (
+	batchBytes   = 3 << 20 // and one more update of at most queue.MaxTx
+	batchWrites  = 20000
+	batchUpdates = 1024
+	waiting      = 4096
+)
+
+// Store is an open database. Its methods are safe for concurrent use.
+type Store struct {
+	db    *badger.DB
+	fatal func(error)
+	jobs  chan *job
+	done  chan struct{}
+
+	mu     sync.RWMutex // guards closed against sends on jobs
+	closed bool
+}
+
+type job struct {
+	fn     func(queue.Tx) error
+	result chan outcome
+}
+
+type outcome struct {
+	err   error
+	panic any
+}
+
+// Open opens or makes the database in dir. A directory that another process
+// has open is refused.
+func Open(dir string, o Options) (*Store, error) {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Fatal == nil {
+		o.Fatal = func(err error) {
+			o.Logger.Error("the store cannot be written; the process ends and reads what is on disk when it starts again", "error", err)
+			os.Exit(1)
+		}
+	}
+	db, err := badger.Open(settings(dir, o.Logger))
+	if err != nil {
+		return nil, fmt.Errorf("badgerstore: cannot open %s (is another process using it?): %w", dir, err)
+	}
+	if !db.Opts().SyncWrites {
+		return nil, errors.Join(errors.New("badgerstore: SyncWrites is off: acknowledged documents would be lost in a power cut"), db.Close())
+	}
+	s := &Store{db: db, fatal: o.Fatal, jobs: make(chan *job, waiting), done: make(chan struct{})}
+	go s.commitLoop()
+	return s, nil
+}
+
+func settings(dir string, log *slog.Logger) badger.Options {
+	return badger.DefaultOptions(dir).
+		WithSyncWrites(true).
+		WithDetectConflicts(false). // there is one writer
+		WithNumVersionsToKeep(1).
+		WithValueThreshold(1 << 20). // above any value: the value log stays empty
+		WithMemTableSize(64 << 20).
+		WithNumMemtables(2).
+		WithBlockCacheSize(64 << 20).
+		WithNumCompactors(2).
+		WithLogger(logger{log})
+}
+
+// logger passes Badger's warnings on and drops its chatter.
+type logger struct{ l *slog.Logger }
+
+func (l logger) Errorf(f string, a ...any)   { l.l.Error("badger: " + fmt.Sprintf(f, a...)) }
+func (l logger) Warningf(f string, a ...any) { l.l.Warn("badger: " + fmt.Sprintf(f, a...)) }
+func (l logger) Infof(string, ...any)        {}
+func (l logger) Debugf(string, ...any)       {}
+
+// Update implements queue.Store.
+func (s *Store) Update(ctx context.Context, fn func(queue.Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	j := &job{fn: fn, result: make(chan outcome, 1)}
+	if err := s.submit(ctx, j); err != nil {
+		return err
+	}
+	select {
+	case o := <-j.result:
+		if o.panic != nil {
+			panic(o.panic)
+		}
+		return o.err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", queue.ErrUnknown, ctx.Err())
+	}
+}
+
+func (s *Store) submit(ctx context.Context, j *job) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return queue.ErrClosed
+	}
+	select {
+	case s.jobs <- j:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// View implements queue.Store.
+func (s *Store) View(ctx context.Context, fn func(queue.Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return queue.ErrClosed
+	}
+	return s.db.View(func(txn *badger.Txn) error { return fn(&tx{txn: txn, readonly: true}) })
+}
+
+// Close waits for what is queued and closes the database.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.jobs)
+	s.mu.Unlock()
+	<-s.done
+	return s.db.Close()
+}
+
+func (s *Store) commitLoop() {
+	defer close(s.done)
+	var failed error
+	for first := range s.jobs {
+		if failed != nil {
+			first.result <- outcome{err: failed}
+			continue
+		}
+		if err := s.commit(first); err != nil {
+			failed = fmt.Errorf("%w: the store failed: %w", queue.ErrUnknown, err)
+			s.fatal(err)
+		}
+	}
+}
+
+// commit runs one batch: the first job and whatever waits behind it.
+func (s *Store) commit(first *job) error {
+	txn := s.db.NewTransaction(true)
+	defer txn.Discard()
+	var done []*job
+	size, writes := 0, 0
+	for j := first; j != nil; j = s.waitingJob(len(done), size, writes) {
+		t := &tx{txn: txn, writes: map[string][]byte{}}
+		if s.run(t, j) {
+			done = append(done, j)
+			size, writes = size+t.bytes, writes+t.ops
+		}
+	}
+	err := txn.Commit()
+	if err != nil {
+		err = fmt.Errorf("badgerstore: commit: %w", err)
+	}
+	for _, j := range done {
+		if err != nil {
+			j.result <- outcome{err: fmt.Errorf("%w: %w", queue.ErrUnknown, err)}
+		} else {
+			j.result <- outcome{}
+		}
+	}
+	return err
+}
+
+// waitingJob gives the next job if one waits already and the batch has room.
+func (s *Store) waitingJob(updates, size, writes int) *job {
+	if updates >= batchUpdates || size >= batchBytes || writes >= batchWrites {
+		return nil
+	}
+	select {
+	case j := <-s.jobs:
+		return j // nil when closed and drained
+	default:
+		return nil
+	}
+}
+
+// run executes one closure over its own overlay and, if it succeeds, moves
+// the overlay into the batch. A failure is answered at once.
+func (s *Store) run(t *tx, j *job) bool {
+	o := call(j.fn, t)
+	if o.err == nil && o.panic == nil {
+		o.err = t.failed
+	}
+	if o.err == nil && o.panic == nil {
+		o.err = t.flush()
+	}
+	if o.err != nil || o.panic != nil {
+		j.result <- o
+		return false
+	}
+	return true
+}
+
+func call(fn func(queue.Tx) error, t *tx) (o outcome) {
+	defer func() {
+		if p := recover(); p != nil {
+			o.panic = p
+		}
+	}()
+	return outcome{err: fn(t)}
+}
+
+// now is a variable of the engine, not of the caller: leases of several
+// processes would need one clock.
+func now() time.Time { return time.Now() }

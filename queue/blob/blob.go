@@ -1,0 +1,211 @@
+// Package blob keeps write-once byte strings of up to 8 MiB as files: written
+// under a temporary name, fsynced, renamed, their directory fsynced, before
+// Put returns. It implements queue.Blobs.
+//
+// A reference is the boot generation of the process that wrote the blob and a
+// number: "g00000003-000000000000002a". What no record refers to is swept in
+// the background; only generations before the running one are looked at, so
+// that a blob whose record is just being committed is never taken away.
+package blob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/yizhan-gateway/yizhan/internal/durable"
+	"github.com/yizhan-gateway/yizhan/queue"
+)
+
+// MaxBlob is the largest blob, bytes.
+const MaxBlob = 8 << 20
+
+// shards spread the files over directories.
+const shards = 256
+
+// Store is a directory of blobs, used by one process at a time.
+type Store struct {
+	fs   durable.FS
+	dir  string
+	gen  uint32
+	next atomic.Uint64
+}
+
+// Open starts a new boot generation over a directory, which it makes if
+// needed. The generation is durable before any blob carries it; a crash in
+// between skips a number.
+func Open(fsys durable.FS, dir string) (*Store, error) {
+	for i := range shards {
+		if err := fsys.MkdirAll(filepath.Join(dir, shard(uint64(i)))); err != nil {
+			return nil, fmt.Errorf("blob: %w", err)
+		}
+	}
+	s := &Store{fs: fsys, dir: dir}
+	counter := filepath.Join(dir, "generation")
+	b, err := durable.ReadFile(fsys, counter, 16)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("blob: %w", err)
+	}
+	last, err := strconv.ParseUint("0"+strings.TrimSpace(string(b)), 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("blob: %s is unreadable; do not delete it, restore it: %w", counter, err)
+	}
+	s.gen = uint32(last) + 1
+	if err := durable.WriteFile(fsys, counter, []byte(strconv.FormatUint(uint64(s.gen), 10)+"\n")); err != nil {
+		return nil, fmt.Errorf("blob: %w", err)
+	}
+	return s, nil
+}
+
+func shard(n uint64) string { return fmt.Sprintf("%02x", n%shards) }
+
+var refForm = regexp.MustCompile(`^g[0-9a-f]{8}-[0-9a-f]{16}$`)
+
+// place is where a reference's file lies; anything but a reference of ours is
+// refused, so that no path can be smuggled in.
+func (s *Store) place(ref queue.Ref) (dir, file string, err error) {
+	if !refForm.MatchString(string(ref)) {
+		return "", "", fmt.Errorf("%w: not a reference", queue.ErrNoBlob)
+	}
+	dir = filepath.Join(s.dir, string(ref[len(ref)-2:]))
+	return dir, filepath.Join(dir, string(ref)), nil
+}
+
+// Put implements queue.Blobs.
+func (s *Store) Put(ctx context.Context, r io.Reader, atMost int64) (queue.Ref, error) {
+	ref := queue.Ref(fmt.Sprintf("g%08x-%016x", s.gen, s.next.Add(1)))
+	dir, file, err := s.place(ref)
+	if err != nil {
+		return "", err
+	}
+	temp := file + ".tmp"
+	if err := s.write(ctx, temp, r, min(atMost, MaxBlob)); err != nil {
+		return "", errors.Join(err, s.remove(temp))
+	}
+	if err := s.fs.Rename(temp, file); err != nil {
+		return "", errors.Join(fmt.Errorf("blob: %w", err), s.remove(temp))
+	}
+	// A crash here may lose the name; nothing refers to it yet.
+	if err := s.fs.SyncDir(dir); err != nil {
+		return "", errors.Join(fmt.Errorf("blob: %w", err), s.remove(file))
+	}
+	return ref, nil
+}
+
+func (s *Store) write(ctx context.Context, temp string, r io.Reader, atMost int64) error {
+	f, err := s.fs.Create(temp)
+	if err != nil {
+		return fmt.Errorf("blob: %w", err)
+	}
+	n, err := io.Copy(f, io.LimitReader(contextReader{ctx, r}, atMost+1))
+	if err == nil && n > atMost {
+		err = fmt.Errorf("%w: a blob of more than %d bytes", queue.ErrTooLarge, atMost)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+func (s *Store) remove(name string) error {
+	if err := s.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("blob: %w", err)
+	}
+	return nil
+}
+
+// Open implements queue.Blobs.
+func (s *Store) Open(ctx context.Context, ref queue.Ref, off int64) (io.ReadCloser, error) {
+	_, file, err := s.place(ref)
+	if err != nil {
+		return nil, err
+	}
+	f, err := s.fs.Open(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s", queue.ErrNoBlob, ref)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("blob: %w", err)
+	}
+	if off > 0 {
+		if _, err := f.Seek(off, io.SeekStart); err != nil {
+			return nil, errors.Join(fmt.Errorf("blob: %w", err), f.Close())
+		}
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{contextReader{ctx, f}, f}, nil
+}
+
+// Delete implements queue.Blobs. The removal need not be durable: a blob that
+// comes back after a crash is one that nothing refers to.
+func (s *Store) Delete(_ context.Context, ref queue.Ref) error {
+	_, file, err := s.place(ref)
+	if err != nil {
+		return err
+	}
+	return s.remove(file)
+}
+
+// Sweep removes what earlier generations left and referenced does not know,
+// and their temporary files. It may run while the store is used.
+func (s *Store) Sweep(ctx context.Context, referenced func(queue.Ref) (bool, error)) (removed int, err error) {
+	for i := range shards {
+		dir := filepath.Join(s.dir, shard(uint64(i)))
+		names, err := s.fs.ReadDir(dir)
+		if err != nil {
+			return removed, fmt.Errorf("blob: %w", err)
+		}
+		for _, name := range names {
+			if err := ctx.Err(); err != nil {
+				return removed, err
+			}
+			gone, err := s.sweepOne(dir, name, referenced)
+			if err != nil {
+				return removed, err
+			}
+			if gone {
+				removed++
+			}
+		}
+	}
+	return removed, nil
+}
+
+func (s *Store) sweepOne(dir, name string, referenced func(queue.Ref) (bool, error)) (bool, error) {
+	ref, temporary := strings.CutSuffix(name, ".tmp")
+	if !refForm.MatchString(ref) {
+		return false, nil // not ours: left alone
+	}
+	gen, err := strconv.ParseUint(ref[1:9], 16, 32)
+	if err != nil || uint32(gen) >= s.gen {
+		return false, err
+	}
+	if !temporary {
+		needed, err := referenced(queue.Ref(ref))
+		if needed || err != nil {
+			return false, err
+		}
+	}
+	return true, s.remove(filepath.Join(dir, name))
+}

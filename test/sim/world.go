@@ -1,0 +1,211 @@
+// Package sim runs the real node and link code of several nodes in one
+// goroutine, under a scheduler that draws every decision from a seed: which
+// client submits, which node works, which bundle is lost, doubled, reordered,
+// truncated or has bits flipped, where a node loses its power. Stores and
+// disks lose what was not synced. The same seed gives the same run, byte for
+// byte; a failing seed prints the one command that replays it.
+//
+// After the storm comes a quiet phase without faults in which everything must
+// finish; then the promises are checked. Refusing everything does not pass.
+package sim
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"math/rand/v2"
+	"path"
+	"time"
+
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/exchange/link"
+	"github.com/yizhan-gateway/yizhan/exchange/node"
+	"github.com/yizhan-gateway/yizhan/internal/durable/crashfs"
+	"github.com/yizhan-gateway/yizhan/queue/blob"
+)
+
+// world is one run.
+type world struct {
+	ctx    context.Context
+	seed   uint64
+	rng    *rand.Rand
+	stream *rand.ChaCha8 // what the nodes use as randomness
+	clock  time.Time
+	faults *faults
+	cast   *cast
+	hosts  []*host
+	wire   []*message
+	pairs  []*pair
+	docs   []*submission
+	log    hash.Hash
+	lines  []string // the newest of the trace, for a failing seed
+	shown  map[string][]node.Head
+	stats  Stats
+}
+
+// Stats count what a run went through.
+type Stats struct {
+	Submitted, Crashes, Lost, Doubled, Mangled, Bundles int
+}
+
+// host is one node with the disk that survives its crashes.
+type host struct {
+	w     *world
+	id    string
+	store *store
+	fs    *crashfs.FS
+	blobs *blob.Store
+	node  *node.Node
+	boots int
+}
+
+// pair is the link between two hosts, seen from both sides. There is at most
+// one push and one poll under way, as in the peer adapter.
+type pair struct {
+	link     string
+	dialer   *host
+	listener *host
+	a, b     *link.Session // dialer's and listener's side; new at every boot
+	push     *call
+	poll     *call
+}
+
+// call is a request under way.
+type call struct {
+	out     *link.Outgoing
+	expires time.Time
+}
+
+// message is a bundle on the wire.
+type message struct {
+	p       *pair
+	c       *call
+	poll    bool
+	reply   bool
+	answers *link.Outgoing // the reply's own bundle, lost if the message is
+	boots   int            // of the receiver when it was sent; a reboot drops connections
+	data    []byte
+}
+
+func newWorld(c *cast, seed uint64) *world {
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], seed)
+	w := &world{
+		ctx: context.Background(), seed: seed, cast: c,
+		rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), stream: rand.NewChaCha8(key),
+		clock: c.start, log: sm.New(), shown: map[string][]node.Head{},
+	}
+	w.faults = &faults{world: w, armed: true}
+	for _, id := range c.nodes {
+		h := &host{w: w, id: id, fs: crashfs.New(w.rng)}
+		h.store = newStore(w.now, w.faults)
+		w.hosts = append(w.hosts, h)
+	}
+	for _, l := range c.directory.LinksOf(c.nodes[0]) {
+		p := &pair{link: l.ID, dialer: w.host(l.Dialer)}
+		p.listener = w.host(l.A)
+		if l.A == l.Dialer {
+			p.listener = w.host(l.B)
+		}
+		w.pairs = append(w.pairs, p)
+	}
+	for _, h := range w.hosts {
+		w.guarded(h, h.boot)
+	}
+	return w
+}
+
+func (w *world) now() time.Time { return w.clock }
+
+func (w *world) host(id string) *host {
+	for _, h := range w.hosts {
+		if h.id == id {
+			return h
+		}
+	}
+	return nil
+}
+
+// note adds a line to the trace, which the run's hash covers.
+func (w *world) note(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	fmt.Fprintln(w.log, line)
+	if w.lines = append(w.lines, line); len(w.lines) > 60 {
+		w.lines = w.lines[1:]
+	}
+}
+
+// Hash identifies the run: equal seeds must give equal hashes.
+func (w *world) Hash() string { return fmt.Sprintf("%x", w.log.Sum(nil)) }
+
+// boot opens the node over its disk as a process start does.
+func (h *host) boot() {
+	h.boots++
+	blobs, err := blob.Open(h.fs, "blobs")
+	h.w.must(err, "open blobs of "+h.id)
+	h.blobs = blobs
+	h.node, err = node.New(h.w.ctx, node.Config{
+		ID: h.id, Store: h.store, Blobs: blobs, Keys: h.w.cast.keys[h.id].WithRandom(h.w.stream),
+		Directory: h.w.cast.current, Now: h.w.now, Rand: h.w.stream, Clock: "sim",
+	})
+	h.w.must(err, "open node "+h.id)
+	for _, p := range h.w.pairs {
+		if p.dialer == h {
+			p.a = h.session(p.link)
+			p.push, p.poll = nil, nil
+		}
+		if p.listener == h {
+			p.b = h.session(p.link)
+		}
+	}
+}
+
+func (h *host) session(name string) *link.Session {
+	s, err := link.NewSession(h.node, name)
+	h.w.must(err, "session "+name)
+	return s
+}
+
+// guarded runs fn as process h: when the power goes (a panic with crash{}),
+// the disk loses what was not synced and the process starts again. It says
+// whether fn ran to its end.
+func (w *world) guarded(h *host, fn func()) (whole bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			if _, cut := r.(crash); !cut {
+				panic(r)
+			}
+			whole = false
+			w.restart(h)
+		}
+	}()
+	fn()
+	return true
+}
+
+func (w *world) restart(h *host) {
+	w.stats.Crashes++
+	w.note("%s loses power", h.id)
+	h.fs.Crash()
+	armed := w.faults.armed
+	w.faults.armed = false
+	h.boot()
+	if w.rng.IntN(2) == 0 {
+		_, err := h.blobs.Sweep(w.ctx, func(ref blobRef) (bool, error) { return h.node.Referenced(w.ctx, ref) })
+		w.must(err, "sweep of "+h.id)
+	}
+	w.faults.armed = armed
+}
+
+// must stops the run on what may never fail.
+func (w *world) must(err error, what string) {
+	if err != nil {
+		panic(failure{path.Join(what, err.Error())})
+	}
+}
+
+// failure is a broken promise.
+type failure struct{ what string }
+
+func (w *world) fail(format string, args ...any) { panic(failure{fmt.Sprintf(format, args...)}) }
