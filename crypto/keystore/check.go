@@ -2,6 +2,7 @@ package keystore
 
 import (
 	"bytes"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/hex"
 	"errors"
@@ -9,10 +10,23 @@ import (
 	"os"
 
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/internal/durable"
 )
 
-// pbes2 is as much of an encrypted PKCS#8 key as tells its iterations.
-type pbes2 struct {
+// Object identifiers of GM/T 0091 (SM-PBES), GM/T 0006 and RFC 8018.
+var (
+	oidPBES    = asn1.ObjectIdentifier{1, 2, 156, 10197, 6, 4, 1, 5, 2}
+	oidPBKDF   = asn1.ObjectIdentifier{1, 2, 156, 10197, 6, 4, 1, 5, 1}
+	oidHMACSM3 = asn1.ObjectIdentifier{1, 2, 156, 10197, 1, 401, 2}
+	oidSM4CBC  = asn1.ObjectIdentifier{1, 2, 156, 10197, 1, 104, 2}
+)
+
+// maxIterations bounds how long a planted key file can keep the process busy.
+const maxIterations = 10_000_000
+
+// encryptedKey is an EncryptedPrivateKeyInfo under the one protection that is
+// used here.
+type encryptedKey struct {
 	Algorithm struct {
 		OID    asn1.ObjectIdentifier
 		Params struct {
@@ -21,27 +35,45 @@ type pbes2 struct {
 				Params struct {
 					Salt       []byte
 					Iterations int
-					Rest       asn1.RawValue `asn1:"optional"`
-					PRF        asn1.RawValue `asn1:"optional"`
+					KeyLength  int `asn1:"optional"`
+					PRF        pkix.AlgorithmIdentifier
 				}
 			}
-			Cipher asn1.RawValue
+			Cipher pkix.AlgorithmIdentifier
 		}
 	}
 	Data []byte
 }
 
-// checkIterations refuses key files whose passphrase is cheap to guess, and
-// such that would keep the process busy for ever.
-func checkIterations(der []byte) error {
-	var p pbes2
-	rest, err := asn1.Unmarshal(der, &p)
+// iterations gives the PBKDF2 iterations of an encrypted key, and refuses any
+// protection but PBKDF2 with HMAC-SM3 and SM4-CBC with enough of them: a key
+// file that was exchanged for a weaker one must not be taken for ours.
+func iterations(der []byte) (int, error) {
+	var k encryptedKey
+	rest, err := asn1.Unmarshal(der, &k)
 	if err != nil || len(rest) > 0 {
-		return errors.New("not PKCS#8 under PBES2")
+		return 0, errors.New("not PKCS#8 under PBKDF2 with HMAC-SM3 and SM4-CBC")
 	}
-	n := p.Algorithm.Params.KDF.Params.Iterations
-	if n < Iterations || n > 10_000_000 {
-		return fmt.Errorf("%d PBKDF2 iterations, %d to 10,000,000 are accepted", n, Iterations)
+	p := k.Algorithm.Params
+	if !k.Algorithm.OID.Equal(oidPBES) || !p.KDF.OID.Equal(oidPBKDF) ||
+		!p.KDF.Params.PRF.Algorithm.Equal(oidHMACSM3) || !p.Cipher.Algorithm.Equal(oidSM4CBC) {
+		return 0, errors.New("not PKCS#8 under PBKDF2 with HMAC-SM3 and SM4-CBC")
+	}
+	n := p.KDF.Params.Iterations
+	if n < Iterations || n > maxIterations {
+		return 0, fmt.Errorf("%d PBKDF2 iterations, %d to %d are accepted", n, Iterations, maxIterations)
+	}
+	return n, nil
+}
+
+// private refuses a file that others than its owner may read or write.
+func private(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("keystore: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("keystore: %s is open to others: chmod 600 it", path)
 	}
 	return nil
 }
@@ -92,23 +124,20 @@ func testSM4() error {
 	return nil
 }
 
-// Passphrase reads a passphrase from a file, which nobody else may read, or
-// from an environment variable; one trailing line end is cut.
+// Passphrase reads a passphrase from a file, which nobody else may read, or,
+// when no file is named, from an environment variable. One line end at the end
+// of the file is not part of it.
 func Passphrase(file, env string) ([]byte, error) {
 	if file == "" {
 		if v := os.Getenv(env); v != "" {
 			return []byte(v), nil
 		}
-		return nil, fmt.Errorf("keystore: no passphrase: name a file with --passphrase-file or set %s", env)
+		return nil, fmt.Errorf("keystore: there is no passphrase: name a file that holds it, or set the environment variable %s", env)
 	}
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, fmt.Errorf("keystore: passphrase: %w", err)
+	if err := private(file); err != nil {
+		return nil, fmt.Errorf("passphrase: %w", err)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("keystore: passphrase file %s can be read by others: chmod 600 it", file)
-	}
-	b, err := os.ReadFile(file)
+	b, err := durable.ReadFile(durable.OS, file, maxPassphrase)
 	if err != nil {
 		return nil, fmt.Errorf("keystore: passphrase: %w", err)
 	}
@@ -118,3 +147,5 @@ func Passphrase(file, env string) ([]byte, error) {
 	}
 	return b, nil
 }
+
+const maxPassphrase = 4 << 10

@@ -18,9 +18,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -37,7 +38,8 @@ const Iterations = 65536
 const (
 	saltSize    = 16
 	maxKeyFile  = 8 << 10
-	storageFile = "storage.p8"
+	suffix      = ".p8"
+	storageFile = "storage" + suffix
 	pemType     = "ENCRYPTED PRIVATE KEY"
 )
 
@@ -64,31 +66,52 @@ type keyring struct {
 	index      []byte
 }
 
-// Create makes a keystore with a fresh storage secret in dir.
+// Create makes a keystore with a fresh storage secret in dir, which from then
+// on belongs to its owner alone (0700). A directory that holds keys already is
+// refused with ErrExists.
 func Create(dir string, passphrase []byte, rand io.Reader) (*File, error) {
 	if len(passphrase) == 0 {
-		return nil, errors.New("keystore: an empty passphrase protects nothing")
+		return nil, errors.New("keystore: an empty passphrase protects nothing: choose one")
 	}
 	if err := durable.OS.MkdirAll(dir); err != nil {
 		return nil, fmt.Errorf("keystore: %w", err)
 	}
-	if _, err := durable.ReadFile(durable.OS, filepath.Join(dir, storageFile), maxKeyFile); !errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.Join(ErrExists, err)
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("keystore: %w", err)
+	}
+	names, err := durable.OS.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("keystore: %w", err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, suffix) {
+			return nil, fmt.Errorf("%w: %s", ErrExists, dir)
+		}
 	}
 	secret, err := sm.GenerateKey(rand)
 	if err != nil {
 		return nil, fmt.Errorf("keystore: %w", err)
 	}
-	f := &File{&keyring{dir: dir, passphrase: bytes.Clone(passphrase), keys: map[sm.Digest]*sm.PrivateKey{}}, guarded(rand)}
+	f := newFile(dir, passphrase, rand)
+	// A crash before write returns leaves nothing, or a keystore without keys.
 	if err := f.write(storageFile, secret); err != nil {
 		return nil, err
 	}
 	return f, f.derive(secret)
 }
 
-// Open opens a keystore and every key in it.
+func newFile(dir string, passphrase []byte, rand io.Reader) *File {
+	return &File{&keyring{dir: dir, passphrase: bytes.Clone(passphrase), keys: map[sm.Digest]*sm.PrivateKey{}}, guarded(rand)}
+}
+
+// Open opens a keystore and every key in it: ErrPassphrase for a wrong
+// passphrase. Key files that others may read are refused, and so are such with
+// fewer than Iterations iterations.
 func Open(dir string, passphrase []byte, rand io.Reader) (*File, error) {
-	f := &File{&keyring{dir: dir, passphrase: bytes.Clone(passphrase), keys: map[sm.Digest]*sm.PrivateKey{}}, guarded(rand)}
+	if len(passphrase) == 0 {
+		return nil, fmt.Errorf("%w: it is empty", ErrPassphrase)
+	}
+	f := newFile(dir, passphrase, rand)
 	secret, err := f.read(storageFile)
 	if err != nil {
 		return nil, err
@@ -101,7 +124,9 @@ func Open(dir string, passphrase []byte, rand io.Reader) (*File, error) {
 		return nil, fmt.Errorf("keystore: %w", err)
 	}
 	for _, name := range names {
-		text, ok := strings.CutSuffix(name, ".p8")
+		// What ends in .tmp was being written when the power went: no key that
+		// anyone was told of.
+		text, ok := strings.CutSuffix(name, suffix)
 		if !ok || name == storageFile {
 			continue
 		}
@@ -152,7 +177,11 @@ func (f *File) write(name string, key *sm.PrivateKey) error {
 }
 
 func (f *File) read(name string) (*sm.PrivateKey, error) {
-	b, err := durable.ReadFile(durable.OS, filepath.Join(f.dir, name), maxKeyFile)
+	path := filepath.Join(f.dir, name)
+	if err := private(path); err != nil {
+		return nil, err
+	}
+	b, err := durable.ReadFile(durable.OS, path, maxKeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("keystore: %w", err)
 	}
@@ -160,12 +189,12 @@ func (f *File) read(name string) (*sm.PrivateKey, error) {
 	if block == nil || block.Type != pemType || len(bytes.TrimSpace(rest)) > 0 {
 		return nil, fmt.Errorf("keystore: %s is not an encrypted PKCS#8 key", name)
 	}
-	if err := checkIterations(block.Bytes); err != nil {
+	if _, err := iterations(block.Bytes); err != nil {
 		return nil, fmt.Errorf("keystore: %s: %w", name, err)
 	}
 	key, err := pkcs8.ParsePKCS8PrivateKeySM2(block.Bytes, f.passphrase)
 	if err != nil {
-		return nil, fmt.Errorf("%w (%s)", ErrPassphrase, name)
+		return nil, fmt.Errorf("%w (%s; if others open, this file is damaged: restore it)", ErrPassphrase, name)
 	}
 	return key, nil
 }
@@ -177,7 +206,7 @@ func (f *File) Generate() (*ecdsa.PublicKey, error) {
 		return nil, fmt.Errorf("keystore: %w", err)
 	}
 	id := sm.KeyID(&key.PublicKey)
-	if err := f.write(id.String()+".p8", key); err != nil {
+	if err := f.write(id.String()+suffix, key); err != nil {
 		return nil, err
 	}
 	f.mu.Lock()
@@ -211,7 +240,13 @@ func (f *File) Sign(id sm.Digest, msg []byte) ([]byte, error) {
 }
 
 // Signer gives a key to libraries that sign certificates.
-func (f *File) Signer(id sm.Digest) (crypto.Signer, error) { return f.key(id) }
+func (f *File) Signer(id sm.Digest) (crypto.Signer, error) {
+	key, err := f.key(id)
+	if err != nil {
+		return nil, err
+	}
+	return key, nil
+}
 
 // Unwrap opens an SM2 ciphertext with a key; sm.ErrDecrypt for whatever is
 // wrong with the ciphertext.
@@ -257,15 +292,11 @@ func (f *File) MAC(parts ...[]byte) sm.Digest {
 // WithRandom gives the same keys with other randomness, for simulation.
 func (f *File) WithRandom(rand io.Reader) *File { return &File{f.keyring, guarded(rand)} }
 
-// IDs lists the keys.
+// IDs lists the keys in the order of their ids.
 func (f *File) IDs() []sm.Digest {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	var out []sm.Digest
-	for id := range maps.Keys(f.keys) {
-		out = append(out, id)
-	}
-	return out
+	return slices.SortedFunc(maps.Keys(f.keys), func(a, b sm.Digest) int { return bytes.Compare(a[:], b[:]) })
 }
 
 // guarded makes a source of randomness safe for concurrent use.

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/yizhan-gateway/yizhan/certs"
@@ -124,7 +125,7 @@ func (n *Node) Witness(ctx context.Context, link string, h Head) (Seen, error) {
 	}
 	cp, err := openCheckpoint(neighbour, h.Checkpoint)
 	if err != nil {
-		return Seen{}, err
+		return Seen{}, &exchange.Error{Code: exchange.CodeSignatureInvalid, Detail: "checkpoint", Err: err}
 	}
 	var known *records.Head
 	err = n.view(ctx, func(tx queue.Tx) (err error) {
@@ -291,4 +292,11 @@ func (n *Node) neighbour(link string) (*certs.Node, error) {
 		return nil, exchange.Fail(exchange.CodeNoRoute, "node %q of link %q is not in the directory", other, link)
 	}
 	return node, nil
+}
+
+// IsStoreTrouble says whether an error of Witness or Seen is about our own
+// storage rather than about what the neighbour said.
+func IsStoreTrouble(err error) bool {
+	var said *exchange.Error
+	return !errors.As(err, &said)
 }

@@ -294,3 +294,12 @@ func (n *Node) endOutbound(tx queue.Tx, o Out, out *records.Outbound) error {
 	}
 	return queue.Dequeue(tx, o.lane, o.seq)
 }
+
+// Unreadable notes that a stored item could not be read when it was to be
+// sent: it is shown to the operator and held back with growing pauses, while
+// everything else goes on.
+func (n *Node) Unreadable(ctx context.Context, link string, o Out) {
+	n.lanes.pause(o.lane, o.seq, n.c.Now(), true)
+	// The pause already keeps the link alive; a failing note must not stop it.
+	_ = n.Quarantine(ctx, link, o.Kind+" "+o.ID, "stored copy unreadable", nil)
+}

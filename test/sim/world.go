@@ -12,6 +12,7 @@ package sim
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash"
 	"math/rand/v2"
@@ -22,6 +23,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/exchange/link"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
 	"github.com/yizhan-gateway/yizhan/internal/durable/crashfs"
+	"github.com/yizhan-gateway/yizhan/queue"
 	"github.com/yizhan-gateway/yizhan/queue/blob"
 )
 
@@ -96,7 +98,7 @@ func newWorld(c *cast, seed uint64) *world {
 		rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), stream: rand.NewChaCha8(key),
 		clock: c.start, log: sm.New(), shown: map[string][]node.Head{},
 	}
-	w.faults = &faults{world: w, armed: true}
+	w.faults = &faults{world: w}
 	for _, id := range c.nodes {
 		h := &host{w: w, id: id, fs: crashfs.New(w.rng)}
 		h.store = newStore(w.now, w.faults)
@@ -111,8 +113,9 @@ func newWorld(c *cast, seed uint64) *world {
 		w.pairs = append(w.pairs, p)
 	}
 	for _, h := range w.hosts {
-		w.guarded(h, h.boot)
+		h.boot()
 	}
+	w.faults.armed = true
 	return w
 }
 
@@ -192,7 +195,7 @@ func (w *world) restart(h *host) {
 	w.faults.armed = false
 	h.boot()
 	if w.rng.IntN(2) == 0 {
-		_, err := h.blobs.Sweep(w.ctx, func(ref blobRef) (bool, error) { return h.node.Referenced(w.ctx, ref) })
+		_, err := h.blobs.Sweep(w.ctx, func(ref queue.Ref) (bool, error) { return h.node.Referenced(w.ctx, ref) })
 		w.must(err, "sweep of "+h.id)
 	}
 	w.faults.armed = armed
@@ -209,3 +212,15 @@ func (w *world) must(err error, what string) {
 type failure struct{ what string }
 
 func (w *world) fail(format string, args ...any) { panic(failure{fmt.Sprintf(format, args...)}) }
+
+func (s *Stats) add(t Stats) {
+	s.Submitted += t.Submitted
+	s.Crashes += t.Crashes
+	s.Lost += t.Lost
+	s.Doubled += t.Doubled
+	s.Mangled += t.Mangled
+	s.Bundles += t.Bundles
+}
+
+// isInjected says whether an error is one this world injected.
+func isInjected(err error) bool { return errors.Is(err, queue.ErrUnknown) }

@@ -1,0 +1,228 @@
+package link
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/exchange/node"
+)
+
+// Received says what a bundle brought. Truncated: it ended early; what came
+// before was taken all the same.
+type Received struct {
+	Items     int
+	Acks      int
+	Truncated bool
+}
+
+// Receive takes a bundle: it is checked as a whole, then its acks are applied
+// and each item is handed to the node on its own, so that one bad item never
+// blocks its neighbours. The outcomes go into the next Poll or Reply of this
+// session, after everything they speak of is durable.
+//
+// ErrFault means that nothing was taken: the neighbour resends. Other errors
+// are trouble of our own; what was taken until then is acknowledged.
+func (s *Session) Receive(ctx context.Context, r io.Reader) (*Received, error) {
+	b, err := s.open(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.takeHeads(ctx, b.inner); err != nil {
+		return nil, err
+	}
+	got := &Received{Items: len(b.inner.Items)}
+	for _, a := range b.inner.Acks {
+		ok, err := s.settle(ctx, a)
+		if err != nil {
+			return got, err
+		}
+		if ok {
+			got.Acks++
+		}
+	}
+	if b.clear.Seq == 0 {
+		return got, nil
+	}
+	outcomes, err := s.takeItems(ctx, b)
+	got.Truncated = err == nil && !whole(b.rest, b.total)
+	s.acknowledge(b, outcomes)
+	return got, errors.Join(err, s.node.CountArrived(ctx, s.link, outcomes))
+}
+
+// bundle is one that passed the checks of the whole.
+type bundle struct {
+	clear  *Clear
+	header sm.Digest
+	inner  *Inner
+	small  []byte // bytes of the items that are not parts
+	rest   io.Reader
+	total  int64
+}
+
+func (s *Session) open(ctx context.Context, r io.Reader) (*bundle, error) {
+	rest := &untilBroken{r: r}
+	signed, err := readFrame(rest)
+	if err != nil {
+		return nil, err
+	}
+	b := &bundle{rest: rest}
+	if b.clear, b.header, err = s.openClear(signed); err != nil {
+		return nil, s.quarantined(ctx, signed, err)
+	}
+	sealed := make([]byte, b.clear.Sealed.Size)
+	if _, err := io.ReadFull(rest, sealed); err != nil || sm.Sum(sealed) != b.clear.Sealed.SM3 {
+		return nil, s.quarantined(ctx, signed, fault("the section is damaged"))
+	}
+	secret, err := s.secretOf(b.clear)
+	if err != nil {
+		return nil, s.quarantined(ctx, signed, err)
+	}
+	section, err := openSection(secret, b.clear, sealed)
+	if err == nil {
+		b.inner, b.small, err = parseInner(section)
+	}
+	if err == nil {
+		err = b.inner.checkParts(b.clear.Parts)
+	}
+	if err == nil {
+		err = b.inner.checkKinds()
+	}
+	if err == nil {
+		err = s.checkNumber(b)
+	}
+	if err != nil {
+		return nil, s.quarantined(ctx, signed, err)
+	}
+	b.total = int64(len(signed)) + 8 + b.clear.Sealed.Size + b.clear.Parts.Size + footerSize
+	return b, nil
+}
+
+// quarantined shows a link fault to the operator and gives it back.
+func (s *Session) quarantined(ctx context.Context, sample []byte, err error) error {
+	if !errors.Is(err, ErrFault) {
+		return err
+	}
+	return errors.Join(err, s.node.Quarantine(ctx, s.link, "bundle", err.Error(), sample))
+}
+
+// checkKinds refuses a bundle with an item that must be understood and is not.
+func (in *Inner) checkKinds() error {
+	for _, e := range in.Items {
+		switch e.Kind {
+		case node.KindHeader, node.KindConsignment, node.KindPart, node.KindReceipt:
+		default:
+			if e.Critical {
+				return fault("a critical item of an unknown kind")
+			}
+		}
+	}
+	return nil
+}
+
+// checkNumber refuses other content under a number that was used before.
+func (s *Session) checkNumber(b *bundle) error {
+	if b.clear.Seq == 0 {
+		if len(b.inner.Items) > 0 {
+			return fault("items without a number")
+		}
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.numbers {
+		if n.epoch == b.clear.Epoch && n.seq == b.clear.Seq && n.header != b.header {
+			return fault("number_reused: other content under number %d", n.seq)
+		}
+	}
+	s.numbers = append(s.numbers, number{b.clear.Epoch, b.clear.Seq, b.header})
+	s.numbers = s.numbers[max(0, len(s.numbers)-numbersKept):]
+	return nil
+}
+
+// takeHeads notes what the neighbour remembers of our ledger and checks its
+// own head. A contradiction is kept and shown by the node; documents go on,
+// since holding them back would punish the wrong ones.
+func (s *Session) takeHeads(ctx context.Context, in *Inner) error {
+	if in.Seen != nil {
+		seen := node.Seen{Ledger: in.Seen.Ledger, Size: in.Seen.Size, Root: in.Seen.Root}
+		if err := s.shown(ctx, "seen", s.node.Seen(ctx, s.link, seen)); err != nil {
+			return err
+		}
+	}
+	if in.Checkpoint == nil {
+		return nil
+	}
+	head := node.Head{Checkpoint: in.Checkpoint.CMS, From: in.Checkpoint.From, Proof: in.Checkpoint.Proof}
+	seen, err := s.node.Witness(ctx, s.link, head)
+	if err != nil {
+		return s.shown(ctx, "checkpoint", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen = &SeenHead{Ledger: seen.Ledger, Size: seen.Size, Root: seen.Root}
+	return nil
+}
+
+// shown puts a ledger contradiction before the operator; anything else is
+// given back.
+func (s *Session) shown(ctx context.Context, what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if node.IsStoreTrouble(err) {
+		return err
+	}
+	return s.node.Quarantine(ctx, s.link, what, err.Error(), nil)
+}
+
+// takeItems hands the items to the node in their order. Items that are not
+// parts lie in the section; parts follow as a stream and are always read to
+// their end, so that the next one begins where it should.
+func (s *Session) takeItems(ctx context.Context, b *bundle) ([]node.Outcome, error) {
+	outcomes := make([]node.Outcome, len(b.inner.Items))
+	small := b.small
+	for i, e := range b.inner.Items {
+		item := node.Item{Kind: e.Kind, ID: e.ID, Size: e.Size, Digest: e.Digest}
+		var body io.Reader
+		if e.Kind == node.KindPart {
+			body = io.LimitReader(b.rest, e.Size)
+		} else {
+			body, small = bytes.NewReader(small[:e.Size]), small[e.Size:]
+		}
+		var err error
+		if outcomes[i], err = s.node.Intake(ctx, s.link, item, body); err != nil {
+			outcomes[i] = node.Outcome{}
+			return outcomes, err
+		}
+		if _, err := io.Copy(io.Discard, body); err != nil {
+			return outcomes, err
+		}
+	}
+	return outcomes, nil
+}
+
+func (s *Session) acknowledge(b *bundle, outcomes []node.Outcome) {
+	a := Ack{Epoch: b.clear.Epoch, Seq: b.clear.Seq, Header: b.header, Items: make([]AckItem, len(outcomes))}
+	for i, o := range outcomes {
+		a.Items[i] = AckItem{Status: o.Status, Reason: o.Reason}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.acks = append(s.acks, a)
+	s.acks = s.acks[max(0, len(s.acks)-MaxAcks):]
+}
+
+// untilBroken turns a connection that breaks into one that ends: what is
+// missing is then damaged like any other missing byte.
+type untilBroken struct{ r io.Reader }
+
+func (u *untilBroken) Read(p []byte) (int, error) {
+	n, err := u.r.Read(p)
+	if err != nil {
+		err = io.EOF
+	}
+	return n, err
+}

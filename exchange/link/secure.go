@@ -1,0 +1,137 @@
+package link
+
+import (
+	"crypto/ecdsa"
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"github.com/emmansun/gmsm/smx509"
+
+	"github.com/yizhan-gateway/yizhan/certs"
+	"github.com/yizhan-gateway/yizhan/crypto/cms"
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/internal/strictjson"
+)
+
+// epochKey is the secret under which a direction's sections are sealed, as
+// long as an epoch lasts. It is wrapped once; every bundle has its own salt
+// and therefore its own key and nonce.
+type epochKey struct {
+	secret  []byte
+	wrapped []byte
+	cert    sm.Digest
+}
+
+func newEpochKey(rand io.Reader, to *certs.Certificate) (*epochKey, error) {
+	k := &epochKey{secret: make([]byte, 32), cert: sm.Sum(to.DER)}
+	if _, err := io.ReadFull(rand, k.secret); err != nil {
+		return nil, err
+	}
+	parsed, err := smx509.ParseCertificate(to.DER)
+	if err != nil {
+		return nil, err
+	}
+	pub, ok := parsed.PublicKey.(*ecdsa.PublicKey)
+	if !ok {
+		return nil, errors.New("link: the neighbour's certificate has no SM2 key")
+	}
+	k.wrapped, err = sm.Encrypt(rand, pub, k.secret)
+	return k, err
+}
+
+// sectionKey derives key and nonce of one bundle's section; the associated
+// data binds both ends, epoch and number.
+func sectionKey(secret []byte, c *Clear) (key, nonce, aad []byte) {
+	aad = []byte("yizhan/v1/bundle\x00" + c.From + "\x00" + c.To + "\x00" + c.Epoch)
+	material := sm.HKDF(secret, c.Salt, aad, 16+12)
+	return material[:16], material[16:], binary.BigEndian.AppendUint64(aad, c.Seq)
+}
+
+func sealSection(secret []byte, c *Clear, section []byte) ([]byte, error) {
+	key, nonce, aad := sectionKey(secret, c)
+	aead, err := sm.NewGCM(key)
+	if err != nil {
+		return nil, err
+	}
+	return aead.Seal(nil, nonce, section, aad), nil
+}
+
+func openSection(secret []byte, c *Clear, sealed []byte) ([]byte, error) {
+	key, nonce, aad := sectionKey(secret, c)
+	aead, err := sm.NewGCM(key)
+	if err != nil {
+		return nil, err
+	}
+	section, err := aead.Open(sealed[:0], nonce, sealed, aad)
+	if err != nil {
+		return nil, fault("the section does not open")
+	}
+	return section, nil
+}
+
+// signClear finishes a clear header: its JSON, and its framed signed form.
+func signClear(s cms.Signer, c *Clear) (digest sm.Digest, frame []byte, err error) {
+	content, err := strictjson.Marshal(c)
+	if err != nil {
+		return digest, nil, err
+	}
+	signed, err := cms.Sign(s, content, c.Created.Time())
+	if err != nil {
+		return digest, nil, err
+	}
+	if len(signed) > MaxClearHeader {
+		return digest, nil, errors.New("link: the clear header is too large")
+	}
+	return sm.Sum(content), appendFrame(signed), nil
+}
+
+// openClear checks who signed a bundle and whom it is for.
+func (s *Session) openClear(signed []byte) (*Clear, sm.Digest, error) {
+	o, err := cms.Parse(signed, MaxClearHeader)
+	if err != nil {
+		return nil, sm.Digest{}, fault("clear header: %v", err)
+	}
+	d := s.node.Directory()
+	neighbour, ok := d.Node(s.neighbour)
+	if !ok {
+		return nil, sm.Digest{}, fault("node %s is not in the directory", s.neighbour)
+	}
+	if err := exchange.ValidSigner(neighbour.Certificates, o.Certificate, s.node.Now()); err != nil {
+		return nil, sm.Digest{}, fault("%v", err)
+	}
+	if err := o.Verify(o.Certificate); err != nil {
+		return nil, sm.Digest{}, fault("%v", err)
+	}
+	c, err := parseClear(o.Content)
+	if err != nil {
+		return nil, sm.Digest{}, err
+	}
+	if c.Domain != d.Domain() || c.Link != s.link || c.From != s.neighbour || c.To != s.node.ID() {
+		return nil, sm.Digest{}, fault("it is for another link")
+	}
+	return c, o.ID(), nil
+}
+
+// secretOf unwraps the epoch secret of a bundle; the last one is remembered,
+// since a neighbour uses it for a whole epoch.
+func (s *Session) secretOf(c *Clear) ([]byte, error) {
+	s.mu.Lock()
+	id, secret := s.unwrapped.id, s.unwrapped.secret
+	s.mu.Unlock()
+	if id == sm.Sum(c.Key) {
+		return secret, nil
+	}
+	secret, err := s.node.UnwrapNode(c.Key)
+	if err != nil {
+		if errors.Is(err, sm.ErrDecrypt) {
+			return nil, fault("its key does not open")
+		}
+		return nil, err
+	}
+	s.mu.Lock()
+	s.unwrapped.id, s.unwrapped.secret = sm.Sum(c.Key), secret
+	s.mu.Unlock()
+	return secret, nil
+}

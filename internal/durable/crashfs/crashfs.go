@@ -1,0 +1,306 @@
+// Package crashfs is a file system in memory that forgets like a disk whose
+// power is cut: what was written and not synced may be lost, torn or full of
+// zeros, and directory entries that were not synced may be as they were at any
+// point since. It exists for tests and for the simulation.
+package crashfs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+
+	"github.com/yizhan-gateway/yizhan/internal/durable"
+)
+
+// FS implements durable.FS. It is for one goroutine.
+type FS struct {
+	rng  *rand.Rand
+	dirs map[string]*dir
+
+	// Before is called before every operation that changes something; a
+	// non-nil error makes the operation fail. It may panic to cut the power.
+	Before func(op, name string) error
+	// After is called when the operation has taken effect, like Before.
+	After func(op, name string) error
+}
+
+type dir struct {
+	now     map[string]*inode
+	durable map[string]*inode
+	pending []change // since the last SyncDir, in order
+}
+
+// change is one directory operation: name now means node (nil: nothing).
+type change []entry
+
+type entry struct {
+	name string
+	node *inode
+}
+
+type inode struct {
+	data   []byte
+	synced []byte
+}
+
+// New makes an empty file system whose forgetting is drawn from rng.
+func New(rng *rand.Rand) *FS {
+	return &FS{rng: rng, dirs: map[string]*dir{".": newDir(), "/": newDir()}}
+}
+
+func newDir() *dir { return &dir{now: map[string]*inode{}, durable: map[string]*inode{}} }
+
+var errInjected = errors.New("crashfs: injected fault")
+
+// ErrInjected is for Before and After to return.
+func ErrInjected() error { return errInjected }
+
+// do runs a change between the two hooks.
+func (f *FS) do(op, name string, effect func() error) error {
+	if f.Before != nil {
+		if err := f.Before(op, name); err != nil {
+			return err
+		}
+	}
+	if err := effect(); err != nil {
+		return err
+	}
+	if f.After != nil {
+		return f.After(op, name)
+	}
+	return nil
+}
+
+func (f *FS) at(name string) (*dir, string, error) {
+	name = filepath.Clean(name)
+	d := f.dirs[filepath.Dir(name)]
+	if d == nil {
+		return nil, "", &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return d, filepath.Base(name), nil
+}
+
+func (d *dir) apply(c change) {
+	for _, e := range c {
+		if e.node == nil {
+			delete(d.now, e.name)
+		} else {
+			d.now[e.name] = e.node
+		}
+	}
+	d.pending = append(d.pending, c)
+}
+
+// Create implements durable.FS.
+func (f *FS) Create(name string) (durable.File, error) {
+	d, base, err := f.at(name)
+	if err != nil {
+		return nil, err
+	}
+	if d.now[base] != nil {
+		return nil, &fs.PathError{Op: "create", Path: name, Err: fs.ErrExist}
+	}
+	n := new(inode)
+	err = f.do("create", name, func() error { d.apply(change{{base, n}}); return nil })
+	if err != nil {
+		return nil, err
+	}
+	return &file{fs: f, name: name, node: n}, nil
+}
+
+// Open implements durable.FS.
+func (f *FS) Open(name string) (durable.File, error) {
+	d, base, err := f.at(name)
+	if err != nil {
+		return nil, err
+	}
+	n := d.now[base]
+	if n == nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return &file{fs: f, name: name, node: n}, nil
+}
+
+// Rename implements durable.FS within one directory.
+func (f *FS) Rename(from, to string) error {
+	d, a, err := f.at(from)
+	if err != nil {
+		return err
+	}
+	if filepath.Dir(filepath.Clean(from)) != filepath.Dir(filepath.Clean(to)) {
+		return errors.New("crashfs: rename stays in its directory")
+	}
+	n := d.now[a]
+	if n == nil {
+		return &fs.PathError{Op: "rename", Path: from, Err: fs.ErrNotExist}
+	}
+	return f.do("rename", to, func() error { d.apply(change{{a, nil}, {filepath.Base(to), n}}); return nil })
+}
+
+// Remove implements durable.FS.
+func (f *FS) Remove(name string) error {
+	d, base, err := f.at(name)
+	if err != nil {
+		return err
+	}
+	if d.now[base] == nil {
+		return &fs.PathError{Op: "remove", Path: name, Err: fs.ErrNotExist}
+	}
+	return f.do("remove", name, func() error { d.apply(change{{base, nil}}); return nil })
+}
+
+// ReadDir implements durable.FS.
+func (f *FS) ReadDir(name string) ([]string, error) {
+	d := f.dirs[filepath.Clean(name)]
+	if d == nil {
+		return nil, &fs.PathError{Op: "readdir", Path: name, Err: fs.ErrNotExist}
+	}
+	var names []string
+	for n := range d.now {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// MkdirAll implements durable.FS; directories are durable at once.
+func (f *FS) MkdirAll(name string) error {
+	for name = filepath.Clean(name); f.dirs[name] == nil; name = filepath.Dir(name) {
+		f.dirs[name] = newDir()
+	}
+	return nil
+}
+
+// SyncDir implements durable.FS.
+func (f *FS) SyncDir(name string) error {
+	d := f.dirs[filepath.Clean(name)]
+	if d == nil {
+		return &fs.PathError{Op: "syncdir", Path: name, Err: fs.ErrNotExist}
+	}
+	return f.do("syncdir", name, func() error { d.settle(len(d.pending)); return nil })
+}
+
+// settle makes the first n pending changes durable.
+func (d *dir) settle(n int) {
+	for _, c := range d.pending[:n] {
+		for _, e := range c {
+			if e.node == nil {
+				delete(d.durable, e.name)
+			} else {
+				d.durable[e.name] = e.node
+			}
+		}
+	}
+	d.pending = d.pending[n:]
+}
+
+// Crash cuts the power: open files are gone, and what was not synced is as
+// the disk happens to have it.
+func (f *FS) Crash() {
+	var names []string
+	for name := range f.dirs {
+		names = append(names, name)
+	}
+	slices.Sort(names) // the same seed forgets the same
+	for _, name := range names {
+		d := f.dirs[name]
+		d.settle(f.rng.IntN(len(d.pending) + 1))
+		d.pending = nil
+		d.now = map[string]*inode{}
+		var entries []string
+		for e := range d.durable {
+			entries = append(entries, e)
+		}
+		slices.Sort(entries)
+		for _, e := range entries {
+			n := d.durable[e]
+			n.forget(f.rng)
+			d.now[e] = n
+		}
+	}
+}
+
+// forget leaves of unsynced content what a disk may leave.
+func (n *inode) forget(rng *rand.Rand) {
+	if string(n.data) != string(n.synced) {
+		switch rng.IntN(4) {
+		case 0:
+			n.data = slices.Clone(n.synced)
+		case 1:
+			n.data = n.data[:rng.IntN(len(n.data)+1)]
+		case 2:
+			from := rng.IntN(len(n.data) + 1)
+			clear(n.data[from:])
+		}
+	}
+	n.synced = slices.Clone(n.data)
+}
+
+// Corrupt flips one bit of a file, as rot on the disk would.
+func (f *FS) Corrupt(name string, bit int) error {
+	d, base, err := f.at(name)
+	if err != nil {
+		return err
+	}
+	n := d.now[base]
+	if n == nil || len(n.data) == 0 {
+		return fmt.Errorf("crashfs: nothing to corrupt at %s", name)
+	}
+	n.data[bit/8%len(n.data)] ^= 1 << (bit % 8)
+	n.synced = slices.Clone(n.data)
+	return nil
+}
+
+type file struct {
+	fs   *FS
+	name string
+	node *inode
+	off  int64
+}
+
+func (f *file) Read(p []byte) (int, error) {
+	if f.off >= int64(len(f.node.data)) {
+		return 0, io.EOF
+	}
+	n := copy(p, f.node.data[f.off:])
+	f.off += int64(n)
+	return n, nil
+}
+
+func (f *file) Write(p []byte) (int, error) {
+	err := f.fs.do("write", f.name, func() error {
+		f.node.data = append(f.node.data[:f.off], p...)
+		f.off += int64(len(p))
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (f *file) Seek(off int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		off += f.off
+	case io.SeekEnd:
+		off += int64(len(f.node.data))
+	}
+	if off < 0 {
+		return 0, errors.New("crashfs: a negative offset")
+	}
+	f.off = off
+	return off, nil
+}
+
+func (f *file) Sync() error {
+	return f.fs.do("sync", f.name, func() error { f.node.synced = slices.Clone(f.node.data); return nil })
+}
+
+func (f *file) Close() error { return nil }
+
+func (f *file) Size() (int64, error) { return int64(len(f.node.data)), nil }

@@ -1,0 +1,308 @@
+package sim
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/yizhan-gateway/yizhan/crypto/cms"
+	"github.com/yizhan-gateway/yizhan/crypto/merkle"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/evidence"
+	"github.com/yizhan-gateway/yizhan/queue"
+)
+
+// Run plays one seed: a storm of steps with faults, a quiet phase in which
+// everything must finish, and the promises. The error is the first broken
+// promise; the hash identifies the run.
+func Run(seed uint64, steps, docs int) (hash string, stats Stats, err error) {
+	c, err := theCast()
+	if err != nil {
+		return "", Stats{}, err
+	}
+	var w *world
+	defer func() {
+		if r := recover(); r != nil {
+			f, broken := r.(failure)
+			if !broken {
+				panic(r)
+			}
+			trace := ""
+			if w != nil {
+				for _, line := range w.lines {
+					trace += "\n\t" + line
+				}
+			}
+			err = errors.New(f.what + trace)
+		}
+	}()
+	w = newWorld(c, seed)
+	for i := range steps {
+		w.step(docs)
+		if i%25 == 0 {
+			w.rememberHeads()
+		}
+	}
+	w.quiet()
+	w.check()
+	return w.Hash(), w.stats, nil
+}
+
+// rememberHeads keeps what each node shows of its ledger now, to be compared
+// with what it shows in the end (I4).
+func (w *world) rememberHeads() {
+	for _, h := range w.hosts {
+		head, err := h.node.Head(w.ctx, w.pairs[0].link)
+		w.must(err, "head")
+		if head.Checkpoint != nil {
+			w.shown[h.id] = append(w.shown[h.id], head)
+		}
+	}
+}
+
+// quiet is the liveness phase: no faults, every waiting client retries, every
+// agency acts. Everything must finish within a bound (I7).
+func (w *world) quiet() {
+	w.faults.armed = false
+	w.wire = nil
+	w.note("quiet")
+	for range 400 {
+		w.clock = w.clock.Add(5 * time.Second)
+		w.expireCalls()
+		for _, d := range w.docs {
+			if d.id == "" {
+				w.trySubmit(d)
+			}
+		}
+		for _, h := range w.hosts {
+			w.drain(h)
+			w.actOnAll(h)
+		}
+		for _, p := range w.pairs {
+			for _, poll := range []bool{false, true} {
+				w.startCall(p, poll)
+				for len(w.wire) > 0 {
+					w.deliverMessage()
+				}
+			}
+		}
+		if w.finished() {
+			return
+		}
+	}
+	w.fail("I7: not everything finished after the faults stopped: %s", w.unfinished())
+}
+
+func (w *world) drain(h *host) {
+	for range 1000 {
+		did, err := h.node.Work(w.ctx)
+		w.must(err, "work in the quiet phase")
+		if !did {
+			return
+		}
+	}
+	w.fail("I7: node %s works without end", h.id)
+}
+
+func (w *world) actOnAll(h *host) {
+	for _, agency := range w.cast.agencies[h.id] {
+		items, err := h.node.Inbox(w.ctx, agency, 0, 1000)
+		w.must(err, "inbox")
+		for _, item := range items {
+			if !item.Stage.End() {
+				d := w.document(item.ID)
+				w.collect(h, agency, item.ID, d)
+				w.decide(h, agency, item.ID)
+			}
+		}
+	}
+}
+
+func (w *world) finished() bool { return w.unfinished() == "" }
+
+func (w *world) unfinished() string {
+	for _, d := range w.docs {
+		if d.id == "" {
+			return d.key + " is not accepted"
+		}
+		t, err := d.host.node.Trace(w.ctx, d.sender, d.id)
+		w.must(err, "trace")
+		for _, r := range t.Recipients {
+			if r.Stage != exchange.StageSignedFor && r.Stage != exchange.StageReturned {
+				return fmt.Sprintf("%s (%s): %s stands at %s", d.key, d.id, r.Agency, r.Stage)
+			}
+		}
+	}
+	for _, p := range w.pairs {
+		for _, h := range []*host{p.dialer, p.listener} {
+			outs, err := h.node.Outgoing(w.ctx, p.link, 1<<20, 10)
+			w.must(err, "outgoing")
+			if len(outs) > 0 {
+				return fmt.Sprintf("node %s still holds a %s for link %s", h.id, outs[0].Kind, p.link)
+			}
+		}
+	}
+	return ""
+}
+
+// check holds the end of the run against the promises.
+func (w *world) check() {
+	for _, d := range w.docs {
+		w.checkOnce(d)
+		w.checkEvidence(d)
+	}
+	w.checkNothingElse()
+	for _, h := range w.hosts {
+		w.checkLedger(h)
+		w.checkBooks(h)
+		w.checkBlobs(h)
+	}
+}
+
+// checkOnce: exactly one inbox row for each recipient, with the agency's own
+// decision at the sender (I1, I2).
+func (w *world) checkOnce(d *submission) {
+	t, err := d.host.node.Trace(w.ctx, d.sender, d.id)
+	w.must(err, "trace")
+	if !t.ReceiptsVerified || !t.LedgerVerified {
+		w.fail("I3, I4: receipts verified %v, ledger verified %v for %s", t.ReceiptsVerified, t.LedgerVerified, d.id)
+	}
+	if len(t.Recipients) != len(d.recipients) {
+		w.fail("I1: %s has %d recipients, sent to %d", d.id, len(t.Recipients), len(d.recipients))
+	}
+	for _, r := range t.Recipients {
+		if want := intent(r.Agency, d.id); want != r.Stage {
+			w.fail("I1: %s stands at %s for %s, whose agency said %s", d.id, r.Stage, r.Agency, want)
+		}
+		if n := w.inboxCount(r.Agency, d.id); n != 1 {
+			w.fail("I2: %s is %d times in the inbox of %s", d.id, n, r.Agency)
+		}
+	}
+	seen := map[string]int{}
+	for _, ev := range t.Events {
+		for _, r := range ev.Recipients {
+			if key := string(ev.Stage) + r; ev.Stage != exchange.StageAccepted {
+				if seen[key]++; seen[key] > 1 {
+					w.fail("I2: two %s receipts of %s for %s", ev.Stage, r, d.id)
+				}
+			}
+		}
+	}
+}
+
+func (w *world) hostOf(agency string) *host {
+	for id, list := range w.cast.agencies {
+		for _, a := range list {
+			if a == agency {
+				return w.host(id)
+			}
+		}
+	}
+	return nil
+}
+
+func (w *world) inboxCount(agency, id string) (n int) {
+	items, err := w.hostOf(agency).node.Inbox(w.ctx, agency, 0, 10000)
+	w.must(err, "inbox")
+	for _, item := range items {
+		if item.ID == id {
+			n++
+		}
+	}
+	return n
+}
+
+// checkNothingElse: no inbox holds a document that no client was told of.
+func (w *world) checkNothingElse() {
+	for _, agency := range w.cast.all {
+		items, err := w.hostOf(agency).node.Inbox(w.ctx, agency, 0, 10000)
+		w.must(err, "inbox")
+		for _, item := range items {
+			if w.document(item.ID) == nil {
+				w.fail("I2: %s holds %s, of which no client was told", agency, item.ID)
+			}
+		}
+	}
+}
+
+// checkEvidence: the proof file verifies by itself and matches the bytes (I3).
+func (w *world) checkEvidence(d *submission) {
+	var b bytes.Buffer
+	w.must(d.host.node.Evidence(w.ctx, d.sender, d.id, &b), "evidence")
+	var delivered []evidence.Delivered
+	opened, err := w.hostOf(d.recipients[0]).node.Collect(w.ctx, d.recipients[0], d.id)
+	w.must(err, "collect for evidence")
+	for i := range d.files {
+		r, err := opened.File(w.ctx, i)
+		w.must(err, "file for evidence")
+		content, err := io.ReadAll(r)
+		w.must(err, "read for evidence")
+		delivered = append(delivered, evidence.Sum(content))
+	}
+	report, err := evidence.Verify(b.Bytes(), w.cast.directory.Authority(), delivered)
+	w.must(err, "verify evidence")
+	if !report.OK() || !report.BytesMatch || !report.ReceiptsVerified || !report.LedgerVerified {
+		w.fail("I3: evidence of %s: %v", d.id, report.Problems)
+	}
+}
+
+// checkLedger: every head ever shown is a beginning of what is there now (I4).
+func (w *world) checkLedger(h *host) {
+	ledger := queue.Ledger{Name: "main"}
+	err := h.store.View(w.ctx, func(tx queue.Tx) error {
+		size, err := ledger.Size(tx)
+		if err != nil {
+			return err
+		}
+		root, err := ledger.Root(tx, size)
+		if err != nil {
+			return err
+		}
+		for _, head := range w.shown[h.id] {
+			signed, err := cms.Parse(head.Checkpoint, exchange.MaxCheckpointCMS)
+			if err != nil {
+				return err
+			}
+			cp, err := merkle.ParseCheckpoint(signed.Content)
+			if err != nil {
+				return err
+			}
+			proof, err := ledger.Consistency(tx, cp.Size, size)
+			if err != nil {
+				return err
+			}
+			if err := merkle.VerifyConsistency(cp.Size, size, proof, cp.Root, root); err != nil {
+				return fmt.Errorf("the head of %d leaves is no beginning of the %d now: %w", cp.Size, size, err)
+			}
+		}
+		return nil
+	})
+	w.must(err, "I4: ledger of "+h.id)
+	w.must(h.node.Alarm(), "I4: alarm of "+h.id)
+}
+
+// checkBooks: arrived = accepted + duplicate + refused + deferred + damaged (I5).
+func (w *world) checkBooks(h *host) {
+	for _, p := range w.pairs {
+		b, err := h.node.LinkBooks(w.ctx, p.link)
+		w.must(err, "books")
+		if b.Arrived != b.Accepted+b.Duplicate+b.Refused+b.Deferred+b.Damaged {
+			w.fail("I5: the books of %s do not balance: %+v", h.id, b)
+		}
+	}
+}
+
+// checkBlobs: after a restart and a sweep no record misses its blob (I8) and
+// every payload still verifies.
+func (w *world) checkBlobs(h *host) {
+	w.restart(h)
+	for _, agency := range w.cast.agencies[h.id] {
+		items, err := h.node.Inbox(w.ctx, agency, 0, 10000)
+		w.must(err, "inbox after restart")
+		for _, item := range items {
+			w.collect(h, agency, item.ID, w.document(item.ID))
+		}
+	}
+}
