@@ -130,6 +130,9 @@ func (n *Node) isDelivered(ctx context.Context, hh sm.Digest, agency string) (do
 // to be rejected; err when we cannot tell now.
 func (n *Node) inspect(ctx context.Context, p *parcel, slot SlotItem) (s *summary, form, reason string, err error) {
 	facts := &summary{Label: p.routing.Label, Urg: p.routing.Urgency, Kind: p.routing.Kind}
+	if taken, err := n.idTaken(ctx, p, p.e.Header.Recipients[slot.I].Agency); taken || err != nil {
+		return facts, "", reasonConflict, err
+	}
 	if _, here := n.encryptionKey(p.e.Header.Recipients[slot.I]); !here {
 		return facts, exchange.FormSealed, "", nil
 	}
@@ -148,6 +151,17 @@ func (n *Node) inspect(ctx context.Context, p *parcel, slot SlotItem) (s *summar
 		return facts, "", reasonContradiction, nil
 	}
 	return summaryOf(doc, opened.Manifest), exchange.FormOpened, "", nil
+}
+
+// idTaken says whether the agency has another document under this id: of
+// another sender, since one sender's second header was refused on arrival.
+func (n *Node) idTaken(ctx context.Context, p *parcel, agency string) (taken bool, err error) {
+	err = n.view(ctx, func(tx queue.Tx) error {
+		hh, err := records.InboxByID.Get(tx, agency, p.env.ID)
+		taken = hh != nil && *hh != p.hh
+		return err
+	})
+	return taken, err
 }
 
 // commitDelivery is the commit point of a delivery: the dedup row decides, in

@@ -45,8 +45,10 @@ func (w *world) step(maxDocs int) {
 		w.deliverMessage()
 	case n < 94:
 		w.act(h)
-	case n < 98:
+	case n < 97:
 		w.expireCalls()
+	case n < 99:
+		w.attack()
 	default:
 		if w.faults.hit(3) {
 			w.restart(h)

@@ -48,7 +48,7 @@ type world struct {
 
 // Stats count what a run went through.
 type Stats struct {
-	Submitted, Crashes, Lost, Doubled, Mangled, Bundles int
+	Submitted, Crashes, Lost, Doubled, Mangled, Bundles, Attacks int
 }
 
 // host is one node with the disk that survives its crashes.
@@ -220,6 +220,7 @@ func (s *Stats) add(t Stats) {
 	s.Doubled += t.Doubled
 	s.Mangled += t.Mangled
 	s.Bundles += t.Bundles
+	s.Attacks += t.Attacks
 }
 
 // isInjected says whether an error is one this world injected.

@@ -1,0 +1,178 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/yizhan-gateway/yizhan/exchange/link"
+)
+
+// The waits of a dialer. A poll is answered within pollWait even when nothing
+// is there; quickPoll is how it asks whether the neighbour is back.
+const (
+	dialTimeout = 5 * time.Second
+	pollWait    = 25 * time.Second
+	callTimeout = 2 * time.Minute
+	waitHeader  = "Yizhan-Wait"
+	bundleMedia = "application/vnd.yizhan.bundle"
+)
+
+// caller does the requests of one link.
+type caller struct {
+	p         *Peer
+	l         *line
+	neighbour string
+	client    *http.Client
+}
+
+func (p *Peer) dial(ctx context.Context, wait *sync.WaitGroup, l *line, neighbour string) {
+	l.mu.Lock()
+	l.status.Dialer = true
+	l.mu.Unlock()
+	c := &caller{p: p, l: l, neighbour: neighbour, client: &http.Client{
+		Transport: &http.Transport{
+			TLSClientConfig:     p.clientTLS(neighbour),
+			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			TLSHandshakeTimeout: dialTimeout, MaxConnsPerHost: 4, IdleConnTimeout: 90 * time.Second,
+			ResponseHeaderTimeout: callTimeout,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	wait.Go(func() { c.pollLoop(ctx); c.client.CloseIdleConnections() })
+	wait.Go(func() { c.pushLoop(ctx) })
+}
+
+// pollLoop asks for what is there for us, and is the one that finds out
+// whether a silent neighbour is back.
+func (c *caller) pollLoop(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := c.poll(ctx); err != nil && !c.failed(ctx, "poll", err) {
+			return
+		}
+	}
+}
+
+// pushLoop brings what waits here, as long as the neighbour answers.
+func (c *caller) pushLoop(ctx context.Context) {
+	for c.l.waitUp(ctx) {
+		changed := c.p.c.Node.Changed()
+		sent, err := c.push(ctx)
+		switch {
+		case err != nil:
+			if !c.failed(ctx, "push", err) {
+				return
+			}
+		case !sent:
+			// Items that were held back become ready without a commit: look
+			// again after a while even when nothing changes.
+			select {
+			case <-changed:
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// failed notes an error and waits; false when the context ended.
+func (c *caller) failed(ctx context.Context, what string, err error) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	after := c.l.down(err)
+	c.p.c.Logger.Info("link attempt failed", "link", c.l.link, "what", what, "error", err, "retry_in", after.Round(time.Millisecond))
+	return pause(ctx, after)
+}
+
+func (c *caller) poll(ctx context.Context) error {
+	o, err := c.l.session.Next(ctx, link.Poll)
+	if err != nil {
+		return err
+	}
+	wait := pollWait
+	if c.l.isDown() {
+		wait = 0
+	}
+	res, err := c.post(ctx, "poll", o, wait)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	c.l.up()
+	if res.StatusCode == http.StatusNoContent {
+		return nil
+	}
+	_, err = c.l.session.Receive(ctx, res.Body)
+	return err
+}
+
+func (c *caller) push(ctx context.Context) (sent bool, err error) {
+	o, err := c.l.session.Next(ctx, link.Push)
+	if o == nil || err != nil {
+		return false, err
+	}
+	res, err := c.post(ctx, "push", o, 0)
+	if err != nil {
+		return true, err
+	}
+	defer res.Body.Close()
+	got, err := c.l.session.Receive(ctx, res.Body)
+	if err != nil {
+		c.l.session.Lost(ctx, o)
+		return true, err
+	}
+	if got.Acks == 0 {
+		return true, errors.New("peer: the neighbour did not acknowledge the bundle")
+	}
+	return true, nil
+}
+
+// post sends a bundle. Whatever goes wrong, the bundle counts as lost: its
+// items are still in their lanes.
+func (c *caller) post(ctx context.Context, what string, o *link.Outgoing, wait time.Duration) (*http.Response, error) {
+	res, err := c.request(ctx, what, o, wait)
+	if err == nil && (res.StatusCode == http.StatusOK || res.StatusCode == http.StatusNoContent) {
+		return res, nil
+	}
+	c.l.session.Lost(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(res.Body, 512)) // only for the message
+	return nil, fmt.Errorf("peer: %s answered %s: %s", c.neighbour, res.Status, strings.TrimSpace(string(text)))
+}
+
+func (c *caller) request(ctx context.Context, what string, o *link.Outgoing, wait time.Duration) (*http.Response, error) {
+	n, ok := c.p.c.Node.Directory().Node(c.neighbour)
+	if !ok || n.URL == "" {
+		return nil, fmt.Errorf("peer: the directory has no URL for node %s", c.neighbour)
+	}
+	body, out := io.Pipe()
+	go func() {
+		_, err := o.WriteTo(out)
+		out.CloseWithError(err)
+	}()
+	url := strings.TrimSuffix(n.URL, "/") + "/v1/link/" + c.l.link + "/" + what
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, body)
+	if err != nil {
+		return nil, errors.Join(err, body.Close())
+	}
+	req.ContentLength = o.Size()
+	req.Header.Set("Content-Type", bundleMedia)
+	if wait > 0 {
+		req.Header.Set(waitHeader, fmt.Sprint(int(wait.Seconds())))
+	}
+	res, err := c.client.Do(req)
+	if err != nil {
+		return nil, errors.Join(err, body.Close())
+	}
+	return res, nil
+}
