@@ -1,0 +1,166 @@
+package rest
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/yizhan-gateway/yizhan/certs"
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/internal/durable"
+)
+
+// The scopes of an API key.
+const (
+	ScopeSend    = "send"    // submit, list and trace sent documents
+	ScopeReceive = "receive" // inbox, collect, sign for, return
+)
+
+// Scopes lists all scopes.
+var Scopes = []string{ScopeSend, ScopeReceive}
+
+// Key is an API key as it is stored: never the secret, only its SM3.
+type Key struct {
+	ID      string     `json:"id"`
+	Agency  string     `json:"agency"`
+	Scopes  []string   `json:"scopes"`
+	Hash    sm.Digest  `json:"hash"`
+	Created time.Time  `json:"created"`
+	Expires *time.Time `json:"expires,omitempty"`
+	Note    string     `json:"note,omitempty"`
+}
+
+// KeyRing is the file of a node's API keys. Keys made by another process are
+// seen at the next use, revoked ones refused from then on.
+type KeyRing struct {
+	path string
+
+	mu   sync.Mutex
+	raw  string
+	keys map[sm.Digest]Key
+}
+
+// OpenKeyRing reads the file; a missing one is an empty ring.
+func OpenKeyRing(path string) (*KeyRing, error) {
+	k := &KeyRing{path: path}
+	_, err := k.load()
+	return k, err
+}
+
+const maxKeyFile = 4 << 20
+
+// load reads the file again when it changed.
+func (k *KeyRing) load() (map[sm.Digest]Key, error) {
+	b, err := durable.ReadFile(durable.OS, k.path, maxKeyFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.keys != nil && string(b) == k.raw {
+		return k.keys, nil
+	}
+	var list []Key
+	if len(b) > 0 {
+		if err := json.Unmarshal(b, &list); err != nil {
+			return nil, fmt.Errorf("rest: %s is unreadable: %w", k.path, err)
+		}
+	}
+	keys := make(map[sm.Digest]Key, len(list))
+	for _, key := range list {
+		keys[key.Hash] = key
+	}
+	k.raw, k.keys = string(b), keys
+	return keys, nil
+}
+
+// Create makes a key; the secret is shown this once.
+func (k *KeyRing) Create(rand io.Reader, agency certs.AgencyCode, scopes []string, expires *time.Time, note string, now time.Time) (secret string, key Key, err error) {
+	for _, s := range scopes {
+		if !slices.Contains(Scopes, s) {
+			return "", Key{}, exchange.Fail(exchange.CodeBadRequest, "scope %.20q: one of %s is expected", s, strings.Join(Scopes, ", "))
+		}
+	}
+	random := make([]byte, 36)
+	if _, err := io.ReadFull(rand, random); err != nil {
+		return "", Key{}, err
+	}
+	secret = "yzk_" + base64.RawURLEncoding.EncodeToString(random[4:])
+	key = Key{
+		ID: fmt.Sprintf("%x", random[:4]), Agency: string(agency), Scopes: scopes,
+		Hash: sm.Sum([]byte(secret)), Created: now.UTC(), Expires: expires, Note: note,
+	}
+	return secret, key, k.change(func(list []Key) []Key { return append(list, key) })
+}
+
+// List gives the keys in the order of their making.
+func (k *KeyRing) List() ([]Key, error) {
+	keys, err := k.load()
+	if err != nil {
+		return nil, err
+	}
+	return sortedKeys(keys), nil
+}
+
+func sortedKeys(keys map[sm.Digest]Key) []Key {
+	var list []Key
+	for _, key := range keys {
+		list = append(list, key)
+	}
+	slices.SortFunc(list, func(a, b Key) int {
+		if c := a.Created.Compare(b.Created); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return list
+}
+
+// Revoke removes a key.
+func (k *KeyRing) Revoke(id string) error {
+	found := false
+	err := k.change(func(list []Key) []Key {
+		return slices.DeleteFunc(list, func(key Key) bool { found = found || key.ID == id; return key.ID == id })
+	})
+	if err == nil && !found {
+		err = exchange.Fail(exchange.CodeNotFound, "API key %.40q", id)
+	}
+	return err
+}
+
+func (k *KeyRing) change(fn func([]Key) []Key) error {
+	keys, err := k.load()
+	if err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(fn(sortedKeys(keys)), "", "  ")
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(durable.OS, k.path, append(b, '\n'))
+}
+
+// find gives the key of a presented secret. The look-up is by SM3, so that
+// time tells nothing about how much of a secret was right.
+func (k *KeyRing) find(secret string, now time.Time) (*Key, error) {
+	keys, err := k.load()
+	if err != nil {
+		return nil, err
+	}
+	key, ok := keys[sm.Sum([]byte(secret))]
+	if !ok || !sm.Equal(key.Hash, sm.Sum([]byte(secret))) {
+		return nil, exchange.Fail(exchange.CodeUnauthenticated, "the key is not known here")
+	}
+	if key.Expires != nil && now.After(*key.Expires) {
+		return nil, exchange.Fail(exchange.CodeUnauthenticated, "the key expired on %s", key.Expires.Format(time.DateOnly))
+	}
+	return &key, nil
+}

@@ -1,0 +1,118 @@
+package rest
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/yizhan-gateway/yizhan/certs"
+	"github.com/yizhan-gateway/yizhan/exchange"
+)
+
+// Problem is an error as RFC 9457 has it. Type and Code are stable; Title and
+// Fix come in the language asked for, and in both languages beside that.
+type Problem struct {
+	Type    string `json:"type" doc:"urn:yizhan:problem:<code>"`
+	Title   string `json:"title" doc:"What is wrong, in the language of Accept-Language"`
+	Status  int    `json:"status"`
+	Detail  string `json:"detail,omitempty" doc:"Which field, code or identifier it is about"`
+	Code    string `json:"code" doc:"Stable code for programs"`
+	Fix     string `json:"fix" doc:"The next step, in the language of Accept-Language"`
+	TitleZH string `json:"title_zh"`
+	FixZH   string `json:"fix_zh"`
+	TitleEN string `json:"title_en"`
+	FixEN   string `json:"fix_en"`
+}
+
+// Error implements error.
+func (p *Problem) Error() string { return p.Code + ": " + p.Detail }
+
+// GetStatus implements huma.StatusError.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// ContentType implements huma.ContentTypeFilter.
+func (p *Problem) ContentType(string) string { return problemMedia }
+
+const problemMedia = "application/problem+json"
+
+var statusOf = map[string]int{
+	exchange.CodeUnknownRecipient: 422, exchange.CodeAgencyCode: 422, exchange.CodeMissingBody: 422,
+	exchange.CodeEmptyFile: 422, exchange.CodeStateSecret: 422, exchange.CodeLabelCeiling: 422,
+	exchange.CodeInvalidDocument: 422, exchange.CodeNoRoute: 422, exchange.CodeTooLarge: 413,
+	exchange.CodeBadMultipart: 400, exchange.CodeBadRequest: 400, exchange.CodeUnauthenticated: 401,
+	exchange.CodeForbidden: 403, exchange.CodeNotFound: 404, exchange.CodeConflict: 409,
+	exchange.CodeIdempotencyInUse: 409, exchange.CodeIdempotencyMismatch: 422, exchange.CodeIdempotencyMissing: 400,
+	exchange.CodeCertificateExpired: 422, exchange.CodeCertificateUsage: 422, exchange.CodeSignatureInvalid: 422,
+	exchange.CodeUnreadable: 422, exchange.CodeTemporary: 503,
+}
+
+// problemOf maps any error to a Problem. What is not one of ours is shown as
+// an internal fault without its text.
+func problemOf(err error, lang string) *Problem {
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		err = exchange.Fail(exchange.CodeTooLarge, "at most %d bytes are possible", tooLarge.Limit)
+	}
+	var known *exchange.Error
+	code, detail := exchange.CodeInternal, ""
+	if errors.As(err, &known) {
+		code, detail = known.Code, detailOf(known)
+	}
+	status := statusOf[code]
+	if status == 0 {
+		status = http.StatusInternalServerError
+	}
+	return newProblem(status, code, detail, lang)
+}
+
+// detailOf gives what may be shown: our own words, and those of certs.
+func detailOf(e *exchange.Error) string {
+	detail := e.Detail
+	var ce *certs.Error
+	if errors.As(e.Err, &ce) {
+		detail = strings.TrimPrefix(detail+": "+ce.Detail, ": ")
+	}
+	return detail
+}
+
+func newProblem(status int, code, detail, lang string) *Problem {
+	zh, en := exchange.Explain(code, "zh"), exchange.Explain(code, "en")
+	p := &Problem{
+		Type: "urn:yizhan:problem:" + code, Status: status, Detail: detail, Code: code,
+		Title: en.Title, Fix: en.Fix, TitleZH: zh.Title, FixZH: zh.Fix, TitleEN: en.Title, FixEN: en.Fix,
+	}
+	if lang == "zh" {
+		p.Title, p.Fix = zh.Title, zh.Fix
+	}
+	return p
+}
+
+// language is zh when the client prefers Chinese.
+func language(r *http.Request) string {
+	first, _, _ := strings.Cut(r.Header.Get("Accept-Language"), ",")
+	if strings.HasPrefix(strings.ToLower(strings.TrimSpace(first)), "zh") {
+		return "zh"
+	}
+	return "en"
+}
+
+func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	p := problemOf(err, language(r))
+	if p.Status >= 500 {
+		s.c.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	}
+	writeProblem(w, p)
+}
+
+func writeProblem(w http.ResponseWriter, p *Problem) {
+	w.Header().Set("Content-Type", problemMedia)
+	if p.Status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "2")
+	}
+	if p.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // the client is gone if this fails
+}

@@ -1,0 +1,212 @@
+// Package rest is the HTTP interface for agency systems: submit, inbox,
+// collect, sign for, return, status, trace, receipts, evidence and directory
+// search under /v1, JSON resources through Huma with an OpenAPI description at
+// /openapi.json, streams by hand.
+//
+// An agency authenticates with a scoped API key and sees its own documents
+// only. Every error is a Problem with a stable code.
+package rest
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humamux"
+	"github.com/gorilla/mux"
+
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/node"
+)
+
+// Limits of requests.
+const (
+	DefaultMaxUpload = 32 << 20 // bytes of a multipart submission
+	maxJSON          = 64 << 10
+	maxWait          = 25 * time.Second
+)
+
+// Config of a Server. Ready says whether the node serves; nil is always.
+type Config struct {
+	Node      *node.Node
+	Keys      *KeyRing
+	Logger    *slog.Logger
+	MaxUpload int64
+	Ready     func() error
+}
+
+// Server answers agency systems.
+type Server struct {
+	c      Config
+	router *mux.Router
+	api    huma.API
+}
+
+// New builds the server.
+func New(c Config) *Server {
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.MaxUpload <= 0 {
+		c.MaxUpload = DefaultMaxUpload
+	}
+	if c.Ready == nil {
+		c.Ready = func() error { return nil }
+	}
+	s := &Server{c: c, router: mux.NewRouter().SkipClean(true)}
+	s.router.HandleFunc("/livez", s.live).Methods(http.MethodGet)
+	s.router.HandleFunc("/readyz", s.ready).Methods(http.MethodGet)
+	s.router.NotFoundHandler = http.HandlerFunc(s.notFound)
+	s.router.MethodNotAllowedHandler = http.HandlerFunc(s.wrongMethod)
+	s.streams()
+	s.resources()
+	return s
+}
+
+// Handler wraps the router: headers and limits also hold for 404 and 405,
+// which the router's own middleware would not see.
+func (s *Server) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+		h.Set("Content-Security-Policy", "default-src 'none'")
+		if strings.Contains(r.URL.Path, "//") {
+			s.notFound(w, r)
+			return
+		}
+		defer s.caught(w, r)
+		s.router.ServeHTTP(w, r)
+	})
+}
+
+// caught turns a panic into a problem; http.ErrAbortHandler is how a stream
+// that fails late is cut off.
+func (s *Server) caught(w http.ResponseWriter, r *http.Request) {
+	switch p := recover(); p {
+	case nil:
+	case http.ErrAbortHandler:
+		panic(p)
+	default:
+		s.c.Logger.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", p)
+		writeProblem(w, newProblem(http.StatusInternalServerError, exchange.CodeInternal, "", language(r)))
+	}
+}
+
+func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
+	writeProblem(w, newProblem(http.StatusNotFound, exchange.CodeNotFound, "no such path", language(r)))
+}
+
+func (s *Server) wrongMethod(w http.ResponseWriter, r *http.Request) {
+	writeProblem(w, newProblem(http.StatusMethodNotAllowed, exchange.CodeBadRequest, "this method is not for this path", language(r)))
+}
+
+func (s *Server) live(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte("ok\n"))
+}
+
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	err := s.c.Ready()
+	if err == nil {
+		err = s.c.Node.Alarm()
+	}
+	if err != nil {
+		p := problemOf(err, language(r))
+		p.Status = http.StatusServiceUnavailable
+		writeProblem(w, p)
+		return
+	}
+	s.live(w, r)
+}
+
+type callerKey struct{}
+
+// caller is the key a request came with.
+func caller(ctx context.Context) *Key { return ctx.Value(callerKey{}).(*Key) }
+
+// authenticate finds the key of a request and checks its scope.
+func (s *Server) authenticate(r *http.Request, scopes ...string) (*Key, error) {
+	secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok || len(secret) > 256 {
+		return nil, exchange.Fail(exchange.CodeUnauthenticated, "no Authorization: Bearer header")
+	}
+	key, err := s.c.Keys.find(strings.TrimSpace(secret), s.c.Node.Now())
+	if err != nil {
+		return nil, err
+	}
+	if len(scopes) > 0 && !slices.ContainsFunc(scopes, func(scope string) bool { return slices.Contains(key.Scopes, scope) }) {
+		return nil, exchange.Fail(exchange.CodeForbidden, "the key has not the scope %s", strings.Join(scopes, " or "))
+	}
+	return key, nil
+}
+
+// guarded is a stream handler for callers with one of the scopes.
+func (s *Server) guarded(fn func(w http.ResponseWriter, r *http.Request) error, scopes ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		key, err := s.authenticate(r, scopes...)
+		if err == nil {
+			err = fn(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, key)))
+		}
+		if err != nil {
+			s.writeError(w, r, err)
+		}
+	}
+}
+
+// resources sets Huma up over the same router.
+func (s *Server) resources() {
+	// Huma makes the errors of its own validation through this variable.
+	huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
+		code := exchange.CodeBadRequest
+		if status == http.StatusRequestEntityTooLarge {
+			code = exchange.CodeTooLarge
+		}
+		for _, err := range errs {
+			if err != nil {
+				msg += "; " + err.Error()
+			}
+		}
+		return newProblem(status, code, msg, "en")
+	}
+	config := huma.DefaultConfig("Yizhan 驿站", "v1")
+	config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", nil
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"key": {Type: "http", Scheme: "bearer"}}
+	s.api = humamux.New(s.router, config)
+	s.api.UseMiddleware(s.humaAuth)
+	s.register()
+}
+
+// humaAuth authenticates an operation; its Security names the scopes.
+func (s *Server) humaAuth(ctx huma.Context, next func(huma.Context)) {
+	r, w := humamux.Unwrap(ctx)
+	var scopes []string
+	for _, need := range ctx.Operation().Security {
+		scopes = append(scopes, need["key"]...)
+	}
+	key, err := s.authenticate(r, scopes...)
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	next(huma.WithValue(huma.WithValue(ctx, callerKey{}, key), languageKey{}, language(r)))
+}
+
+type languageKey struct{}
+
+// problem is how operations fail.
+func (s *Server) problem(ctx context.Context, err error) error {
+	lang, _ := ctx.Value(languageKey{}).(string)
+	p := problemOf(err, lang)
+	if p.Status >= 500 {
+		s.c.Logger.Error("request failed", "error", err)
+	}
+	return p
+}
+
+// OpenAPI gives the description of the JSON resources.
+func (s *Server) OpenAPI() *huma.OpenAPI { return s.api.OpenAPI() }

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/yizhan-gateway/yizhan/certs"
+	"github.com/yizhan-gateway/yizhan/crypto/keystore"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/internal/durable"
+)
+
+func (a *app) caCommand() *cobra.Command {
+	var passFile string
+	c := &cobra.Command{Use: "ca", Short: "The domain's authority: certificates and directory · 名录机构"}
+	c.PersistentFlags().StringVar(&passFile, "passphrase-file", "", "file with the authority's passphrase (or set "+passphraseEnv+")")
+	c.AddCommand(a.caInit(&passFile), a.caAdmit(&passFile), a.caLink(&passFile), a.caRoute(&passFile), a.caPublish(&passFile), a.caShow())
+	return c
+}
+
+func openAuthority(dir, passFile string) (*certs.Authority, error) {
+	pass, err := keystore.Passphrase(passFile, passphraseEnv)
+	if err != nil {
+		return nil, err
+	}
+	authority, err := certs.OpenAuthority(dir, pass, rand.Reader)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, exchange.Fail(exchange.CodeNotFound, "%s is not an authority's directory; make one with yizhan ca init", dir)
+	}
+	return authority, err
+}
+
+func (a *app) caInit(passFile *string) *cobra.Command {
+	var domain string
+	c := &cobra.Command{
+		Use: "init DIR --domain NAME", Short: "Make a new authority", Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if domain == "" {
+				return usage("--domain NAME is needed")
+			}
+			pass, err := keystore.Passphrase(*passFile, passphraseEnv)
+			if err != nil {
+				return err
+			}
+			authority, err := certs.InitAuthority(args[0], domain, pass, rand.Reader, time.Now())
+			if err != nil {
+				return err
+			}
+			print := certs.Fingerprint(authority.Certificate())
+			out := map[string]string{"domain": domain, "certificate": filepath.Join(args[0], authorityFile), "fingerprint": print}
+			return a.print(out, "authority of %s\ncertificate: %s\nfingerprint: %s\n", domain, out["certificate"], print)
+		},
+	}
+	c.Flags().StringVar(&domain, "domain", "", "the trust domain's name")
+	return c
+}
+
+func (a *app) caAdmit(passFile *string) *cobra.Command {
+	return &cobra.Command{
+		Use: "admit DIR REQUEST...", Short: "Issue certificates for nodes and their agencies", Args: cobra.MinimumNArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			authority, err := openAuthority(args[0], *passFile)
+			if err != nil {
+				return err
+			}
+			var admitted []string
+			for _, path := range args[1:] {
+				b, err := durable.ReadFile(durable.OS, path, certs.MaxRequest)
+				if err != nil {
+					return err
+				}
+				r, err := certs.ParseRequest(b)
+				if err != nil {
+					return fmt.Errorf("%s: %w", path, err)
+				}
+				if err := authority.Admit(r, time.Now()); err != nil {
+					return fmt.Errorf("%s: %w", path, err)
+				}
+				admitted = append(admitted, r.Node)
+			}
+			return a.print(map[string]any{"admitted": admitted}, "admitted: %v\nnext: yizhan ca link, then yizhan ca publish\n", admitted)
+		},
+	}
+}
+
+func (a *app) caLink(passFile *string) *cobra.Command {
+	l := certs.Link{Kind: "https"}
+	c := &cobra.Command{
+		Use: "link DIR NODE NODE", Short: "Let two nodes be neighbours", Args: cobra.ExactArgs(3),
+		RunE: func(_ *cobra.Command, args []string) error {
+			authority, err := openAuthority(args[0], *passFile)
+			if err != nil {
+				return err
+			}
+			l.A, l.B = args[1], args[2]
+			if l.Dialer == "" {
+				l.Dialer = l.A
+			}
+			label, err := exchange.ParseLabel(l.Ceiling)
+			if err != nil || label.StateSecret() {
+				return usage("--ceiling: one of public 公开, internal 内部, work_secret 工作秘密 is expected")
+			}
+			l.Ceiling = string(label)
+			if err := authority.AddLink(l); err != nil {
+				return err
+			}
+			return a.print(map[string]string{"a": l.A, "b": l.B, "dialer": l.Dialer}, "%s and %s are neighbours; %s dials\n", l.A, l.B, l.Dialer)
+		},
+	}
+	c.Flags().StringVar(&l.Dialer, "dialer", "", "the node that dials (default: the first)")
+	c.Flags().StringVar(&l.Ceiling, "ceiling", "internal", "highest label that may pass")
+	c.Flags().StringVar(&l.ID, "name", "", "the link's name (default: made of the nodes)")
+	return c
+}
+
+func (a *app) caRoute(passFile *string) *cobra.Command {
+	return &cobra.Command{
+		Use: "route DIR FROM TO NEXT", Short: "What is for node TO goes from node FROM to its neighbour NEXT", Args: cobra.ExactArgs(4),
+		RunE: func(_ *cobra.Command, args []string) error {
+			authority, err := openAuthority(args[0], *passFile)
+			if err != nil {
+				return err
+			}
+			if err := authority.AddRoute(args[1], args[2], args[3]); err != nil {
+				return err
+			}
+			return a.print(map[string]string{"from": args[1], "to": args[2], "next": args[3]}, "from %s to %s by %s\n", args[1], args[2], args[3])
+		},
+	}
+}
+
+func (a *app) caPublish(passFile *string) *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use: "publish DIR", Short: "Sign the next version of the directory", Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			authority, err := openAuthority(args[0], *passFile)
+			if err != nil {
+				return err
+			}
+			file, err := authority.Publish(time.Now())
+			if err != nil {
+				return err
+			}
+			if output != "" {
+				if err := durable.WriteFile(durable.OS, output, file); err != nil {
+					return err
+				}
+			}
+			d, err := certs.LoadDirectory(file, authority.Certificate(), 0, time.Now())
+			if err != nil {
+				return err
+			}
+			out := map[string]any{"version": d.Version(), "file": filepath.Join(args[0], directoryFile), "agencies": len(d.Agencies())}
+			return a.print(out, "directory version %d with %d agencies: %s\n", d.Version(), len(d.Agencies()), out["file"])
+		},
+	}
+	c.Flags().StringVarP(&output, "output", "o", "", "write a copy here")
+	return c
+}
+
+func (a *app) caShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show DIR", Short: "Show the published directory", Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			der, err := certs.ReadCertificate(filepath.Join(args[0], authorityFile))
+			if err != nil {
+				return err
+			}
+			file, err := durable.ReadFile(durable.OS, filepath.Join(args[0], directoryFile), certs.MaxDirectory)
+			if err != nil {
+				return err
+			}
+			d, err := certs.LoadDirectory(file, der, 0, time.Now())
+			if err != nil {
+				return err
+			}
+			type line struct {
+				Code string `json:"code"`
+				Name string `json:"name"`
+				Node string `json:"node"`
+			}
+			out := struct {
+				Domain      string `json:"domain"`
+				Version     uint64 `json:"version"`
+				Fingerprint string `json:"fingerprint"`
+				Stale       bool   `json:"stale"`
+				Agencies    []line `json:"agencies"`
+			}{d.Domain(), d.Version(), d.Fingerprint(), d.Stale(time.Now()), []line{}}
+			text := fmt.Sprintf("%s, version %d\nfingerprint: %s\n", d.Domain(), d.Version(), d.Fingerprint())
+			for _, g := range d.Agencies() {
+				out.Agencies = append(out.Agencies, line{g.Code, g.Name, g.Node})
+				text += fmt.Sprintf("%s  %s  (%s)\n", g.Code, g.Name, g.Node)
+			}
+			return a.print(out, "%s", text)
+		},
+	}
+}

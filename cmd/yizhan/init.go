@@ -1,0 +1,182 @@
+package main
+
+import (
+	"crypto/rand"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/yizhan-gateway/yizhan/adapters/peer"
+	"github.com/yizhan-gateway/yizhan/certs"
+	"github.com/yizhan-gateway/yizhan/crypto/keystore"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/internal/durable"
+)
+
+type nowFunc func() time.Time
+
+const passphraseEnv = "YIZHAN_PASSPHRASE"
+
+type initFlags struct {
+	data, node, zone, domain       string
+	peerURL, peerListen, rest      string
+	agencies                       []string
+	directory, authority, passFile string
+}
+
+func (a *app) initCommand() *cobra.Command {
+	f := new(initFlags)
+	c := &cobra.Command{
+		Use:   "init --data DIR",
+		Short: "Make a node's keys and join request, or install a directory · 初始化节点",
+		Long: `First step, with --node: makes the keys of the node and of the agencies it serves,
+and request.json, which the domain's authority admits with "yizhan ca admit".
+
+Second step, with --directory and --authority: installs the directory that the
+authority published. Compare the printed fingerprint with the authority's over
+another channel before the first start.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if f.data == "" {
+				return usage("--data DIR is needed")
+			}
+			if f.directory != "" {
+				return a.installDirectory(f)
+			}
+			return a.initNode(f)
+		},
+	}
+	fl := c.Flags()
+	fl.StringVar(&f.data, "data", "", "the node's data directory")
+	fl.StringVar(&f.node, "node", "", "the node's name: a-z, 0-9, -")
+	fl.StringVar(&f.zone, "zone", "", "the network zone it lives in, e.g. 政务外网")
+	fl.StringVar(&f.domain, "domain", "", "the trust domain's name")
+	fl.StringVar(&f.peerURL, "peer-url", "", "https URL where neighbours reach the node")
+	fl.StringVar(&f.peerListen, "peer-listen", "127.0.0.1:8443", "address to serve neighbours on")
+	fl.StringVar(&f.rest, "rest-listen", "127.0.0.1:8080", "address to serve agency systems on")
+	fl.StringArrayVar(&f.agencies, "agency", nil, "CODE=NAME of an agency the node serves (repeatable)")
+	fl.StringVar(&f.directory, "directory", "", "directory file to install")
+	fl.StringVar(&f.authority, "authority", "", "authority's certificate to trust, PEM")
+	fl.StringVar(&f.passFile, "passphrase-file", "", "file with the keystore's passphrase (or set "+passphraseEnv+")")
+	return c
+}
+
+func (a *app) initNode(f *initFlags) error {
+	if f.node == "" || f.domain == "" {
+		return usage("--node and --domain are needed (or --directory to install one)")
+	}
+	agencies, err := agencySpecs(f.agencies)
+	if err != nil {
+		return err
+	}
+	d := dataDir(f.data)
+	if _, err := os.Stat(d.path(configFile)); err == nil {
+		return exchange.Fail(exchange.CodeConflict, "%s holds a node already; nothing was changed", f.data)
+	}
+	pass, err := keystore.Passphrase(f.passFile, passphraseEnv)
+	if err != nil {
+		return err
+	}
+	if err := durable.OS.MkdirAll(f.data); err != nil {
+		return err
+	}
+	keys, err := keystore.Create(d.path(keysDir), pass, rand.Reader)
+	if err != nil {
+		return err
+	}
+	pin, err := d.makeTLS()
+	if err != nil {
+		return err
+	}
+	spec := certs.NodeSpec{ID: f.node, Zone: f.zone, URL: f.peerURL, TLSPin: pin}
+	request, err := certs.NewRequest(keys, f.domain, spec, agencies, time.Now())
+	if err != nil {
+		return err
+	}
+	if _, err := certs.ParseRequest(request); err != nil {
+		return err
+	}
+	if err := durable.WriteFile(durable.OS, d.path(requestFile), request); err != nil {
+		return err
+	}
+	err = d.writeSettings(&settings{
+		Node: f.node, Domain: f.domain, Zone: f.zone, PeerURL: f.peerURL,
+		PeerListen: f.peerListen, RestListen: f.rest, MaxUpload: 32 << 20,
+	})
+	if err != nil {
+		return err
+	}
+	out := map[string]string{"data": f.data, "request": d.path(requestFile)}
+	return a.print(out, "node %s is ready to join\nnext: yizhan ca admit CA-DIR %s\n", f.node, d.path(requestFile))
+}
+
+func agencySpecs(list []string) ([]certs.AgencySpec, error) {
+	var out []certs.AgencySpec
+	for _, s := range list {
+		text, name, ok := strings.Cut(s, "=")
+		if !ok || name == "" {
+			return nil, usage("--agency %q: CODE=NAME is expected", s)
+		}
+		code, err := certs.ParseAgencyCode(text)
+		if err != nil {
+			return nil, &exchange.Error{Code: exchange.CodeAgencyCode, Err: err}
+		}
+		out = append(out, certs.AgencySpec{Code: code, Name: name})
+	}
+	return out, nil
+}
+
+func (d dataDir) makeTLS() (pin [32]byte, err error) {
+	cert, key, pin, err := peer.GenerateTLS(rand.Reader)
+	if err != nil {
+		return pin, err
+	}
+	if err := durable.WriteFile(durable.OS, d.path(tlsCertFile), cert); err != nil {
+		return pin, err
+	}
+	return pin, durable.WriteFile(durable.OS, d.path(tlsKeyFile), key)
+}
+
+// installDirectory verifies before it replaces anything.
+func (a *app) installDirectory(f *initFlags) error {
+	d := dataDir(f.data)
+	if _, err := d.settings(); err != nil {
+		return err
+	}
+	trust := f.authority
+	if trust == "" {
+		trust = d.path(authorityFile)
+	}
+	authority, err := certs.ReadCertificate(trust)
+	if err != nil {
+		return err
+	}
+	file, err := durable.ReadFile(durable.OS, f.directory, certs.MaxDirectory)
+	if err != nil {
+		return err
+	}
+	highest, err := d.highestVersion()
+	if err != nil {
+		return err
+	}
+	dir, err := certs.LoadDirectory(file, authority, highest, time.Now())
+	if err != nil {
+		return err
+	}
+	pem, err := os.ReadFile(trust)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(durable.OS, d.path(authorityFile), pem); err != nil {
+		return err
+	}
+	if err := durable.WriteFile(durable.OS, d.path(directoryFile), file); err != nil {
+		return err
+	}
+	out := map[string]any{"domain": dir.Domain(), "version": dir.Version(), "fingerprint": dir.Fingerprint()}
+	return a.print(out, "directory of %s, version %d, is installed\nauthority's fingerprint: %s\n%s",
+		dir.Domain(), dir.Version(), dir.Fingerprint(), fmt.Sprintf("next: yizhan serve --data %s\n", f.data))
+}

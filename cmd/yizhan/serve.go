@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/yizhan-gateway/yizhan/adapters/peer"
+	"github.com/yizhan-gateway/yizhan/adapters/rest"
+	"github.com/yizhan-gateway/yizhan/certs"
+	"github.com/yizhan-gateway/yizhan/crypto/keystore"
+	"github.com/yizhan-gateway/yizhan/exchange/node"
+	"github.com/yizhan-gateway/yizhan/internal/durable"
+	"github.com/yizhan-gateway/yizhan/queue"
+	"github.com/yizhan-gateway/yizhan/queue/badgerstore"
+	"github.com/yizhan-gateway/yizhan/queue/blob"
+)
+
+type serveFlags struct {
+	data, passFile, rest, peer string
+	verbose                    bool
+}
+
+func (a *app) serveCommand() *cobra.Command {
+	f := new(serveFlags)
+	c := &cobra.Command{
+		Use: "serve --data DIR", Short: "Run a node · 运行节点", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if f.data == "" {
+				return usage("--data DIR is needed")
+			}
+			return a.serve(c.Context(), f)
+		},
+	}
+	c.Flags().StringVar(&f.data, "data", "", "the node's data directory")
+	c.Flags().StringVar(&f.passFile, "passphrase-file", "", "file with the keystore's passphrase (or set "+passphraseEnv+")")
+	c.Flags().StringVar(&f.rest, "rest-listen", "", "overrides rest_listen")
+	c.Flags().StringVar(&f.peer, "peer-listen", "", "overrides peer_listen")
+	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log more")
+	return c
+}
+
+// gateway is a running node with everything it stands on.
+type gateway struct {
+	dir       dataDir
+	settings  *settings
+	log       *slog.Logger
+	directory atomic.Pointer[certs.Directory]
+	store     *badgerstore.Store
+	blobs     *blob.Store
+	node      *node.Node
+	peer      *peer.Peer
+	rest      *rest.Server
+}
+
+// ready is the line that serve prints when it answers.
+type ready struct {
+	Ready   bool   `json:"ready"`
+	Node    string `json:"node"`
+	REST    string `json:"rest"`
+	Peer    string `json:"peer"`
+	Version uint64 `json:"directory_version"`
+}
+
+func (a *app) serve(ctx context.Context, f *serveFlags) error {
+	level := slog.LevelInfo
+	if f.verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+	g, err := openGateway(ctx, f, log)
+	if err != nil {
+		return err
+	}
+	restListener, err := net.Listen("tcp", or(f.rest, g.settings.RestListen))
+	if err != nil {
+		return errors.Join(fmt.Errorf("rest_listen: %w", err), g.store.Close())
+	}
+	peerListener, err := net.Listen("tcp", or(f.peer, g.settings.PeerListen))
+	if err != nil {
+		return errors.Join(fmt.Errorf("peer_listen: %w", err), restListener.Close(), g.store.Close())
+	}
+	line := ready{true, g.settings.Node, "http://" + restListener.Addr().String(), "https://" + peerListener.Addr().String(), g.node.Directory().Version()}
+	if err := a.print(line, "node %s serves agencies on %s and neighbours on %s\n", line.Node, line.REST, line.Peer); err != nil {
+		return err
+	}
+	return g.run(ctx, restListener, peerListener)
+}
+
+func or(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// openGateway opens everything in the order that leaves least behind when one
+// thing is wrong, and serves nothing before all checks pass.
+func openGateway(ctx context.Context, f *serveFlags, log *slog.Logger) (*gateway, error) {
+	g := &gateway{dir: dataDir(f.data), log: log}
+	var err error
+	if g.settings, err = g.dir.settings(); err != nil {
+		return nil, err
+	}
+	pass, err := keystore.Passphrase(f.passFile, passphraseEnv)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := keystore.Open(g.dir.path(keysDir), pass, rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	if err := keys.SelfTest(); err != nil {
+		return nil, err
+	}
+	directory, err := g.dir.directory(time.Now)
+	if err != nil {
+		return nil, err
+	}
+	g.directory.Store(directory)
+	cert, err := tls.LoadX509KeyPair(g.dir.path(tlsCertFile), g.dir.path(tlsKeyFile))
+	if err != nil {
+		return nil, err
+	}
+	ring, err := rest.OpenKeyRing(g.dir.path(apiKeysFile))
+	if err != nil {
+		return nil, err
+	}
+	if g.store, err = badgerstore.Open(g.dir.path(storeDir), badgerstore.Options{Logger: log}); err != nil {
+		return nil, err
+	}
+	if err := g.openNode(ctx, keys); err != nil {
+		return nil, errors.Join(err, g.store.Close())
+	}
+	g.peer = peer.New(peer.Config{Node: g.node, Certificate: cert, Logger: log})
+	g.rest = rest.New(rest.Config{Node: g.node, Keys: ring, Logger: log, MaxUpload: g.settings.MaxUpload})
+	return g, nil
+}
+
+func (g *gateway) openNode(ctx context.Context, keys *keystore.File) (err error) {
+	if g.blobs, err = blob.Open(durable.OS, g.dir.path(blobsDir)); err != nil {
+		return err
+	}
+	g.node, err = node.New(ctx, node.Config{
+		ID: g.settings.Node, Store: g.store, Blobs: g.blobs, Keys: keys, Directory: g.directory.Load,
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := g.node.Signer(); err != nil {
+		return fmt.Errorf("the directory does not fit this node: %w", err)
+	}
+	return nil
+}
+
+// run serves until the context ends, then lets requests finish and closes.
+func (g *gateway) run(ctx context.Context, restListener, peerListener net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wait sync.WaitGroup
+	failed := make(chan error, 2)
+	wait.Go(func() { g.work(ctx) })
+	wait.Go(func() { g.peer.Run(ctx) })
+	wait.Go(func() { g.watchDirectory(ctx) })
+	wait.Go(func() { g.sweep(ctx) })
+	wait.Go(func() {
+		if err := g.peer.Serve(ctx, peerListener); err != nil && ctx.Err() == nil {
+			failed <- err
+		}
+	})
+	server := &http.Server{
+		Handler: g.rest.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
+		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
+	}
+	wait.Go(func() {
+		if err := server.Serve(restListener); !errors.Is(err, http.ErrServerClosed) {
+			failed <- err
+		}
+	})
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	grace, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	defer stop()
+	err = errors.Join(err, server.Shutdown(grace))
+	cancel()
+	wait.Wait()
+	return errors.Join(err, g.store.Close())
+}
+
+// work distributes and delivers as long as there is something to do, then
+// waits for the next commit. Entries that failed become ready without one,
+// hence the tick.
+func (g *gateway) work(ctx context.Context) {
+	for ctx.Err() == nil {
+		changed := g.node.Changed()
+		did, err := g.node.Work(ctx)
+		if err != nil && ctx.Err() == nil {
+			g.log.Error("a step of work failed and will be tried again", "error", err)
+		}
+		if did && err == nil {
+			continue
+		}
+		select {
+		case <-changed:
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// watchDirectory takes a newly installed directory into force.
+func (g *gateway) watchDirectory(ctx context.Context) {
+	var last time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(2 * time.Second):
+		}
+		info, err := os.Stat(g.dir.path(directoryFile))
+		if err != nil || info.ModTime().Equal(last) {
+			continue
+		}
+		last = info.ModTime()
+		d, err := g.dir.directory(time.Now)
+		if err != nil {
+			g.log.Error("the installed directory is refused; the one in force stays", "error", err)
+			continue
+		}
+		if d.Version() != g.directory.Load().Version() {
+			g.directory.Store(d)
+			g.node.Wake()
+			g.log.Info("a new directory is in force", "version", d.Version())
+		}
+	}
+}
+
+func (g *gateway) sweep(ctx context.Context) {
+	n, err := g.blobs.Sweep(ctx, func(ref queue.Ref) (bool, error) { return g.node.Referenced(ctx, ref) })
+	if err != nil && ctx.Err() == nil {
+		g.log.Error("sweeping blobs failed", "error", err)
+	}
+	if n > 0 {
+		g.log.Info("removed blobs that nothing refers to", "count", n)
+	}
+}
