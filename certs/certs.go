@@ -53,6 +53,19 @@ type Certificate struct {
 	NotAfter  time.Time
 }
 
+// PublicKey is the certificate's SM2 key.
+func (c *Certificate) PublicKey() (*ecdsa.PublicKey, error) {
+	cert, err := smx509.ParseCertificate(c.DER)
+	if err != nil {
+		return nil, err
+	}
+	pub, ok := cert.PublicKey.(*ecdsa.PublicKey)
+	if !ok {
+		return nil, fail("certificate_usage", "certificate %s has no SM2 key", cert.SerialNumber)
+	}
+	return pub, nil
+}
+
 // holder is what agencies and nodes share: certificates, newest first.
 type holder struct {
 	name         string

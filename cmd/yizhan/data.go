@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,8 +8,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"github.com/pelletier/go-toml/v2"
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/exchange"
@@ -51,11 +48,11 @@ type settings struct {
 }
 
 func (d dataDir) writeSettings(s *settings) error {
-	var b bytes.Buffer
-	if err := toml.NewEncoder(&b).Encode(s); err != nil {
+	b, err := config.Encode(s)
+	if err != nil {
 		return err
 	}
-	return durable.WriteFile(durable.OS, d.path(configFile), b.Bytes())
+	return durable.WriteFile(durable.OS, d.path(configFile), b)
 }
 
 func (d dataDir) settings() (*settings, error) {

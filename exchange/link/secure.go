@@ -1,12 +1,9 @@
 package link
 
 import (
-	"crypto/ecdsa"
 	"encoding/binary"
 	"errors"
 	"io"
-
-	"github.com/emmansun/gmsm/smx509"
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
@@ -29,13 +26,9 @@ func newEpochKey(rand io.Reader, to *certs.Certificate) (*epochKey, error) {
 	if _, err := io.ReadFull(rand, k.secret); err != nil {
 		return nil, err
 	}
-	parsed, err := smx509.ParseCertificate(to.DER)
+	pub, err := to.PublicKey()
 	if err != nil {
 		return nil, err
-	}
-	pub, ok := parsed.PublicKey.(*ecdsa.PublicKey)
-	if !ok {
-		return nil, errors.New("link: the neighbour's certificate has no SM2 key")
 	}
 	k.wrapped, err = sm.Encrypt(rand, pub, k.secret)
 	return k, err
