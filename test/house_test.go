@@ -20,6 +20,7 @@ var house = []room{
 	{floor: 7, path: "test"},
 	{floor: 7, path: "test/sim"},
 	{floor: 7, path: "test/e2e"},
+	{floor: 7, path: "test/mutants"},
 
 	{floor: 6, path: "cmd/yizhan"},
 	{floor: 6, path: "cmd/yzverify"},

@@ -105,13 +105,14 @@ type PrivateKey = sm2.PrivateKey
 // GenerateKey makes an SM2 key pair.
 func GenerateKey(rand io.Reader) (*PrivateKey, error) { return sm2.GenerateKey(rand) }
 
-// PublicKeyBytes gives the 65 bytes 04 ‖ x ‖ y.
+// PublicKeyBytes gives the 65 bytes 04 ‖ x ‖ y. The key must be one of this
+// package's or of a certificate that was parsed: a point off the curve panics.
 func PublicKeyBytes(pub *ecdsa.PublicKey) []byte {
-	b := make([]byte, 65)
-	b[0] = 4
-	pub.X.FillBytes(b[1:33])
-	pub.Y.FillBytes(b[33:])
-	return b
+	point, err := sm2.PublicKeyToECDH(pub)
+	if err != nil {
+		panic("sm: " + err.Error())
+	}
+	return point.Bytes()
 }
 
 // ParsePublicKey reads those 65 bytes and refuses a point off the curve.

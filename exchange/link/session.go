@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -280,18 +281,18 @@ func (o *Outgoing) writeTo(ctx context.Context, w io.Writer) (total int64, err e
 }
 
 func (o *Outgoing) copyPart(ctx context.Context, w io.Writer, p *node.Out) (int64, error) {
+	var n int64
 	r, err := p.Open(ctx)
 	if err == nil {
 		defer r.Close()
-		n, err := io.CopyN(w, r, p.Size)
-		if err == nil || err != io.EOF {
+		if n, err = io.CopyN(w, r, p.Size); err == nil || !errors.Is(err, io.EOF) {
 			return n, err
 		}
 	}
 	o.mu.Lock()
 	o.broken = p
 	o.mu.Unlock()
-	return 0, fmt.Errorf("link: a stored part cannot be read: %w", err)
+	return n, fmt.Errorf("link: a stored part cannot be read: %w", err)
 }
 
 // Lost says that a bundle did not arrive, or that nobody knows. Its items

@@ -28,11 +28,13 @@ func (w *world) attack() {
 	if d.id == "" {
 		return
 	}
-	switch w.rng.IntN(3) {
+	switch w.rng.IntN(4) {
 	case 0:
 		w.guarded(to, func() { w.secondHeader(d, to) })
 	case 1:
 		w.guarded(to, func() { w.otherSlots(d, to) })
+	case 2:
+		w.guarded(to, func() { w.forgedHeader(d, to) })
 	default:
 		w.guarded(to, func() { w.stolenPayload(d, to) })
 	}
@@ -224,6 +226,38 @@ func (w *world) stolenPayload(d *submission, to *host) {
 	w.intake(to, node.Item{Kind: node.KindConsignment, ID: hh.String() + "/" + sm.Sum(slots).String()}, slots)
 	for i, b := range s.parts {
 		w.intake(to, node.Item{Kind: node.KindPart, ID: fmt.Sprintf("%s/%d", hh, i), Digest: digests[i]}, b)
+	}
+}
+
+// forger shows a certificate whose key it does not have.
+type forger struct {
+	cms.Signer
+	certificate []byte
+}
+
+func (f forger) Certificate() []byte { return f.certificate }
+
+// forgedHeader: a neighbour changes whom a header names and shows the sender's
+// certificate with a signature of its own. It is a link fault, never taken.
+func (w *world) forgedHeader(d *submission, to *host) {
+	s := w.steal(d)
+	if s.header == nil {
+		return
+	}
+	h := s.header.Header
+	h.ID = otherID(h.ID)
+	h.Recipients = append([]envelope.Slot{}, h.Recipients[len(h.Recipients)-2:]...)
+	content, err := strictjson.Marshal(&h)
+	w.must(err, "header")
+	other, _ := w.signer(d.host, w.cast.agencies[d.host.id][w.rng.IntN(2)])
+	if bytes.Equal(other.Certificate(), s.header.SignerCertificate()) {
+		return
+	}
+	signed, err := cms.Sign(forger{other, s.header.SignerCertificate()}, content, w.clock)
+	w.must(err, "forge")
+	out, ok := w.intake(to, node.Item{Kind: node.KindHeader, ID: sm.Sum(content).String()}, signed)
+	if ok && out.Status != node.Damaged {
+		w.fail("I2: a forged header was %s %s", out.Status, out.Reason)
 	}
 }
 

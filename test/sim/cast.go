@@ -2,6 +2,7 @@ package sim
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -29,12 +30,12 @@ func (c *cast) current() *certs.Directory { return c.directory }
 
 var theCast = sync.OnceValues(newCast)
 
-func newCast() (*cast, error) {
+func newCast() (_ *cast, err error) {
 	dir, err := os.MkdirTemp("", "yizhan-sim-")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	random := rand.NewChaCha8(sha256.Sum256([]byte("the cast")))
 	c := &cast{
 		start: time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC), nodes: []string{"jia", "yi"},

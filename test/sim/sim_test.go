@@ -11,7 +11,7 @@ import (
 
 var (
 	oneSeed = flag.Uint64("seed", 0, "replay this seed alone")
-	seeds   = flag.Int("seeds", 2000, "how many seeds to run")
+	seeds   = flag.Int("seeds", defaultSeeds, "how many seeds to run")
 	first   = flag.Uint64("first", 1, "the first seed")
 )
 

@@ -81,13 +81,12 @@ type call struct {
 
 // message is a bundle on the wire.
 type message struct {
-	p       *pair
-	c       *call
-	poll    bool
-	reply   bool
-	answers *link.Outgoing // the reply's own bundle, lost if the message is
-	boots   int            // of the receiver when it was sent; a reboot drops connections
-	data    []byte
+	p     *pair
+	c     *call
+	poll  bool
+	reply bool
+	boots int // of the receiver when it was sent; a reboot drops connections
+	data  []byte
 }
 
 func newWorld(c *cast, seed uint64) *world {

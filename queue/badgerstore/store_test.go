@@ -1,0 +1,234 @@
+package badgerstore
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/yizhan-gateway/yizhan/queue"
+	"github.com/yizhan-gateway/yizhan/queue/storetest"
+)
+
+func open(t *testing.T, dir string) queue.Store {
+	t.Helper()
+	s, err := Open(dir, Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestContract(t *testing.T) { storetest.Run(t, open) }
+
+// TestOneProcessOnly: a second opener is told instead of harming the first.
+func TestOneProcessOnly(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	defer s.Close()
+	if _, err := Open(dir, Options{Logger: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Fatalf("a second open: %v", err)
+	}
+}
+
+// TestValueLogIsNeverUsed: the largest values stay in the tables, since the
+// value log's collection reclaims nothing and its sync errors are only logged.
+func TestValueLogIsNeverUsed(t *testing.T) {
+	s, err := Open(t.TempDir(), Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if got := s.db.Opts(); got.ValueThreshold <= queue.MaxValue || !got.SyncWrites || got.DetectConflicts {
+		t.Fatalf("threshold %d, sync %v, conflicts %v", got.ValueThreshold, got.SyncWrites, got.DetectConflicts)
+	}
+}
+
+// TestBatchesShareOneCommit: updates that wait while one commits go together.
+func TestBatchesShareOneCommit(t *testing.T) {
+	s, err := Open(t.TempDir(), Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	begun, release := make(chan struct{}), make(chan struct{})
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		if err := s.Update(t.Context(), func(queue.Tx) error { close(begun); <-release; return nil }); err != nil {
+			t.Error(err)
+		}
+	})
+	<-begun
+	versions := make([]uint64, 50)
+	for i := range versions {
+		wait.Go(func() {
+			if err := s.Update(t.Context(), func(tx queue.Tx) error { return tx.Put(queue.Key("k", uint64(i)), nil) }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for len(s.jobs) < len(versions) {
+		time.Sleep(time.Millisecond)
+	}
+	close(release)
+	wait.Wait()
+	err = s.View(t.Context(), func(q queue.Tx) error {
+		for i := range versions {
+			item, err := q.(*tx).txn.Get(queue.Key("k", uint64(i)))
+			if err != nil {
+				return err
+			}
+			versions[i] = item.Version()
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range versions {
+		if v != versions[0] {
+			t.Fatalf("50 waiting updates were committed in several transactions: %v", versions)
+		}
+	}
+}
+
+// TestAFailedCommitEndsTheStore: Fatal is called once, nothing is
+// acknowledged, and every later update is refused.
+func TestAFailedCommitEndsTheStore(t *testing.T) {
+	fatal := make(chan error, 10)
+	s, err := Open(t.TempDir(), Options{Logger: slog.New(slog.DiscardHandler), Fatal: func(err error) { fatal <- err }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.db.Close(); err != nil { // every commit fails from here on
+		t.Fatal(err)
+	}
+	err = s.Update(t.Context(), func(tx queue.Tx) error { return tx.Put([]byte("k"), []byte("v")) })
+	if !errors.Is(err, queue.ErrUnknown) {
+		t.Errorf("the failed commit gave %v", err)
+	}
+	if err := <-fatal; err == nil {
+		t.Error("Fatal was called without the error")
+	}
+	err = s.Update(t.Context(), func(tx queue.Tx) error { return tx.Put([]byte("k"), []byte("v")) })
+	if !errors.Is(err, queue.ErrUnknown) || len(fatal) != 0 {
+		t.Errorf("afterwards: %v, Fatal %d times more", err, len(fatal))
+	}
+}
+
+const childEnv = "YIZHAN_STORE_CHILD"
+
+// TestMain also is the process that TestKillNine kills.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		child(dir)
+	}
+	os.Exit(m.Run())
+}
+
+// child commits numbered rows from several goroutines and prints each number
+// once it was acknowledged.
+func child(dir string) {
+	s, err := Open(dir, Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		fmt.Println("error", err)
+		os.Exit(1)
+	}
+	var mu sync.Mutex
+	base := rand.Uint64() >> 20
+	for g := range 4 {
+		go func() {
+			for i := uint64(0); ; i++ {
+				n := base + i*4 + uint64(g)
+				err := s.Update(context.Background(), func(tx queue.Tx) error {
+					return tx.Put(queue.Key("n", n), binary.BigEndian.AppendUint64(nil, n))
+				})
+				if err != nil {
+					fmt.Println("error", err)
+					os.Exit(1)
+				}
+				mu.Lock()
+				fmt.Println(n)
+				mu.Unlock()
+			}
+		}()
+	}
+	select {}
+}
+
+// TestKillNine: what was acknowledged is there after kill -9, cycle after
+// cycle in one directory.
+func TestKillNine(t *testing.T) {
+	dir := t.TempDir()
+	acknowledged := map[uint64]bool{}
+	cycles := 8
+	if testing.Short() {
+		cycles = 2
+	}
+	for range cycles {
+		killOnce(t, dir, acknowledged)
+		s := open(t, dir)
+		for n := range acknowledged {
+			err := s.View(t.Context(), func(tx queue.Tx) error {
+				v, err := tx.Get(queue.Key("n", n))
+				if err == nil && (len(v) != 8 || binary.BigEndian.Uint64(v) != n) {
+					err = fmt.Errorf("row %d, acknowledged before kill -9, reads %x", n, v)
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(acknowledged) == 0 {
+		t.Fatal("nothing was acknowledged in any cycle")
+	}
+	t.Logf("%d cycles, %d acknowledged rows, none lost", cycles, len(acknowledged))
+}
+
+func killOnce(t *testing.T, dir string, acknowledged map[uint64]bool) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childEnv+"="+dir)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(out)
+	until := 20 + rand.IntN(300)
+	for i := 0; ; i++ {
+		line, err := r.ReadString('\n')
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		n, err := strconv.ParseUint(strings.TrimSpace(line), 10, 64)
+		if err != nil {
+			t.Fatalf("the child said %q", line)
+		}
+		acknowledged[n] = true
+		if i == until {
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_ = cmd.Wait() // killed, as intended
+}
