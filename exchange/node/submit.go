@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/certs"
@@ -436,7 +437,8 @@ func submissionError(err error) error {
 	case errors.Is(err, envelope.ErrNoBody):
 		return &exchange.Error{Code: exchange.CodeMissingBody, Err: err}
 	case errors.Is(err, envelope.ErrInvalid):
-		return &exchange.Error{Code: exchange.CodeInvalidDocument, Err: err}
+		// The envelope's words name a file by its number, never by its name.
+		return &exchange.Error{Code: exchange.CodeInvalidDocument, Detail: strings.TrimPrefix(err.Error(), envelope.ErrInvalid.Error()+": ")}
 	}
 	return err
 }
