@@ -56,8 +56,11 @@ func TestMakeAgencyCode(t *testing.T) {
 		t.Errorf("got %q, %v", code, err)
 	}
 	for _, bad := range []string{"", "91350100M000100Y", "91350100M000100Y43", "91350100m000100Y4", "91350100M000100 4"} {
-		_, err := MakeAgencyCode(bad)
+		code, err := MakeAgencyCode(bad)
 		wantCode(t, err, "agency_code")
+		if code != "" {
+			t.Errorf("%q gave %q beside the error", bad, code)
+		}
 	}
 }
 

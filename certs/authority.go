@@ -48,12 +48,15 @@ type Authority struct {
 	keys   *keystore.File
 	rand   io.Reader
 	cert   *smx509.Certificate
+	chain  *chain
 }
 
-// InitAuthority makes a new authority for a domain in dir.
+// InitAuthority makes a new authority for a domain in dir. The certificate is
+// written last: a directory without it was left by a crash, and holds nothing
+// that was ever used.
 func InitAuthority(dir, domain string, passphrase []byte, rand io.Reader, now time.Time) (*Authority, error) {
-	if domain == "" || len(domain) > 128 {
-		return nil, fail("request_content", "a domain's name has 1 to 128 bytes")
+	if err := checkDomain(domain); err != nil {
+		return nil, err
 	}
 	keys, err := keystore.Create(filepath.Join(dir, keysDir), passphrase, rand)
 	if err != nil {
@@ -73,28 +76,51 @@ func InitAuthority(dir, domain string, passphrase []byte, rand io.Reader, now ti
 		KeyUsage: smx509.KeyUsageCertSign | smx509.KeyUsageCRLSign | smx509.KeyUsageDigitalSignature,
 		IsCA:     true, BasicConstraintsValid: true,
 	}
-	if a.cert, err = a.issue(template, template, pub, sm.KeyID(pub)); err != nil {
+	der, err := a.issue(template, template, pub, sm.KeyID(pub))
+	if err != nil {
 		return nil, err
 	}
-	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
-	return a, durable.WriteFile(durable.OS, filepath.Join(dir, authorityFile), b)
+	if err := a.adopt(der); err != nil {
+		return nil, err
+	}
+	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	if err := durable.WriteFile(durable.OS, filepath.Join(dir, authorityFile), b); err != nil {
+		return nil, err
+	}
+	return a, nil
 }
 
 // OpenAuthority opens an authority's directory.
 func OpenAuthority(dir string, passphrase []byte, rand io.Reader) (*Authority, error) {
+	der, err := ReadCertificate(filepath.Join(dir, authorityFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("certs: %s holds no authority, or one whose making was interrupted: make one in an empty directory: %w", dir, err)
+	}
+	if err != nil {
+		return nil, err
+	}
 	keys, err := keystore.Open(filepath.Join(dir, keysDir), passphrase, rand)
 	if err != nil {
 		return nil, err
 	}
-	der, err := ReadCertificate(filepath.Join(dir, authorityFile))
-	if err != nil {
+	a := &Authority{dir: dir, keys: keys, rand: rand}
+	if err := a.adopt(der); err != nil {
 		return nil, err
 	}
-	cert, err := smx509.ParseCertificate(der)
-	if err != nil {
-		return nil, err
+	a.domain = a.cert.Subject.CommonName
+	if !keys.Has(a.keyID()) {
+		return nil, fail(codeChain, "the keystore does not hold the key of %s: both must be of one authority", authorityFile)
 	}
-	return &Authority{dir: dir, domain: cert.Subject.CommonName, keys: keys, rand: rand, cert: cert}, nil
+	return a, nil
+}
+
+// adopt takes the authority's own certificate.
+func (a *Authority) adopt(der []byte) (err error) {
+	if a.chain, err = newChain(der); err != nil {
+		return err
+	}
+	a.cert = a.chain.authority
+	return nil
 }
 
 // ReadCertificate reads one certificate from a PEM file and gives its DER.
@@ -105,7 +131,7 @@ func ReadCertificate(path string) ([]byte, error) {
 	}
 	block, rest := pem.Decode(b)
 	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
-		return nil, fail("certificate_chain", "%s does not hold exactly one PEM certificate", filepath.Base(path))
+		return nil, fail(codeChain, "%s does not hold exactly one PEM certificate", filepath.Base(path))
 	}
 	return block.Bytes, nil
 }
@@ -116,13 +142,13 @@ func (a *Authority) Certificate() []byte { return a.cert.Raw }
 // Domain is the trust domain's name.
 func (a *Authority) Domain() string { return a.domain }
 
-// issue signs a certificate with the authority's key.
-func (a *Authority) issue(template, parent *smx509.Certificate, pub *ecdsa.PublicKey, by sm.Digest) (*smx509.Certificate, error) {
+// issue signs a certificate with the authority's key and gives its DER.
+func (a *Authority) issue(template, parent *smx509.Certificate, pub *ecdsa.PublicKey, by sm.Digest) ([]byte, error) {
 	serial := make([]byte, 16)
 	if _, err := io.ReadFull(a.rand, serial); err != nil {
 		return nil, err
 	}
-	serial[0] &= 0x7f
+	serial[0] = serial[0]&0x7f | 0x40 // positive, and always of 16 bytes
 	template.SerialNumber = new(big.Int).SetBytes(serial)
 	signer, err := a.keys.Signer(by)
 	if err != nil {
@@ -132,14 +158,16 @@ func (a *Authority) issue(template, parent *smx509.Certificate, pub *ecdsa.Publi
 	if err != nil {
 		return nil, fmt.Errorf("certs: issue: %w", err)
 	}
-	return smx509.ParseCertificate(der)
+	return der, nil
 }
 
 func (a *Authority) keyID() sm.Digest { return sm.KeyID(a.cert.PublicKey.(*ecdsa.PublicKey)) }
 
-// dual issues the two certificates of one holder.
-func (a *Authority) dual(name string, keys dualKey, now time.Time) ([]certEntry, error) {
-	var out []certEntry
+// dual gives a holder's certificates: those it had, and new ones for keys that
+// have none yet. Old ones stay, because what was signed with them must verify
+// with the newest directory, too.
+func (a *Authority) dual(name string, had []certEntry, keys dualKey, now time.Time) ([]certEntry, error) {
+	var fresh []certEntry
 	for _, half := range []struct {
 		use   string
 		key   []byte
@@ -149,57 +177,115 @@ func (a *Authority) dual(name string, keys dualKey, now time.Time) ([]certEntry,
 		if err != nil {
 			return nil, err
 		}
-		cert, err := a.issue(&smx509.Certificate{
-			Subject:   pkix.Name{CommonName: name, Organization: []string{a.domain}},
-			NotBefore: now.Add(-clockSkew), NotAfter: now.AddDate(holderYears, 0, 0),
-			KeyUsage: half.usage, BasicConstraintsValid: true,
-		}, a.cert, pub, a.keyID())
+		if a.certified(had, half.use, sm.KeyID(pub), now) {
+			continue
+		}
+		der, err := a.certify(name, pub, half.usage, now)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, certEntry{Use: half.use, Cert: cert.Raw})
+		fresh = append(fresh, certEntry{Use: half.use, Cert: der})
 	}
-	return out, nil
+	all := append(fresh, had...)
+	return all[:min(len(all), maxCertificates)], nil
+}
+
+// certified says whether a key has a certificate that is valid now.
+func (a *Authority) certified(list []certEntry, use string, key sm.Digest, now time.Time) bool {
+	return slices.ContainsFunc(list, func(e certEntry) bool {
+		c, err := a.chain.verify(e.Use, e.Cert)
+		return err == nil && c.Use == use && c.KeyID == key && now.Before(c.NotAfter)
+	})
+}
+
+// certify issues one certificate, valid no longer than the authority's.
+func (a *Authority) certify(name string, pub *ecdsa.PublicKey, usage smx509.KeyUsage, now time.Time) ([]byte, error) {
+	from, until := now.Add(-clockSkew), now.AddDate(holderYears, 0, 0)
+	if from.Before(a.cert.NotBefore) {
+		from = a.cert.NotBefore
+	}
+	if until.After(a.cert.NotAfter) {
+		until = a.cert.NotAfter
+	}
+	if now.Before(a.cert.NotBefore) || !from.Before(until) {
+		return nil, fail(codeExpired, "the authority's own certificate is valid %s to %s: check the clock, or make its successor", day(a.cert.NotBefore), day(a.cert.NotAfter))
+	}
+	return a.issue(&smx509.Certificate{
+		Subject:   pkix.Name{CommonName: name, Organization: []string{a.domain}},
+		NotBefore: from, NotAfter: until, KeyUsage: usage, BasicConstraintsValid: true,
+	}, a.cert, pub, a.keyID())
 }
 
 // Admit issues certificates for a node and its agencies and notes their
-// entries for the next publication. An entry of the same name is replaced.
+// entries for the next publication. Admitting a node again renews: it replaces
+// what the entry says and adds certificates for new keys. An agency that
+// another node serves is refused. Every entry is a file of its own; after a
+// crash the same request is admitted again, and what was done is not done
+// twice.
 func (a *Authority) Admit(r *Request, now time.Time) error {
 	if r.Domain != a.domain {
-		return fail("request_content", "the request is for domain %.128q, this is the authority of %.128q", r.Domain, a.domain)
+		return fail(codeRequest, "the request is for domain %.128q, this is the authority of %.128q", r.Domain, a.domain)
 	}
-	certificates, err := a.dual(r.Node, r.Keys, now)
-	if err != nil {
+	node, agencies := r.entries()
+	var had nodeEntry
+	if err := a.entry(nodeFile(node.ID), &had); err != nil {
 		return err
 	}
-	node := &nodeEntry{
-		Type: nodeType, V: 1, Domain: a.domain, ID: r.Node, Zone: r.Zone, URL: r.URL, TLSPin: r.TLSPin, Certs: certificates,
-	}
-	if err := a.putEntry("node-"+r.Node, node); err != nil {
+	var err error
+	if node.Certs, err = a.dual(node.ID, had.Certs, r.Keys, now); err != nil {
 		return err
 	}
-	for _, g := range r.Agencies {
-		if certificates, err = a.dual(g.Code, g.Keys, now); err != nil {
+	for i, g := range agencies {
+		if agencies[i], err = a.admitAgency(g, r.Agencies[i].Keys, now); err != nil {
 			return err
 		}
-		agency := &agencyEntry{
-			Type: agencyType, V: 1, Domain: a.domain, Code: g.Code, Name: g.Name, Aliases: g.Aliases, Node: r.Node, Certs: certificates,
-		}
-		if err := a.putEntry("agency-"+g.Code, agency); err != nil {
+	}
+	if err := a.putEntry(nodeFile(node.ID), node); err != nil {
+		return err
+	}
+	for _, g := range agencies {
+		if err := a.putEntry("agency-"+g.Code, g); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// AddLink notes a link for the next publication; an empty id is made of the
-// two nodes.
+// admitAgency gives the entry of an agency as the request asks for it; what a
+// request cannot say (parent, groups, …) stays as it was.
+func (a *Authority) admitAgency(g *agencyEntry, keys dualKey, now time.Time) (*agencyEntry, error) {
+	had := *g
+	if err := a.entry("agency-"+g.Code, &had); err != nil {
+		return nil, err
+	}
+	if had.Node != g.Node {
+		return nil, fail(codeRequest, "agency %s is served by node %s already: if it moves, remove its entry agency-%s.json first", g.Code, had.Node, g.Code)
+	}
+	had.Name, had.Aliases = g.Name, g.Aliases
+	var err error
+	had.Certs, err = a.dual(g.Code, had.Certs, keys, now)
+	return &had, err
+}
+
+func nodeFile(id string) string { return "node-" + id }
+
+// AddLink notes a link for the next publication, replacing one of the same id;
+// an empty id is made of the two nodes. Its nodes were admitted before.
 func (a *Authority) AddLink(l Link) error {
 	if l.ID == "" {
 		l.ID = l.A + "-" + l.B
 	}
 	if !linkForm.MatchString(l.ID) {
-		return fail("request_content", "a link's name is 1 to 64 of a-z, 0-9 and -, not beginning with -")
+		return fail(codeRequest, "a link's id is 1 to 64 of a-z, 0-9 and -, not beginning with -")
+	}
+	if l.Kind != "https" && l.Kind != "ferry" {
+		return fail(codeRequest, "link %s is of kind %.20q: there are https and ferry", l.ID, l.Kind)
+	}
+	if l.A == l.B || l.Dialer != l.A && l.Dialer != l.B {
+		return fail(codeRequest, "link %s joins two nodes, and one of them dials", l.ID)
+	}
+	if err := a.admitted(l.A, l.B); err != nil {
+		return err
 	}
 	return a.putEntry("link-"+l.ID, &linkEntry{
 		Type: linkType, V: 1, Domain: a.domain, ID: l.ID, A: l.A, B: l.B, Dialer: l.Dialer, Kind: l.Kind, Ceiling: l.Ceiling,
@@ -207,14 +293,58 @@ func (a *Authority) AddLink(l Link) error {
 }
 
 // AddRoute notes that what is for agencies of node to goes from node from to
-// its neighbour next.
+// its neighbour next. "*" as to stands for all nodes to which no link and no
+// other route leads.
 func (a *Authority) AddRoute(from, to, next string) error {
-	for _, name := range []string{from, to, next} {
-		if !nameForm.MatchString(name) {
-			return fail("request_content", "a route names nodes")
+	file := "route-" + from + "_" + to
+	if to == anywhere {
+		file = "route-" + from + "_anywhere_"
+		if err := a.admitted(from, next); err != nil {
+			return err
+		}
+	} else if err := a.admitted(from, to, next); err != nil {
+		return err
+	}
+	if from == to || from == next {
+		return fail(codeRequest, "a route leads from a node over a neighbour to another node")
+	}
+	return a.putEntry(file, &routeEntry{Type: routeType, V: 1, Domain: a.domain, From: from, To: to, Next: next})
+}
+
+// admitted checks that these are nodes with an entry.
+func (a *Authority) admitted(nodes ...string) error {
+	for _, id := range nodes {
+		if !nameForm.MatchString(id) {
+			return fail(codeRequest, "%.40q is no node's id", id)
+		}
+		var had nodeEntry
+		if err := a.entry(nodeFile(id), &had); err != nil {
+			return err
+		}
+		if had.ID == "" {
+			return fail(codeRequest, "node %s was not admitted: admit it first", id)
 		}
 	}
-	return a.putEntry("route-"+from+"-to-"+to, &routeEntry{Type: routeType, V: 1, Domain: a.domain, From: from, To: to, Next: next})
+	return nil
+}
+
+// entry reads an entry; an absent one leaves into as it is.
+func (a *Authority) entry(name string, into any) error {
+	b, err := durable.ReadFile(durable.OS, a.entryPath(name), maxEntry)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = strictjson.Unmarshal(b, into)
+	}
+	if err != nil {
+		return &Error{Code: codeContent, Detail: "entry " + name, Err: err}
+	}
+	return nil
+}
+
+func (a *Authority) entryPath(name string) string {
+	return filepath.Join(a.dir, entriesDir, name+".json")
 }
 
 func (a *Authority) putEntry(name string, entry any) error {
@@ -222,12 +352,13 @@ func (a *Authority) putEntry(name string, entry any) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(durable.OS, filepath.Join(a.dir, entriesDir, name+".json"), b)
+	return durable.WriteFile(durable.OS, a.entryPath(name), b)
 }
 
 // Publish signs the next version of the directory over all entries, verifies
 // it as a node would, and gives the directory file. A crash before its
-// WriteFile returns leaves the version unpublished or published, never torn.
+// WriteFile returns leaves this version or the one before, never a torn one,
+// and nobody has seen this one.
 func (a *Authority) Publish(now time.Time) ([]byte, error) {
 	l := &list{
 		Type: listType, V: 1, Domain: a.domain, Version: 1,
@@ -262,7 +393,10 @@ func (a *Authority) Publish(now time.Time) ([]byte, error) {
 	if _, err := LoadDirectory(b, a.cert.Raw, l.Version, now); err != nil {
 		return nil, fmt.Errorf("certs: not published: %w", err)
 	}
-	return b, durable.WriteFile(durable.OS, filepath.Join(a.dir, directoryName), b)
+	if err := durable.WriteFile(durable.OS, filepath.Join(a.dir, directoryName), b); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 func (a *Authority) published() (*Directory, error) {
@@ -288,7 +422,7 @@ func (a *Authority) entries() ([]strictjson.Raw, error) {
 		if !strings.HasSuffix(name, ".json") {
 			continue
 		}
-		b, err := durable.ReadFile(durable.OS, filepath.Join(dir, name), 1<<20)
+		b, err := durable.ReadFile(durable.OS, filepath.Join(dir, name), maxEntry)
 		if err != nil {
 			return nil, err
 		}

@@ -3,13 +3,18 @@ package certs
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/emmansun/gmsm/smx509"
+
+	"github.com/yizhan-gateway/yizhan/crypto/keystore"
+	"github.com/yizhan-gateway/yizhan/internal/strictjson"
 )
 
 var testPassphrase = []byte("a passphrase for tests")
@@ -118,6 +123,45 @@ func TestAuthorityCertificate(t *testing.T) {
 	}
 }
 
+func TestOpenAuthorityRefuses(t *testing.T) {
+	_, dir := newAuthority(t)
+	if _, err := InitAuthority(dir, testDomain, testPassphrase, rand.Reader, testNow); !errors.Is(err, keystore.ErrExists) {
+		t.Errorf("made over an authority: %v", err)
+	}
+	if _, err := OpenAuthority(dir, []byte("wrong"), rand.Reader); !errors.Is(err, keystore.ErrPassphrase) {
+		t.Errorf("wrong passphrase: %v", err)
+	}
+	if _, err := OpenAuthority(filepath.Join(dir, "absent"), testPassphrase, rand.Reader); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("absent: %v", err)
+	}
+	for _, domain := range []string{"", strings.Repeat("x", 129), "a\nb"} {
+		_, err := InitAuthority(filepath.Join(t.TempDir(), "a"), domain, testPassphrase, rand.Reader, testNow)
+		wantCode(t, err, "request_content")
+	}
+	crt := filepath.Join(dir, "authority.crt")
+	good, err := os.ReadFile(crt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := newForge(t, "other")
+	for name, text := range map[string]string{
+		"empty": "", "garbage": "x", "two certificates": string(good) + string(good),
+		"a key": "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n",
+	} {
+		if err := os.WriteFile(crt, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenAuthority(dir, testPassphrase, rand.Reader); err == nil {
+			t.Errorf("%s: opened", name)
+		}
+	}
+	if err := os.WriteFile(crt, pemOf(other.root.Raw), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = OpenAuthority(dir, testPassphrase, rand.Reader)
+	wantCode(t, err, "certificate_chain")
+}
+
 func TestAuthorityFilesAreItsOwners(t *testing.T) {
 	a, dir := newAuthority(t)
 	f := newForge(t, "modes")
@@ -138,4 +182,190 @@ func TestAuthorityFilesAreItsOwners(t *testing.T) {
 		return err
 	})
 	f.must(err)
+}
+
+// TestAdmitAgain: the same request is done once however often it comes; a new
+// one renews, and what was signed before still verifies.
+func TestAdmitAgain(t *testing.T) {
+	a, dir := newAuthority(t)
+	f := newForge(t, "again")
+	jia := agencySpec(t, "11520300000000001", "示范单位甲")
+	r := parsed(t, f.request("jia", jia))
+	f.must(a.Admit(r, testNow))
+	before := published(t, a, 1)
+	f.must(a.Admit(r, testNow.Add(time.Hour)))
+	after := published(t, a, 2)
+	if !equalEntries(before, after) {
+		t.Error("admitting the same request again changed something")
+	}
+
+	// What the authority added by hand stays.
+	path := filepath.Join(dir, "entries", "agency-"+string(jia.Code)+".json")
+	var e agencyEntry
+	b, err := os.ReadFile(path)
+	f.must(err)
+	f.must(strictjson.Unmarshal(b, &e))
+	e.Groups = []string{"各县区政府"}
+	b, err = strictjson.Marshal(&e)
+	f.must(err)
+	f.must(os.WriteFile(path, b, 0o600))
+
+	renewed := jia
+	renewed.Name = "示范单位甲（新）"
+	f.must(a.Admit(parsed(t, f.request("jia", renewed)), testNow.AddDate(1, 0, 0)))
+	third := published(t, a, 3)
+	old, _ := before.Agency(string(jia.Code))
+	now, _ := third.Agency(string(jia.Code))
+	if len(now.Certificates) != 4 || now.Name != renewed.Name || len(now.Groups) != 1 {
+		t.Fatalf("renewed: %d certificates, %+v", len(now.Certificates), now)
+	}
+	for _, use := range []string{UseSign, UseEncrypt} {
+		was, err := old.Current(use, testNow)
+		f.must(err)
+		if !now.Holds(use, was.DER) {
+			t.Errorf("%s: the old certificate is gone, and what it signed with it", use)
+		}
+		is, err := now.Current(use, testNow.AddDate(1, 0, 0))
+		if err != nil || is.KeyID == was.KeyID {
+			t.Errorf("%s: the old certificate is still current, %v", use, err)
+		}
+	}
+	if n, _ := third.Node("jia"); len(n.Certificates) != 4 {
+		t.Errorf("%d certificates of the node", len(n.Certificates))
+	}
+}
+
+func equalEntries(a, b *Directory) bool {
+	if len(a.list.Entries) != len(b.list.Entries) {
+		return false
+	}
+	for i := range a.list.Entries {
+		if a.list.Entries[i] != b.list.Entries[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func TestAdmitRefuses(t *testing.T) {
+	a, _ := newAuthority(t)
+	f := newForge(t, "refuses")
+	jia := agencySpec(t, "11520300000000001", "示范单位甲")
+	f.must(a.Admit(parsed(t, f.request("jia", jia)), testNow))
+
+	foreign, err := NewRequest(f.keys(), "elsewhere", spec("yi"), nil, testNow)
+	f.must(err)
+	wantCode(t, a.Admit(parsed(t, foreign), testNow), "request_content")
+
+	// Another node asks for an agency that is served: nothing of it is taken.
+	thief := parsed(t, f.request("yi", jia))
+	err = a.Admit(thief, testNow)
+	wantCode(t, err, "request_content")
+	if err == nil || !strings.Contains(err.Error(), "node jia") {
+		t.Errorf("got %v", err)
+	}
+	d := published(t, a, 1)
+	if _, ok := d.Node("yi"); ok {
+		t.Error("the thief's node was admitted")
+	}
+	if g, _ := d.Agency(string(jia.Code)); g.Node != "jia" || len(g.Certificates) != 2 {
+		t.Error("the agency was taken")
+	}
+
+	// Out of the authority's own time.
+	late := parsed(t, f.request("bing"))
+	wantCode(t, a.Admit(late, testNow.AddDate(30, 0, 0)), "certificate_expired")
+	wantCode(t, a.Admit(late, testNow.AddDate(-1, 0, 0)), "certificate_expired")
+	// Near its end certificates end with it.
+	f.must(a.Admit(late, testNow.AddDate(18, 0, 0)))
+	n, _ := published(t, a, 2).Node("bing")
+	if c, err := n.Current(UseSign, testNow.AddDate(19, 0, 0)); err != nil || c.NotAfter.After(a.cert.NotAfter) {
+		t.Errorf("outlives the authority: %v", err)
+	}
+}
+
+func TestAddLinkAndRoute(t *testing.T) {
+	a, _ := newAuthority(t)
+	f := newForge(t, "links")
+	bing := agencySpec(t, "11520300000000003", "示范单位丙")
+	f.must(a.Admit(parsed(t, f.request("jia")), testNow))
+	f.must(a.Admit(parsed(t, f.request("yi")), testNow))
+	f.must(a.Admit(parsed(t, f.request("bing", bing)), testNow))
+	good := Link{ID: "l", A: "jia", B: "yi", Dialer: "yi", Kind: "ferry"}
+	for name, change := range map[string]func(*Link){
+		"bad id":      func(l *Link) { l.ID = "../l" },
+		"bad kind":    func(l *Link) { l.Kind = "pigeon" },
+		"no dialer":   func(l *Link) { l.Dialer = "" },
+		"to itself":   func(l *Link) { l.B = "jia"; l.Dialer = "jia" },
+		"to nobody":   func(l *Link) { l.B = "nobody" },
+		"to a folder": func(l *Link) { l.B = "../x" },
+	} {
+		l := good
+		change(&l)
+		err := a.AddLink(l)
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+		} else {
+			wantCode(t, err, "request_content")
+		}
+	}
+	for name, r := range map[string][3]string{
+		"from nobody": {"nobody", "bing", "yi"}, "to nobody": {"jia", "nobody", "yi"}, "over nobody": {"jia", "bing", "nobody"},
+		"to itself": {"jia", "jia", "yi"}, "over itself": {"jia", "bing", "jia"}, "from anywhere": {"*", "bing", "yi"},
+	} {
+		err := a.AddRoute(r[0], r[1], r[2])
+		if err == nil {
+			t.Errorf("route %s: accepted", name)
+		} else {
+			wantCode(t, err, "request_content")
+		}
+	}
+	f.must(a.AddLink(good))
+	f.must(a.AddLink(Link{A: "yi", B: "bing", Dialer: "yi", Kind: "https"}))
+	d := published(t, a, 1)
+	if _, _, err := d.NextHop("jia", string(bing.Code)); !errors.Is(err, ErrNoRoute) {
+		t.Errorf("before the route: %v", err)
+	}
+	f.must(a.AddRoute("jia", "*", "yi"))
+	d = published(t, a, 2)
+	if l, next, err := d.NextHop("jia", string(bing.Code)); err != nil || next != "yi" || l.ID != "l" {
+		t.Errorf("over the default route: %q, %v", next, err)
+	}
+	f.must(a.AddRoute("jia", "bing", "yi"))
+	good.Ceiling = "internal"
+	f.must(a.AddLink(good)) // replaces
+	d = published(t, a, 3)
+	if l, _ := d.Link("l"); l.Ceiling != "internal" {
+		t.Error("the link was not replaced")
+	}
+	// A route that has no link is noticed before anybody gets the directory.
+	f.must(a.AddRoute("bing", "jia", "jia"))
+	_, err := a.Publish(testNow)
+	wantCode(t, err, "directory_content")
+	if b, err := a.published(); err != nil || b.Version() != 3 {
+		t.Errorf("a refused version was published: %v", err)
+	}
+}
+
+// TestEntriesByHand: kinds of entries this version does not act on are put in
+// as they are; a broken entry is named.
+func TestEntriesByHand(t *testing.T) {
+	a, dir := newAuthority(t)
+	policy := `{"type":"yizhan-policy","v":1,"domain":"示范域","zulu":1,"alpha":2}`
+	path := filepath.Join(dir, "entries", "policy-1.json")
+	if err := os.WriteFile(path, []byte(policy), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "entries", "half.json.tmp"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if d := published(t, a, 1); !bytes.Contains(d.Raw(), []byte(policy)) {
+		t.Error("the entry was not kept as it is")
+	}
+	if err := os.WriteFile(path, []byte(policy+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Publish(testNow); err == nil {
+		t.Error("published an entry that is not in its one encoding")
+	}
 }

@@ -17,22 +17,61 @@ import (
 
 // Error is a refusal with a stable code: agency_code, certificate_expired,
 // certificate_usage, certificate_chain, directory_rollback,
-// directory_signature, directory_content, request_content, no_route.
+// directory_signature, directory_content, directory_stale, request_content,
+// no_route. Detail names the object and the reason.
 type Error struct {
 	Code   string
 	Detail string
 	Err    error
 }
 
+// Error gives code, detail and cause.
 func (e *Error) Error() string {
-	msg := e.Code + ": " + e.Detail
+	msg := e.Code
+	if e.Detail != "" {
+		msg += ": " + e.Detail
+	}
 	if e.Err != nil {
 		msg += ": " + e.Err.Error()
 	}
 	return msg
 }
 
+// Unwrap gives the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+// Is says whether target is the class that e belongs to, like [ErrRollback].
+func (e *Error) Is(target error) bool {
+	class, ok := target.(*Error)
+	return ok && class.Detail == "" && class.Err == nil && class.Code == e.Code
+}
+
+const (
+	codeAgency    = "agency_code"
+	codeExpired   = "certificate_expired"
+	codeUsage     = "certificate_usage"
+	codeChain     = "certificate_chain"
+	codeRollback  = "directory_rollback"
+	codeSignature = "directory_signature"
+	codeContent   = "directory_content"
+	codeStale     = "directory_stale"
+	codeRequest   = "request_content"
+	codeNoRoute   = "no_route"
+)
+
+// The classes of errors, for errors.Is.
+var (
+	ErrAgencyCode = &Error{Code: codeAgency}
+	ErrExpired    = &Error{Code: codeExpired}
+	ErrUsage      = &Error{Code: codeUsage}
+	ErrChain      = &Error{Code: codeChain}
+	ErrRollback   = &Error{Code: codeRollback}
+	ErrSignature  = &Error{Code: codeSignature}
+	ErrContent    = &Error{Code: codeContent}
+	ErrStale      = &Error{Code: codeStale}
+	ErrRequest    = &Error{Code: codeRequest}
+	ErrNoRoute    = &Error{Code: codeNoRoute}
+)
 
 func fail(code, detail string, args ...any) *Error {
 	return &Error{Code: code, Detail: fmt.Sprintf(detail, args...)}
@@ -61,40 +100,46 @@ func (c *Certificate) PublicKey() (*ecdsa.PublicKey, error) {
 	}
 	pub, ok := cert.PublicKey.(*ecdsa.PublicKey)
 	if !ok {
-		return nil, fail("certificate_usage", "certificate %s has no SM2 key", cert.SerialNumber)
+		return nil, fail(codeUsage, "certificate %s has no SM2 key", cert.SerialNumber)
 	}
 	return pub, nil
 }
 
-// holder is what agencies and nodes share: certificates, newest first.
-type holder struct {
-	name         string
+// Holder is what agencies and nodes share: certificates, newest first.
+type Holder struct {
 	Certificates []Certificate
+	name         string
 }
 
 // Current gives the newest certificate of a use that is valid at a time. The
-// error says whether there is none of that use or none valid then.
-func (h *holder) Current(use string, at time.Time) (*Certificate, error) {
-	found := false
+// error says whether there is none of that use (ErrUsage) or none valid then
+// (ErrExpired).
+func (h *Holder) Current(use string, at time.Time) (*Certificate, error) {
+	var newest *Certificate
 	for i := range h.Certificates {
 		c := &h.Certificates[i]
 		if c.Use != use {
 			continue
 		}
-		found = true
 		if !at.Before(c.NotBefore) && !at.After(c.NotAfter) {
 			return c, nil
 		}
+		if newest == nil {
+			newest = c
+		}
 	}
-	if !found {
-		return nil, fail("certificate_usage", "%s has no certificate to %s with", h.name, use)
+	if newest == nil {
+		return nil, fail(codeUsage, "%s has no certificate to %s with", h.name, use)
 	}
-	return nil, fail("certificate_expired", "%s has no certificate to %s with that is valid on %s", h.name, use, at.Format(time.DateOnly))
+	return nil, fail(codeExpired, "%s has no certificate to %s with that is valid on %s; its newest is valid %s to %s: renew it with the authority, or check the clock",
+		h.name, use, day(at), day(newest.NotBefore), day(newest.NotAfter))
 }
+
+func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
 // Holds says whether der is one of the holder's certificates of a use,
 // whatever its validity.
-func (h *holder) Holds(use string, der []byte) bool {
+func (h *Holder) Holds(use string, der []byte) bool {
 	for _, c := range h.Certificates {
 		if c.Use == use && subtle.ConstantTimeCompare(c.DER, der) == 1 {
 			return true
@@ -119,39 +164,3 @@ type signer struct {
 
 func (s signer) Certificate() []byte             { return s.c.DER }
 func (s signer) Sign(msg []byte) ([]byte, error) { return s.keys.Sign(s.c.KeyID, msg) }
-
-// parseCertificate reads a certificate of a declared use, checks that its key
-// is SM2 and its key usage fits, and that the authority issued it.
-func parseCertificate(use string, der []byte, authority *smx509.Certificate) (*Certificate, error) {
-	cert, err := smx509.ParseCertificate(der)
-	if err != nil {
-		return nil, &Error{Code: "certificate_chain", Detail: "a certificate cannot be read", Err: err}
-	}
-	pub, ok := cert.PublicKey.(*ecdsa.PublicKey)
-	if !ok || pub.Curve != sm.Curve() {
-		return nil, fail("certificate_usage", "certificate %s has no SM2 key", cert.SerialNumber)
-	}
-	if err := checkUsage(use, cert); err != nil {
-		return nil, err
-	}
-	if err := cert.CheckSignatureFrom(authority); err != nil {
-		return nil, &Error{Code: "certificate_chain", Detail: fmt.Sprintf("certificate %s is not issued by the authority", cert.SerialNumber), Err: err}
-	}
-	return &Certificate{Use: use, DER: der, KeyID: sm.KeyID(pub), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter}, nil
-}
-
-const (
-	signUsage    = smx509.KeyUsageDigitalSignature | smx509.KeyUsageContentCommitment
-	encryptUsage = smx509.KeyUsageKeyEncipherment | smx509.KeyUsageDataEncipherment
-)
-
-func checkUsage(use string, cert *smx509.Certificate) error {
-	want, refuse := signUsage, encryptUsage|smx509.KeyUsageKeyAgreement
-	if use == UseEncrypt {
-		want, refuse = encryptUsage, signUsage|smx509.KeyUsageCertSign
-	}
-	if use != UseSign && use != UseEncrypt || cert.IsCA || cert.KeyUsage&want == 0 || cert.KeyUsage&refuse != 0 {
-		return fail("certificate_usage", "certificate %s is not one to %s with", cert.SerialNumber, use)
-	}
-	return nil
-}

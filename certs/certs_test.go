@@ -2,6 +2,8 @@ package certs
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +14,7 @@ import (
 
 func TestCurrent(t *testing.T) {
 	at := func(year int) time.Time { return time.Date(year, 6, 1, 0, 0, 0, 0, time.UTC) }
-	h := holder{name: "agency X", Certificates: []Certificate{
+	h := Holder{name: "agency X", Certificates: []Certificate{
 		{Use: UseSign, DER: []byte("future"), NotBefore: at(2030), NotAfter: at(2035)},
 		{Use: UseSign, DER: []byte("newer"), NotBefore: at(2024), NotAfter: at(2028)},
 		{Use: UseSign, DER: []byte("older"), NotBefore: at(2020), NotAfter: at(2025)},
@@ -29,7 +31,7 @@ func TestCurrent(t *testing.T) {
 		{"only the older", UseSign, at(2022), "older", "", ""},
 		{"first instant", UseSign, at(2020), "older", "", ""},
 		{"last instant", UseSign, at(2028), "newer", "", ""},
-		{"after the last instant", UseSign, at(2028).Add(1), "", "certificate_expired", "2028"},
+		{"after the last instant", UseSign, at(2028).Add(1), "", "certificate_expired", "2028-06-01"},
 		{"expired", UseSign, at(2040), "", "certificate_expired", "2040-06-01"},
 		{"not yet valid", UseSign, at(2010), "", "certificate_expired", "2010-06-01"},
 		{"no such use", UseEncrypt, at(2026), "", "certificate_usage", "encrypt"},
@@ -73,5 +75,17 @@ func TestSigner(t *testing.T) {
 	c.KeyID = sm.Sum(nil)
 	if _, err := cms.Sign(Signer(keys, c), []byte("content"), testNow); err == nil {
 		t.Error("signed without the key")
+	}
+}
+
+func TestErrorClasses(t *testing.T) {
+	err := fmt.Errorf("entry 3: %w", &Error{Code: "directory_rollback", Detail: "version 1", Err: errors.New("cause")})
+	if !errors.Is(err, ErrRollback) || errors.Is(err, ErrStale) || errors.Is(ErrRollback, fail("directory_rollback", "other")) {
+		t.Error("classes are told apart by their code")
+	}
+	for _, part := range []string{"entry 3", "directory_rollback", "version 1", "cause"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%v does not say %q", err, part)
+		}
 	}
 }

@@ -1,12 +1,12 @@
 package certs
 
 import (
+	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/emmansun/gmsm/smx509"
 
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
@@ -17,33 +17,47 @@ import (
 const MaxDirectory = 64 << 20
 
 // Directory is a verified directory: immutable, indexed, safe for concurrent
-// use.
+// use. What its methods give must not be changed.
 type Directory struct {
 	list      list
 	raw       []byte
 	authority []byte
 	id        sm.Digest
 	agencies  map[string]*Agency
-	sorted    []*Agency
+	sorted    []*Agency // by code
 	nodes     map[string]*Node
 	links     map[string]*Link
-	routes    map[string]string // from node, 00, to node → next node
-	order     []*Link
+	order     []*Link // by id
+	between   map[pair]*Link
+	routes    map[pair]string // (from node, to node or anywhere) → next node
+	owners    map[sm.Digest]string
+	pins      map[[32]byte]string
 }
 
-// Agency is a body that sends and receives.
+// pair is two nodes.
+type pair struct{ from, to string }
+
+// Agency is a body that sends and receives. From and Until bound the time in
+// which the agency exists, zero for no bound; they and the members before
+// them are told, not enforced.
 type Agency struct {
-	holder
-	Code    string
-	Name    string
-	Aliases []string
-	Node    string
+	Holder
+	Code      string
+	Name      string
+	Aliases   []string
+	Node      string
+	Parent    string
+	Branch    string
+	Groups    []string
+	Successor string
+	From      strictjson.Time
+	Until     strictjson.Time
 }
 
 // Node is one gateway. TLSPin is the SHA-256 of its TLS key's
-// SubjectPublicKeyInfo.
+// SubjectPublicKeyInfo; all zero for a node without one.
 type Node struct {
-	holder
+	Holder
 	ID     string
 	Zone   string
 	URL    string
@@ -62,30 +76,38 @@ type Link struct {
 
 // LoadDirectory verifies a directory file under the authority's certificate
 // (DER), trusted by other means, and indexes it. A version below atLeast is
-// refused. Being past its next update is not an error: see Stale.
+// refused with ErrRollback. Being past its next update is not an error here,
+// see Stale, and neither is an expired certificate, see [Holder.Current]: what
+// verified once verifies for ever.
 func LoadDirectory(file, authority []byte, atLeast uint64, _ time.Time) (*Directory, error) {
 	f, err := parseFile(file)
 	if err != nil {
 		return nil, err
 	}
-	root, err := smx509.ParseCertificate(authority)
+	c, err := newChain(authority)
 	if err != nil {
-		return nil, &Error{Code: "directory_signature", Detail: "the authority's certificate cannot be read", Err: err}
+		return nil, err
 	}
-	d := &Directory{
-		raw: file, authority: authority, agencies: map[string]*Agency{}, nodes: map[string]*Node{},
-		links: map[string]*Link{}, routes: map[string]string{},
-	}
+	d := newDirectory()
+	d.raw, d.authority = bytes.Clone(file), bytes.Clone(authority)
 	if err := d.openList(f.List, authority); err != nil {
 		return nil, err
 	}
 	if d.list.Version < atLeast {
-		return nil, fail("directory_rollback", "version %d is older than %d, which was in force here", d.list.Version, atLeast)
+		return nil, fail(codeRollback, "version %d is older than version %d, which was in force here: get the newest from the authority", d.list.Version, atLeast)
 	}
-	if err := d.index(f.Entries, root); err != nil {
+	if err := d.matches(f.Entries); err != nil {
 		return nil, err
 	}
-	return d, d.check()
+	return d, d.index(f.Entries, c)
+}
+
+func newDirectory() *Directory {
+	return &Directory{
+		agencies: map[string]*Agency{}, nodes: map[string]*Node{}, links: map[string]*Link{},
+		between: map[pair]*Link{}, routes: map[pair]string{},
+		owners: map[sm.Digest]string{}, pins: map[[32]byte]string{},
+	}
 }
 
 func (d *Directory) openList(signed, authority []byte) error {
@@ -94,59 +116,112 @@ func (d *Directory) openList(signed, authority []byte) error {
 		err = s.Verify(authority)
 	}
 	if err != nil {
-		return &Error{Code: "directory_signature", Detail: "not signed by the trusted authority", Err: err}
+		return &Error{Code: codeSignature, Detail: "the list is not signed by the trusted authority", Err: err}
 	}
 	if err := strictjson.Unmarshal(s.Content, &d.list); err != nil {
-		return &Error{Code: "directory_content", Detail: "list", Err: err}
+		return &Error{Code: codeContent, Detail: "list", Err: err}
 	}
 	if d.list.Type != listType || d.list.V != 1 || d.list.Version == 0 {
-		return fail("directory_content", "not a %s of version 1", listType)
+		return fail(codeContent, "not a %s of version 1", listType)
 	}
 	d.id = s.ID()
 	return nil
 }
 
-// index reads the entries, each of which must be the next one of the list.
-func (d *Directory) index(entries []strictjson.Raw, root *smx509.Certificate) error {
+// matches checks that the entries are those of the list: each there, each
+// once, in its order.
+func (d *Directory) matches(entries []strictjson.Raw) error {
 	if len(entries) != len(d.list.Entries) {
-		return fail("directory_content", "%d entries, the list names %d", len(entries), len(d.list.Entries))
+		return fail(codeContent, "%d entries, the list names %d", len(entries), len(d.list.Entries))
 	}
+	seen := map[sm.Digest]bool{}
 	for i, raw := range entries {
-		if sm.Sum(raw) != d.list.Entries[i] {
-			return fail("directory_content", "entry %d is not the one the list names", i)
+		id := sm.Sum(raw)
+		if id != d.list.Entries[i] {
+			return fail(codeContent, "entry %d is not the one the list names", i)
 		}
-		if err := d.entry(raw, root); err != nil {
-			return fmt.Errorf("entry %d: %w", i, err)
+		if seen[id] {
+			return fail(codeContent, "entry %d is there twice", i)
 		}
+		seen[id] = true
 	}
-	d.sorted = make([]*Agency, 0, len(d.agencies))
-	for _, a := range d.agencies {
-		d.sorted = append(d.sorted, a)
-	}
-	slices.SortFunc(d.sorted, func(a, b *Agency) int { return strings.Compare(a.Code, b.Code) })
-	slices.SortFunc(d.order, func(a, b *Link) int { return strings.Compare(a.ID, b.ID) })
 	return nil
 }
 
-// check looks at what entries say of one another.
-func (d *Directory) check() error {
+// index reads the entries and checks what they say of one another.
+func (d *Directory) index(entries []strictjson.Raw, c *chain) error {
+	for i, raw := range entries {
+		if err := d.entry(raw, c); err != nil {
+			return fmt.Errorf("entry %d: %w", i, err)
+		}
+	}
+	d.sorted = slices.SortedFunc(maps.Values(d.agencies), func(a, b *Agency) int { return strings.Compare(a.Code, b.Code) })
+	d.order = slices.SortedFunc(maps.Values(d.links), func(a, b *Link) int { return strings.Compare(a.ID, b.ID) })
 	for _, a := range d.sorted {
 		if d.nodes[a.Node] == nil {
-			return fail("directory_content", "agency %s is served by %q, which is no node", a.Code, a.Node)
+			return fail(codeContent, "agency %s is served by %.40q, which is no node of the directory", a.Code, a.Node)
 		}
 	}
+	if err := d.joinLinks(); err != nil {
+		return err
+	}
+	return d.checkRoutes()
+}
+
+func (d *Directory) joinLinks() error {
 	for _, l := range d.order {
-		if d.nodes[l.A] == nil || d.nodes[l.B] == nil || l.A == l.B || l.Dialer != l.A && l.Dialer != l.B {
-			return fail("directory_content", "link %s does not join two nodes of which one dials", l.ID)
+		if d.nodes[l.A] == nil || d.nodes[l.B] == nil {
+			return fail(codeContent, "link %s joins %.40q and %.40q, and not both are nodes of the directory", l.ID, l.A, l.B)
 		}
-	}
-	for key, next := range d.routes {
-		from, to, _ := strings.Cut(key, "\x00")
-		if d.nodes[from] == nil || d.nodes[to] == nil || d.nodes[next] == nil {
-			return fail("directory_content", "a route names an unknown node")
+		if l.A == l.B || l.Dialer != l.A && l.Dialer != l.B {
+			return fail(codeContent, "link %s does not join two nodes of which one dials", l.ID)
+		}
+		for _, p := range []pair{{l.A, l.B}, {l.B, l.A}} {
+			if d.between[p] == nil {
+				d.between[p] = l
+			}
 		}
 	}
 	return nil
+}
+
+// anywhere as the target of a route stands for all nodes to which neither a
+// link nor another route leads.
+const anywhere = "*"
+
+// checkRoutes refuses routes over what is not there, and such that lead in a
+// circle: a document would be relayed until it expires. A circle has a route
+// to its target in it, or consists of default routes alone.
+func (d *Directory) checkRoutes() error {
+	for key, next := range d.routes {
+		if d.nodes[key.from] == nil || d.nodes[key.to] == nil && key.to != anywhere || key.from == key.to {
+			return fail(codeContent, "the route from %.40q to %.40q does not join two nodes of the directory", key.from, key.to)
+		}
+		if d.between[pair{key.from, next}] == nil {
+			return fail(codeContent, "the route from node %s to node %s goes over %.40q, to which no link leads", key.from, key.to, next)
+		}
+		at := key.from
+		for range d.nodes {
+			if at = d.step(at, key.to); at == "" || at == key.to {
+				break
+			}
+		}
+		if at != "" && at != key.to {
+			return fail(codeContent, "the route from node %s to node %s leads in a circle", key.from, key.to)
+		}
+	}
+	return nil
+}
+
+// step is the node after one on the way to another; empty when none leads on.
+func (d *Directory) step(from, to string) string {
+	if d.between[pair{from, to}] != nil {
+		return to
+	}
+	if next, ok := d.routes[pair{from, to}]; ok {
+		return next
+	}
+	return d.routes[pair{from, anywhere}]
 }
 
 // Domain is the trust domain's name.
@@ -167,8 +242,18 @@ func (d *Directory) Issued() time.Time { return d.list.Issued.Time() }
 // NextUpdate is by when the authority promised the next version.
 func (d *Directory) NextUpdate() time.Time { return d.list.NextUpdate.Time() }
 
-// Stale says whether that time has passed.
+// Stale says whether that time has passed. A stale directory is shown, and
+// used: agencies go on exchanging documents while the authority is away.
 func (d *Directory) Stale(now time.Time) bool { return now.After(d.NextUpdate()) }
+
+// Fresh gives an error of class ErrStale, to be shown, if the directory is
+// stale.
+func (d *Directory) Fresh(now time.Time) error {
+	if !d.Stale(now) {
+		return nil
+	}
+	return fail(codeStale, "version %d should have been replaced by %s: get the newest from the authority", d.Version(), day(d.NextUpdate()))
+}
 
 // Fingerprint is the SM3 of the authority's certificate in groups of four,
 // for people to compare over the phone.
@@ -193,7 +278,7 @@ func (d *Directory) Node(id string) (*Node, bool) { n, ok := d.nodes[id]; return
 // Link finds a link by its id.
 func (d *Directory) Link(id string) (*Link, bool) { l, ok := d.links[id]; return l, ok }
 
-// Agencies lists all agencies by code; the slice must not be changed.
+// Agencies lists all agencies by code.
 func (d *Directory) Agencies() []*Agency { return d.sorted }
 
 // LinksOf lists a node's links by id.
@@ -207,14 +292,10 @@ func (d *Directory) LinksOf(node string) []*Link {
 	return out
 }
 
-// LinkBetween finds the link of two nodes.
+// LinkBetween finds the link of two nodes; of several, the first by id.
 func (d *Directory) LinkBetween(a, b string) (*Link, bool) {
-	for _, l := range d.order {
-		if l.A == a && l.B == b || l.A == b && l.B == a {
-			return l, true
-		}
-	}
-	return nil, false
+	l, ok := d.between[pair{a, b}]
+	return l, ok
 }
 
 // Neighbour is the node at the other end of a link.
@@ -226,31 +307,27 @@ func (l *Link) Neighbour(node string) string {
 }
 
 // NextHop says where something for an agency goes from a node: the node
-// itself when it serves the agency, else over a direct link, else where a
-// route entry says.
+// itself, with no link, when it serves the agency; else over a direct link;
+// else where a route entry says; else ErrNoRoute.
 func (d *Directory) NextHop(from, agency string) (*Link, string, error) {
 	a, ok := d.agencies[agency]
 	if !ok {
-		return nil, "", fail("no_route", "agency %s is not in the directory", agency)
+		return nil, "", fail(codeNoRoute, "agency %.40q is not in the directory", agency)
 	}
 	if a.Node == from {
 		return nil, from, nil
 	}
-	next := a.Node
-	if _, direct := d.LinkBetween(from, next); !direct {
-		if next, ok = d.routes[from+"\x00"+a.Node]; !ok {
-			return nil, "", fail("no_route", "no link or route leads from node %s to node %s", from, a.Node)
-		}
-	}
+	next := d.step(from, a.Node)
 	link, ok := d.LinkBetween(from, next)
 	if !ok {
-		return nil, "", fail("no_route", "a route leads from node %s to %s, but there is no link", from, next)
+		return nil, "", fail(codeNoRoute, "no link or route leads from node %s to node %s: the authority adds one", from, a.Node)
 	}
 	return link, next, nil
 }
 
-// Search finds agencies whose code begins with, or whose name or alias
-// contains, the query; an empty query finds all. At most limit, by code.
+// Search finds agencies whose code, name or one of whose aliases contains the
+// query; an empty query finds all. At most limit, by code; a negative limit is
+// none.
 func (d *Directory) Search(query string, limit int) []*Agency {
 	query = strings.ToLower(strings.TrimSpace(query))
 	var out []*Agency
@@ -266,8 +343,6 @@ func (d *Directory) Search(query string, limit int) []*Agency {
 }
 
 func (a *Agency) matches(query string) bool {
-	if strings.HasPrefix(strings.ToLower(a.Code), query) || strings.Contains(strings.ToLower(a.Name), query) {
-		return true
-	}
-	return slices.ContainsFunc(a.Aliases, func(s string) bool { return strings.Contains(strings.ToLower(s), query) })
+	has := func(s string) bool { return strings.Contains(strings.ToLower(s), query) }
+	return has(a.Code) || has(a.Name) || slices.ContainsFunc(a.Aliases, has)
 }

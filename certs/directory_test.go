@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -151,6 +152,11 @@ func TestTimeIsNoLoadError(t *testing.T) {
 		if d.Stale(testNow) || !d.Stale(testNow.AddDate(0, 1, 1)) {
 			t.Error("stale at the wrong time")
 		}
+		if err := d.Fresh(testNow.AddDate(0, 2, 0)); err == nil {
+			t.Error("a stale directory is fresh")
+		} else {
+			wantCode(t, err, "directory_stale")
+		}
 		n, _ := d.Node("jia")
 		_, err = n.Current(UseSign, testNow.AddDate(6, 0, 0))
 		wantCode(t, err, "certificate_expired")
@@ -169,6 +175,25 @@ func changed[T any](f *forge, i int, change func(T)) *draft {
 	return f.draft(usual...)
 }
 
+func TestUnknownEntriesAreKept(t *testing.T) {
+	f := newForge(t, "unknown")
+	for _, text := range []string{
+		`{"type":"yizhan-policy","v":1,"domain":"示范域","zulu":1,"alpha":[true,"x"]}`,
+		`{"type":"yizhan-inspection","v":1,"node":"yi","cert":"AA=="}`,
+		`{"type":"yizhan-administrator","v":1}`,
+		`{"type":"something-later","v":9,"b":{},"a":""}`,
+	} {
+		d, err := f.load(f.draft(append(f.usual(), raw(text))...))
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if !bytes.Contains(d.Raw(), []byte(text)) {
+			t.Errorf("%s was not kept", text)
+		}
+	}
+}
+
 func TestUnknownMembersAreKept(t *testing.T) {
 	f := newForge(t, "members")
 	d := f.draft(f.usual()...)
@@ -181,8 +206,9 @@ func TestUnknownMembersAreKept(t *testing.T) {
 	d.add(t, agency)
 	got, err := f.load(d)
 	f.must(err)
-	if _, ok := got.Agency(agency.Code); !ok {
-		t.Error("the agency is not there")
+	a, _ := got.Agency(agency.Code)
+	if a == nil || a.Parent != "上级" || a.Branch != "分支" || a.Groups[0] != "各县区政府" || a.Successor != agency.Successor || a.From != agency.From || a.Until != agency.Until {
+		t.Errorf("got %+v", a)
 	}
 }
 
@@ -219,6 +245,10 @@ func TestRefusedDirectories(t *testing.T) {
 			d.entries[8] = f.draft(route("yi", "jia", "jia")).entries[0]
 			return d
 		}, "directory_content", "entry 8"},
+		{"unknown entry twice", func() *draft {
+			e := raw(`{"type":"later","v":1}`)
+			return f.draft(append(f.usual(), e, e)...)
+		}, "directory_content", "twice"},
 
 		{"agency twice", func() *draft {
 			return f.draft(append(f.usual(), f.agency("11520300000000001", "另一个甲", "yi"))...)
@@ -231,6 +261,10 @@ func TestRefusedDirectories(t *testing.T) {
 		{"agency of another domain", func() *draft { return changed(f, 3, func(e *agencyEntry) { e.Domain = "x" }) }, "directory_content", "domain"},
 		{"agency of version 2", func() *draft { return changed(f, 3, func(e *agencyEntry) { e.V = 2 }) }, "directory_content", "version"},
 		{"agency without a name", func() *draft { return changed(f, 3, func(e *agencyEntry) { e.Name = "" }) }, "directory_content", "name"},
+		{"agency named by a control character", func() *draft { return changed(f, 3, func(e *agencyEntry) { e.Name = "a\nb" }) }, "directory_content", "control"},
+		{"agency with a long alias", func() *draft {
+			return changed(f, 3, func(e *agencyEntry) { e.Aliases = []string{strings.Repeat("长", maxText+1)} })
+		}, "directory_content", "alias"},
 		{"wrong check digit", func() *draft { return changed(f, 3, func(e *agencyEntry) { e.Code = "91350100M000100Y44" }) }, "agency_code", "check digit"},
 		{"lower-case code", func() *draft {
 			return changed(f, 3, func(e *agencyEntry) { e.Code = strings.ToLower("91350100M000100Y43") })
@@ -241,16 +275,36 @@ func TestRefusedDirectories(t *testing.T) {
 		{"node with a pin in capitals", func() *draft {
 			return changed(f, 0, func(e *nodeEntry) { e.TLSPin = strings.ToUpper(e.TLSPin) })
 		}, "directory_content", "tls_pin"},
+		{"two nodes with one TLS key", func() *draft {
+			n := f.node("ding")
+			return f.draft(append(f.usual(), n, func() *nodeEntry { m := f.node("wu"); m.TLSPin = n.TLSPin; return m }())...)
+		}, "directory_content", "TLS key of node ding"},
+		{"node with a plain URL", func() *draft { return changed(f, 0, func(e *nodeEntry) { e.URL = "http://a" }) }, "directory_content", "URL"},
+		{"node with a password in its URL", func() *draft { return changed(f, 0, func(e *nodeEntry) { e.URL = "https://a:b@c" }) }, "directory_content", "URL"},
 
+		{"link to no node", func() *draft { return f.draft(append(f.usual(), link("l", "jia", "nowhere"))...) }, "directory_content", "nowhere"},
 		{"link to itself", func() *draft { return f.draft(append(f.usual(), link("l", "jia", "jia"))...) }, "directory_content", "link l"},
 		{"dialer elsewhere", func() *draft { return changed(f, 6, func(e *linkEntry) { e.Dialer = "bing" }) }, "directory_content", "dials"},
+		{"link of unknown kind", func() *draft { return changed(f, 6, func(e *linkEntry) { e.Kind = "pigeon" }) }, "directory_content", "pigeon"},
 		{"link with a bad id", func() *draft { return changed(f, 6, func(e *linkEntry) { e.ID = "-a" }) }, "directory_content", "id"},
 		{"route to no node", func() *draft { return f.draft(append(f.usual(), route("jia", "nowhere", "yi"))...) }, "directory_content", "route"},
 		{"route over no node", func() *draft { return f.draft(append(f.usual(), route("bing", "jia", "nowhere"))...) }, "directory_content", "route"},
+		{"route without a link", func() *draft { return f.draft(append(f.usual(), route("bing", "yi", "jia"))...) }, "directory_content", "no link"},
+		{"route to itself", func() *draft { return f.draft(append(f.usual(), route("jia", "jia", "yi"))...) }, "directory_content", "route"},
+		{"routes in a circle", func() *draft {
+			return f.draft(append(f.usual(), f.node("ding"), route("jia", "ding", "yi"), route("yi", "ding", "jia"))...)
+		}, "directory_content", "circle"},
+		{"default routes in a circle", func() *draft {
+			return f.draft(append(f.usual(), route("jia", "*", "yi"), route("yi", "*", "jia"))...)
+		}, "directory_content", "circle"},
 
 		{"entry without type", func() *draft { return f.draft(append(f.usual(), raw(`{"v":1,"type":"later"}`))...) }, "directory_content", "type"},
+		{"entry of numeric type", func() *draft { return f.draft(append(f.usual(), raw(`{"type":12,"v":1}`))...) }, "directory_content", "type"},
 		{"entry without version", func() *draft { return f.draft(append(f.usual(), raw(`{"type":"later"}`))...) }, "directory_content", "type"},
 		{"entry that is an array", func() *draft { return f.draft(append(f.usual(), raw(`["later",1]`))...) }, "directory_content", "type"},
+		{"unknown entry that is critical", func() *draft {
+			return f.draft(append(f.usual(), raw(`{"type":"later","v":1,"crit":["x"],"x":1}`))...)
+		}, "directory_content", "upgrade"},
 		{"agency with a critical member", func() *draft {
 			return changed(f, 3, func(e *agencyEntry) {
 				e.Crit, e.Extra = []string{"later"}, strictjson.Extra{{Name: "later", Value: raw("1")}}
@@ -296,6 +350,7 @@ func TestRefusedCertificates(t *testing.T) {
 	p256, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	f.must(err)
 	pub := func() *ecdsa.PublicKey { return &f.newKey().PublicKey }
+	shared := pub()
 	tests := []struct {
 		name  string
 		certs func() []certEntry
@@ -310,9 +365,35 @@ func TestRefusedCertificates(t *testing.T) {
 		{"with keyAgreement to encrypt", func() []certEntry {
 			return []certEntry{{Use: UseEncrypt, Cert: f.cert(pub(), encryptUsage|smx509.KeyUsageKeyAgreement, nil)}}
 		}, "", ""},
+		{"swapped", func() []certEntry {
+			d := f.dual()
+			d[0].Use, d[1].Use = d[1].Use, d[0].Use
+			return d
+		}, "certificate_usage", "swapped"},
+		{"signing certificate to encrypt", func() []certEntry {
+			return []certEntry{{Use: UseEncrypt, Cert: f.cert(pub(), signUsage, nil)}}
+		}, "certificate_usage", "is a signing certificate"},
+		{"encryption certificate to sign", func() []certEntry {
+			return []certEntry{{Use: UseSign, Cert: f.cert(pub(), encryptUsage, nil)}}
+		}, "certificate_usage", "is an encryption certificate"},
+		{"for both", func() []certEntry {
+			return []certEntry{{Use: UseSign, Cert: f.cert(pub(), signUsage|encryptUsage, nil)}}
+		}, "certificate_usage", "both"},
+		{"no key usage", func() []certEntry {
+			return []certEntry{{Use: UseSign, Cert: f.cert(pub(), 0, nil)}}
+		}, "certificate_usage", "lacks"},
+		{"only nonRepudiation", func() []certEntry {
+			return []certEntry{{Use: UseSign, Cert: f.cert(pub(), smx509.KeyUsageContentCommitment, nil)}}
+		}, "certificate_usage", "lacks"},
 		{"unknown use", func() []certEntry {
 			return []certEntry{{Use: "wave", Cert: f.cert(pub(), signUsage, nil)}}
 		}, "certificate_usage", "wave"},
+		{"the authority's own", func() []certEntry {
+			return []certEntry{{Use: UseSign, Cert: f.root.Raw}}
+		}, "certificate_usage", "authority"},
+		{"a CA", func() []certEntry {
+			return []certEntry{{Use: UseSign, Cert: f.cert(pub(), signUsage, func(c *smx509.Certificate) { c.IsCA = true })}}
+		}, "certificate_usage", "authority"},
 		{"not SM2", func() []certEntry {
 			return []certEntry{{Use: UseSign, Cert: f.cert(&p256.PublicKey, signUsage, nil)}}
 		}, "certificate_usage", "SM2"},
@@ -326,11 +407,20 @@ func TestRefusedCertificates(t *testing.T) {
 			sub := &forge{t: t, rand: f.rand, key: middle, root: cert}
 			return []certEntry{{Use: UseSign, Cert: sub.cert(pub(), signUsage, nil)}}
 		}, "certificate_chain", ""},
+		{"begins before the authority's", func() []certEntry {
+			return []certEntry{{Use: UseSign, Cert: f.cert(pub(), signUsage, func(c *smx509.Certificate) { c.NotBefore = testNow.AddDate(-5, 0, 0) })}}
+		}, "certificate_chain", ""},
+		{"never valid", func() []certEntry {
+			return []certEntry{{Use: UseSign, Cert: f.cert(pub(), signUsage, func(c *smx509.Certificate) { c.NotAfter = c.NotBefore.Add(-time.Hour) })}}
+		}, "certificate_expired", "never"},
 		{"not a certificate", func() []certEntry { return []certEntry{{Use: UseSign, Cert: []byte("x")}} }, "certificate_chain", "read"},
 		{"with bytes after it", func() []certEntry {
 			return []certEntry{{Use: UseSign, Cert: append(f.cert(pub(), signUsage, nil), 0)}}
 		}, "certificate_chain", "read"},
-		{"too many", func() []certEntry { return slices.Repeat(f.dual(), 33) }, "directory_content", "64"},
+		{"one key for both uses", func() []certEntry {
+			return []certEntry{{Use: UseSign, Cert: f.cert(shared, signUsage, nil)}, {Use: UseEncrypt, Cert: f.cert(shared, encryptUsage, nil)}}
+		}, "directory_content", "same key"},
+		{"too many", func() []certEntry { return slices.Repeat(f.dual(), maxCertificates/2+1) }, "directory_content", "64"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -341,6 +431,46 @@ func TestRefusedCertificates(t *testing.T) {
 				t.Errorf("%v does not say %q and of whom", err, tt.says)
 			}
 		})
+	}
+}
+
+// TestKeysBelongToOneHolder: who signs with another's key would speak in its
+// name.
+func TestKeysBelongToOneHolder(t *testing.T) {
+	f := newForge(t, "keys")
+	usual := f.usual()
+	usual[4].(*agencyEntry).Certs = usual[3].(*agencyEntry).Certs
+	_, err := f.load(f.draft(usual...))
+	wantCode(t, err, "directory_content")
+	// A renewed certificate for the same key is no matter.
+	usual = f.usual()
+	a := usual[3].(*agencyEntry)
+	cert, err := smx509.ParseCertificate(a.Certs[0].Cert)
+	f.must(err)
+	a.Certs = append(a.Certs, certEntry{Use: UseSign, Cert: f.cert(cert.PublicKey.(*ecdsa.PublicKey), signUsage, nil)})
+	_, err = f.load(f.draft(usual...))
+	wantCode(t, err, "")
+}
+
+// TestNewestCertificateFirst: the order of an entry's certificates does not
+// matter.
+func TestNewestCertificateFirst(t *testing.T) {
+	f := newForge(t, "newest")
+	var certs []certEntry
+	for _, years := range []int{0, 2, 1} {
+		certs = append(certs, certEntry{Use: UseSign, Cert: f.cert(&f.newKey().PublicKey, signUsage, func(c *smx509.Certificate) {
+			c.NotBefore = testNow.AddDate(years, 0, 0)
+		})})
+	}
+	d := changed(f, 3, func(e *agencyEntry) { e.Certs = certs })
+	got, err := f.load(d)
+	f.must(err)
+	a := got.Agencies()[0]
+	for at, want := range map[int]int{0: 0, 1: 2, 2: 1, 3: 1} {
+		c, err := a.Current(UseSign, testNow.AddDate(at, 1, 0))
+		if err != nil || !bytes.Equal(c.DER, certs[want].Cert) {
+			t.Errorf("in %d years: not certificate %d, %v", at, want, err)
+		}
 	}
 }
 
@@ -363,6 +493,19 @@ func TestRefusedAuthorities(t *testing.T) {
 			if _, err := LoadDirectory(file, tt.cert, 0, testNow); err == nil {
 				t.Error("accepted")
 			}
+		})
+	}
+	// The same key and the same entries under a certificate that is no CA's.
+	for name, change := range map[string]func(*smx509.Certificate){
+		"no CA":       func(c *smx509.Certificate) { c.IsCA = false },
+		"no certSign": func(c *smx509.Certificate) { c.KeyUsage = smx509.KeyUsageDigitalSignature },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := f.draft(f.usual()...)
+			cert := f.selfSigned(f.key, change).Raw
+			d.by = keySigner{f, f.key, cert}
+			_, err := LoadDirectory(f.sign(d), cert, 0, testNow)
+			wantCode(t, err, "certificate_usage")
 		})
 	}
 }
@@ -393,6 +536,30 @@ func TestBitFlips(t *testing.T) {
 func TestSizeIsBounded(t *testing.T) {
 	_, err := LoadDirectory(make([]byte, MaxDirectory+1), nil, 0, testNow)
 	wantCode(t, err, "directory_content")
+	f := newForge(t, "size")
+	d := f.draft(append(f.usual(), raw(fmt.Sprintf(`{"type":"later","v":1,"x":%q}`, strings.Repeat("x", maxEntry))))...)
+	_, err = f.load(d)
+	wantCode(t, err, "directory_content")
+}
+
+func TestDirectoryIsItsOwnCopy(t *testing.T) {
+	f := newForge(t, "copy")
+	file, authority := f.sign(f.draft(f.usual()...)), bytes.Clone(f.root.Raw)
+	d, err := LoadDirectory(file, authority, 0, testNow)
+	f.must(err)
+	want, print := bytes.Clone(file), d.Fingerprint()
+	clear(file)
+	clear(authority)
+	if !bytes.Equal(d.Raw(), want) || !bytes.Equal(d.Authority(), f.root.Raw) || d.Fingerprint() != print {
+		t.Error("a directory changed with the caller's buffer")
+	}
+	n, _ := d.Node("jia")
+	if c, err := n.Current(UseSign, testNow); err != nil || len(c.DER) == 0 || c.DER[0] != 0x30 {
+		t.Error("a certificate changed with the caller's buffer")
+	}
+	if len(print) != 64+15 || strings.Count(print, " ") != 15 {
+		t.Errorf("fingerprint %q", print)
+	}
 }
 
 func FuzzLoadDirectory(f *testing.F) {
@@ -415,6 +582,31 @@ func FuzzLoadDirectory(f *testing.F) {
 		}
 		if !bytes.Equal(d.Raw(), b) {
 			t.Fatal("not what was loaded")
+		}
+	})
+}
+
+// FuzzEntry feeds entries that the authority did sign: what lies behind the
+// signature must not panic either.
+func FuzzEntry(f *testing.F) {
+	g := newForge(f, "fuzz")
+	for _, e := range g.usual() {
+		b, err := strictjson.Marshal(e)
+		g.must(err)
+		f.Add(b)
+	}
+	f.Add([]byte(`{"type":"later","v":1,"crit":[]}`))
+	c, err := newChain(g.root.Raw)
+	g.must(err)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d := newDirectory()
+		d.list.Domain = testDomain
+		if err := d.index([]strictjson.Raw{b}, c); err != nil {
+			return
+		}
+		d.Search("甲", 1)
+		for _, n := range d.nodes {
+			d.LinksOf(n.ID)
 		}
 	})
 }

@@ -2,16 +2,18 @@ package certs
 
 import (
 	"encoding/hex"
-	"fmt"
+	"net/url"
 	"regexp"
-
-	"github.com/emmansun/gmsm/smx509"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/internal/strictjson"
 )
 
-// The "type" members of the directory format.
+// The "type" members of the directory format. Entries of the types
+// yizhan-inspection, yizhan-administrator and yizhan-policy are kept byte for
+// byte, as are those of types unknown here.
 const (
 	fileType    = "yizhan-directory-file"
 	listType    = "yizhan-directory"
@@ -20,6 +22,14 @@ const (
 	linkType    = "yizhan-link"
 	routeType   = "yizhan-route"
 	requestType = "yizhan-join-request"
+)
+
+// Bounds of what an entry may hold.
+const (
+	maxEntry        = 1 << 20 // bytes
+	maxCertificates = 64
+	maxAliases      = 64
+	maxText         = 500 // characters of a name
 )
 
 // directoryFile is a directory as it lies on disk: the signed list and the
@@ -35,14 +45,14 @@ type directoryFile struct {
 
 func parseFile(b []byte) (*directoryFile, error) {
 	if len(b) > MaxDirectory {
-		return nil, fail("directory_content", "%d bytes, at most %d are possible", len(b), MaxDirectory)
+		return nil, fail(codeContent, "%d bytes, at most %d are possible", len(b), MaxDirectory)
 	}
 	var f directoryFile
 	if err := strictjson.Unmarshal(b, &f); err != nil {
-		return nil, &Error{Code: "directory_content", Detail: "not a directory file", Err: err}
+		return nil, &Error{Code: codeContent, Detail: "not a directory file", Err: err}
 	}
 	if f.Type != fileType || f.V != 1 {
-		return nil, fail("directory_content", "not a %s of version 1", fileType)
+		return nil, fail(codeContent, "not a %s of version 1", fileType)
 	}
 	return &f, nil
 }
@@ -126,143 +136,226 @@ type routeEntry struct {
 	Extra  strictjson.Extra
 }
 
-// anyEntry tells the kind of an entry; kinds unknown here are kept in the file
-// and ignored, unless they say that they must be understood.
-type anyEntry struct {
-	Type  string   `json:"type"`
-	V     int      `json:"v"`
-	Crit  []string `json:"crit,omitempty"`
-	Extra strictjson.Extra
-}
-
 var (
 	nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
 	linkForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
 )
 
-func (d *Directory) entry(raw strictjson.Raw, root *smx509.Certificate) error {
+// entry reads one entry into the index.
+func (d *Directory) entry(raw strictjson.Raw, c *chain) error {
+	if len(raw) > maxEntry {
+		return fail(codeContent, "%d bytes, at most %d are possible", len(raw), maxEntry)
+	}
 	kind, err := kindOf(raw)
 	if err != nil {
 		return err
 	}
 	switch kind {
 	case agencyType:
-		return d.addAgency(raw, root)
+		return d.addAgency(raw, c)
 	case nodeType:
-		return d.addNode(raw, root)
+		return d.addNode(raw, c)
 	case linkType:
 		return d.addLink(raw)
 	case routeType:
 		return d.addRoute(raw)
 	}
-	var e anyEntry
-	if err := decode(raw, kind, &e); err != nil {
-		return err
-	}
-	if len(e.Crit) > 0 {
-		return fail("directory_content", "an entry that must be understood is not known here")
-	}
-	return nil
+	return nil // kept in the file as it is
 }
 
-func kindOf(raw strictjson.Raw) (string, error) {
+// kindOf gives the type of an entry. One of an unknown type that says that
+// some of it must be understood is refused.
+func kindOf(raw strictjson.Raw) (kind string, err error) {
+	bad := fail(codeContent, "an entry begins with type, v and perhaps crit")
 	members, err := strictjson.ObjectMembers(raw)
-	if err != nil || len(members) < 2 || members[0].Name != "type" || len(members[0].Value) < 2 {
-		return "", &Error{Code: "directory_content", Detail: "an entry without type", Err: err}
+	if err != nil || len(members) < 2 || members[0].Name != "type" || members[1].Name != "v" {
+		bad.Err = err
+		return "", bad
 	}
-	v := members[0].Value
-	return string(v[1 : len(v)-1]), nil
+	var v int
+	if strictjson.Unmarshal(members[0].Value, &kind) != nil || strictjson.Unmarshal(members[1].Value, &v) != nil {
+		return "", bad
+	}
+	switch kind {
+	case agencyType, nodeType, linkType, routeType:
+		return kind, nil
+	}
+	for _, m := range members {
+		if m.Name == "crit" {
+			return "", fail(codeContent, "an entry of type %.40q must be understood and is not known here: upgrade this program", kind)
+		}
+	}
+	return kind, nil
 }
 
-func decode(raw strictjson.Raw, kind string, into any) error {
+// common are the members that all known entries share.
+func (d *Directory) common(raw strictjson.Raw, kind string, into any, v *int, domain *string) error {
 	if err := strictjson.Unmarshal(raw, into); err != nil {
-		return &Error{Code: "directory_content", Detail: kind, Err: err}
+		return &Error{Code: codeContent, Detail: kind, Err: err}
+	}
+	if *v != 1 {
+		return fail(codeContent, "%s of version %d is not known here: upgrade this program", kind, *v)
+	}
+	if *domain != d.list.Domain {
+		return fail(codeContent, "%s of another domain", kind)
 	}
 	return nil
 }
 
-func (d *Directory) addAgency(raw strictjson.Raw, root *smx509.Certificate) error {
+func (d *Directory) addAgency(raw strictjson.Raw, c *chain) error {
 	var e agencyEntry
-	if err := decode(raw, agencyType, &e); err != nil {
+	if err := d.common(raw, agencyType, &e, &e.V, &e.Domain); err != nil {
 		return err
 	}
 	if _, err := ParseAgencyCode(e.Code); err != nil {
 		return err
 	}
-	if e.V != 1 || e.Domain != d.list.Domain || e.Name == "" || d.agencies[e.Code] != nil {
-		return fail("directory_content", "agency %s: version, domain or name, or it is there twice", e.Code)
+	name := "agency " + e.Code
+	if err := e.check(); err != nil {
+		return within(name, err)
 	}
-	certificates, err := readCerts(e.Certs, root)
+	if d.agencies[e.Code] != nil {
+		return fail(codeContent, "%s is there twice", name)
+	}
+	certificates, err := d.certificates(name, e.Certs, c)
 	if err != nil {
-		return fmt.Errorf("agency %s: %w", e.Code, err)
+		return err
 	}
 	d.agencies[e.Code] = &Agency{
-		holder: holder{"agency " + e.Code, certificates}, Code: e.Code, Name: e.Name, Aliases: e.Aliases, Node: e.Node,
+		Holder: Holder{certificates, name}, Code: e.Code, Name: e.Name, Aliases: e.Aliases, Node: e.Node,
+		Parent: e.Parent, Branch: e.Branch, Groups: e.Groups, Successor: e.Successor,
+		From: e.From, Until: e.Until,
 	}
 	return nil
 }
 
-func (d *Directory) addNode(raw strictjson.Raw, root *smx509.Certificate) error {
-	var e nodeEntry
-	if err := decode(raw, nodeType, &e); err != nil {
-		return err
+func (e *agencyEntry) check() error {
+	if e.Name == "" || !isText(e.Name) {
+		return fail(codeContent, "a name has 1 to %d characters, none of them for control", maxText)
 	}
-	pin, err := hex.DecodeString(e.TLSPin)
-	if err != nil || len(pin) != 32 || hex.EncodeToString(pin) != e.TLSPin {
-		return fail("directory_content", "node %.40q: tls_pin is not a SHA-256 in hex", e.ID)
+	if len(e.Aliases) > maxAliases || len(e.Groups) > maxAliases {
+		return fail(codeContent, "more than %d aliases or groups", maxAliases)
 	}
-	if e.V != 1 || e.Domain != d.list.Domain || !nameForm.MatchString(e.ID) || d.nodes[e.ID] != nil {
-		return fail("directory_content", "node %.40q: version, domain or id, or it is there twice", e.ID)
-	}
-	certificates, err := readCerts(e.Certs, root)
-	if err != nil {
-		return fmt.Errorf("node %s: %w", e.ID, err)
-	}
-	d.nodes[e.ID] = &Node{
-		holder: holder{"node " + e.ID, certificates}, ID: e.ID, Zone: e.Zone, URL: e.URL, TLSPin: [32]byte(pin),
+	for _, s := range append(append([]string{e.Parent, e.Branch, e.Successor}, e.Aliases...), e.Groups...) {
+		if !isText(s) {
+			return fail(codeContent, "an alias, group, parent, branch or successor has at most %d characters, none of them for control", maxText)
+		}
 	}
 	return nil
+}
+
+func isText(s string) bool {
+	if utf8.RuneCountInString(s) > maxText {
+		return false
+	}
+	for _, r := range s {
+		if unicode.IsControl(r) {
+			return false
+		}
+	}
+	return true
+}
+
+func (d *Directory) addNode(raw strictjson.Raw, c *chain) error {
+	var e nodeEntry
+	if err := d.common(raw, nodeType, &e, &e.V, &e.Domain); err != nil {
+		return err
+	}
+	pin, err := e.check()
+	if err != nil {
+		return err
+	}
+	name := "node " + e.ID
+	if d.nodes[e.ID] != nil {
+		return fail(codeContent, "%s is there twice", name)
+	}
+	// No TLS key has a pin of zeros: it stands for none.
+	if other, taken := d.pins[pin]; taken && pin != [32]byte{} {
+		return fail(codeContent, "%s has the TLS key of node %s", name, other)
+	}
+	certificates, err := d.certificates(name, e.Certs, c)
+	if err != nil {
+		return err
+	}
+	d.pins[pin] = e.ID
+	d.nodes[e.ID] = &Node{Holder: Holder{certificates, name}, ID: e.ID, Zone: e.Zone, URL: e.URL, TLSPin: pin}
+	return nil
+}
+
+// check looks at what a node says of itself and gives its TLS pin.
+func (e *nodeEntry) check() (pin [32]byte, err error) {
+	if !nameForm.MatchString(e.ID) {
+		return pin, fail(codeContent, "a node's id is 1 to 32 of a-z, 0-9 and -, not beginning with -")
+	}
+	if !isText(e.Zone) {
+		return pin, fail(codeContent, "node %s: a zone has at most %d characters, none of them for control", e.ID, maxText)
+	}
+	if e.URL != "" {
+		u, err := url.Parse(e.URL)
+		if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+			return pin, fail(codeContent, "node %s: its URL is not like https://host:port/path", e.ID)
+		}
+	}
+	b, err := hex.DecodeString(e.TLSPin)
+	if err != nil || len(b) != len(pin) || hex.EncodeToString(b) != e.TLSPin {
+		return pin, fail(codeContent, "node %s: tls_pin is not a SHA-256 in 64 lower-case hex digits", e.ID)
+	}
+	return [32]byte(b), nil
 }
 
 func (d *Directory) addLink(raw strictjson.Raw) error {
 	var e linkEntry
-	if err := decode(raw, linkType, &e); err != nil {
+	if err := d.common(raw, linkType, &e, &e.V, &e.Domain); err != nil {
 		return err
 	}
-	if e.V != 1 || e.Domain != d.list.Domain || !linkForm.MatchString(e.ID) || d.links[e.ID] != nil || e.Kind != "https" && e.Kind != "ferry" {
-		return fail("directory_content", "link %.70q: version, domain, id or kind, or it is there twice", e.ID)
+	if !linkForm.MatchString(e.ID) {
+		return fail(codeContent, "a link's id is 1 to 64 of a-z, 0-9 and -, not beginning with -")
 	}
-	l := &Link{ID: e.ID, A: e.A, B: e.B, Dialer: e.Dialer, Kind: e.Kind, Ceiling: e.Ceiling}
-	d.links[e.ID] = l
-	d.order = append(d.order, l)
+	if d.links[e.ID] != nil {
+		return fail(codeContent, "link %s is there twice", e.ID)
+	}
+	if e.Kind != "https" && e.Kind != "ferry" {
+		return fail(codeContent, "link %s is of kind %.20q: there are https and ferry", e.ID, e.Kind)
+	}
+	d.links[e.ID] = &Link{ID: e.ID, A: e.A, B: e.B, Dialer: e.Dialer, Kind: e.Kind, Ceiling: e.Ceiling}
 	return nil
 }
 
 func (d *Directory) addRoute(raw strictjson.Raw) error {
 	var e routeEntry
-	if err := decode(raw, routeType, &e); err != nil {
+	if err := d.common(raw, routeType, &e, &e.V, &e.Domain); err != nil {
 		return err
 	}
-	key := e.From + "\x00" + e.To
-	if _, twice := d.routes[key]; e.V != 1 || e.Domain != d.list.Domain || twice {
-		return fail("directory_content", "route from %.40q to %.40q: version or domain, or it is there twice", e.From, e.To)
+	key := pair{e.From, e.To}
+	if _, twice := d.routes[key]; twice {
+		return fail(codeContent, "the route from node %.40q to node %.40q is there twice", e.From, e.To)
 	}
 	d.routes[key] = e.Next
 	return nil
 }
 
-// readCerts verifies the certificates of an entry, newest first.
-func readCerts(list []certEntry, root *smx509.Certificate) ([]Certificate, error) {
-	if len(list) > 64 {
-		return nil, fail("directory_content", "more than 64 certificates")
+// certificates reads the certificates of a holder. A key belongs to one holder
+// and one use: who signs with another's key would speak in its name.
+func (d *Directory) certificates(name string, list []certEntry, c *chain) ([]Certificate, error) {
+	out, err := c.read(list)
+	if err != nil {
+		return nil, within(name, err)
 	}
-	var out []Certificate
-	for _, e := range list {
-		c, err := parseCertificate(e.Use, e.Cert, root)
-		if err != nil {
-			return nil, err
+	for _, one := range out {
+		owner := name + ", " + one.Use
+		if had, taken := d.owners[one.KeyID]; taken && had != owner {
+			return nil, fail(codeContent, "%s has the same key as %s", owner, had)
 		}
-		out = append(out, *c)
+		d.owners[one.KeyID] = owner
 	}
 	return out, nil
+}
+
+// within puts the name of an object before the detail of an error.
+func within(name string, err error) error {
+	e, ok := err.(*Error)
+	if !ok {
+		return &Error{Code: codeContent, Detail: name, Err: err}
+	}
+	return &Error{Code: e.Code, Detail: name + ": " + e.Detail, Err: e.Err}
 }

@@ -66,24 +66,83 @@ type agencyRequest struct {
 }
 
 // NewRequest makes fresh keys for a node and its agencies and the request for
-// their certificates.
+// their certificates. What the authority would refuse is refused before a key
+// is made.
 func NewRequest(keys Keys, domain string, node NodeSpec, agencies []AgencySpec, now time.Time) ([]byte, error) {
 	r := &Request{
 		Type: requestType, V: 1, Domain: domain, Node: node.ID, Zone: node.Zone, URL: node.URL,
 		TLSPin: hex.EncodeToString(node.TLSPin[:]), Time: strictjson.TimeOf(now),
 	}
+	for _, a := range agencies {
+		r.Agencies = append(r.Agencies, agencyRequest{Code: string(a.Code), Name: a.Name, Aliases: a.Aliases})
+	}
+	if err := r.check(); err != nil {
+		return nil, err
+	}
 	var err error
 	if r.Keys, err = newDual(keys); err != nil {
 		return nil, err
 	}
-	for _, a := range agencies {
-		entry := agencyRequest{Code: string(a.Code), Name: a.Name, Aliases: a.Aliases}
-		if entry.Keys, err = newDual(keys); err != nil {
+	for i := range r.Agencies {
+		if r.Agencies[i].Keys, err = newDual(keys); err != nil {
 			return nil, err
 		}
-		r.Agencies = append(r.Agencies, entry)
 	}
 	return r.prove(keys)
+}
+
+// entries are what the request asks to have in the directory, without
+// certificates.
+func (r *Request) entries() (*nodeEntry, []*agencyEntry) {
+	node := &nodeEntry{
+		Type: nodeType, V: 1, Domain: r.Domain, ID: r.Node, Zone: r.Zone, URL: r.URL, TLSPin: r.TLSPin,
+	}
+	var agencies []*agencyEntry
+	for _, a := range r.Agencies {
+		agencies = append(agencies, &agencyEntry{
+			Type: agencyType, V: 1, Domain: r.Domain, Code: a.Code, Name: a.Name, Aliases: a.Aliases, Node: r.Node,
+		})
+	}
+	return node, agencies
+}
+
+// check refuses what could not stand in a directory.
+func (r *Request) check() error {
+	if err := checkDomain(r.Domain); err != nil {
+		return err
+	}
+	node, agencies := r.entries()
+	if _, err := node.check(); err != nil {
+		return asRequest(err)
+	}
+	seen := map[string]bool{}
+	for _, a := range agencies {
+		if _, err := ParseAgencyCode(a.Code); err != nil {
+			return err
+		}
+		if err := a.check(); err != nil {
+			return asRequest(within("agency "+a.Code, err))
+		}
+		if seen[a.Code] {
+			return fail(codeRequest, "agency %s is there twice", a.Code)
+		}
+		seen[a.Code] = true
+	}
+	return nil
+}
+
+func checkDomain(s string) error {
+	if s == "" || len(s) > 128 || !isText(s) {
+		return fail(codeRequest, "a domain's name has 1 to 128 bytes, none of them for control")
+	}
+	return nil
+}
+
+func asRequest(err error) error {
+	if e, ok := err.(*Error); ok && e.Code == codeContent {
+		return &Error{Code: codeRequest, Detail: e.Detail, Err: e.Err}
+	}
+	return err
 }
 
 func newDual(keys Keys) (dualKey, error) {
@@ -132,24 +191,22 @@ func (r *Request) prove(keys Keys) ([]byte, error) {
 // ParseRequest reads a request and checks the proofs of possession.
 func ParseRequest(b []byte) (*Request, error) {
 	if len(b) > MaxRequest {
-		return nil, fail("request_content", "%d bytes, at most %d are possible", len(b), MaxRequest)
+		return nil, fail(codeRequest, "%d bytes, at most %d are possible", len(b), MaxRequest)
 	}
 	var r Request
 	if err := strictjson.Unmarshal(b, &r); err != nil {
-		return nil, &Error{Code: "request_content", Detail: "not a join request", Err: err}
+		return nil, &Error{Code: codeRequest, Detail: "not a join request", Err: err}
 	}
 	if r.Type != requestType || r.V != 1 {
-		return nil, fail("request_content", "not a %s of version 1", requestType)
+		return nil, fail(codeRequest, "not a %s of version 1", requestType)
 	}
-	if !nameForm.MatchString(r.Node) {
-		return nil, fail("request_content", "a node's name is 1 to 32 of a-z, 0-9 and -, not beginning with -")
+	if err := r.check(); err != nil {
+		return nil, err
 	}
-	for _, a := range r.Agencies {
-		if _, err := ParseAgencyCode(a.Code); err != nil {
-			return nil, err
-		}
+	if err := r.checkProofs(); err != nil {
+		return nil, err
 	}
-	return &r, r.checkProofs()
+	return &r, nil
 }
 
 func (r *Request) checkProofs() error {
@@ -159,15 +216,21 @@ func (r *Request) checkProofs() error {
 	}
 	list := r.publicKeys()
 	if len(list) != len(r.Proofs) {
-		return fail("request_content", "%d keys and %d proofs of possession", len(list), len(r.Proofs))
+		return fail(codeRequest, "%d keys and %d proofs of possession", len(list), len(r.Proofs))
 	}
+	seen := map[sm.Digest]bool{}
 	for i, raw := range list {
 		pub, err := sm.ParsePublicKey(raw)
 		if err != nil {
-			return &Error{Code: "request_content", Detail: fmt.Sprintf("key %d", i), Err: err}
+			return &Error{Code: codeRequest, Detail: fmt.Sprintf("key %d", i), Err: err}
 		}
 		if !sm.Verify(pub, msg, r.Proofs[i]) {
-			return fail("request_content", "key %d does not prove its possession", i)
+			return fail(codeRequest, "key %d does not prove its possession", i)
+		}
+		if id := sm.Sum(raw); seen[id] {
+			return fail(codeRequest, "key %d is there twice: each holder and each use has its own", i)
+		} else {
+			seen[id] = true
 		}
 	}
 	return nil

@@ -43,6 +43,39 @@ func TestRequest(t *testing.T) {
 	}
 }
 
+func TestNewRequestRefusesBeforeItMakesKeys(t *testing.T) {
+	good := agencySpec(t, "11520300000000001", "示范单位甲")
+	tests := []struct {
+		name   string
+		domain string
+		change func(*NodeSpec)
+		agency AgencySpec
+		code   string
+	}{
+		{"no domain", "", nil, good, "request_content"},
+		{"bad node id", testDomain, func(n *NodeSpec) { n.ID = "Jia" }, good, "request_content"},
+		{"node id too long", testDomain, func(n *NodeSpec) { n.ID = strings.Repeat("a", 33) }, good, "request_content"},
+		{"plain URL", testDomain, func(n *NodeSpec) { n.URL = "http://a" }, good, "request_content"},
+		{"wrong check digit", testDomain, nil, AgencySpec{Code: "91350100M000100Y44", Name: "x"}, "agency_code"},
+		{"agency without a name", testDomain, nil, AgencySpec{Code: good.Code}, "request_content"},
+		{"no URL", testDomain, func(n *NodeSpec) { n.URL = "" }, good, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newForge(t, "request")
+			keys, node := f.keys(), spec("jia")
+			if tt.change != nil {
+				tt.change(&node)
+			}
+			_, err := NewRequest(keys, tt.domain, node, []AgencySpec{tt.agency}, testNow)
+			wantCode(t, err, tt.code)
+			if tt.code != "" && len(keys.keys) != 0 {
+				t.Errorf("%d keys were made", len(keys.keys))
+			}
+		})
+	}
+}
+
 // TestRefusedRequests changes a request and proves it anew, so that only the
 // fault in question is there.
 func TestRefusedRequests(t *testing.T) {
@@ -56,7 +89,25 @@ func TestRefusedRequests(t *testing.T) {
 	}{
 		{"as it was", func(*forge, *memoryKeys, *Request) {}, false, "", ""},
 		{"proven again", func(*forge, *memoryKeys, *Request) {}, true, "", ""},
+		{"name changed after the proofs", func(_ *forge, _ *memoryKeys, r *Request) { r.Agencies[0].Name = "另一个" }, false, "request_content", "possession"},
+		{"pin changed after the proofs", func(_ *forge, _ *memoryKeys, r *Request) { r.TLSPin = strings.Repeat("0", 64) }, false, "request_content", "possession"},
+		{"a proof missing", func(_ *forge, _ *memoryKeys, r *Request) { r.Proofs = r.Proofs[1:] }, false, "request_content", "proofs"},
+		{"no proofs", func(_ *forge, _ *memoryKeys, r *Request) { r.Proofs = nil }, false, "request_content", "proofs"},
+		{"proofs in another order", func(_ *forge, _ *memoryKeys, r *Request) { r.Proofs[0], r.Proofs[1] = r.Proofs[1], r.Proofs[0] }, false, "request_content", "key 0"},
+		{"someone else's key", func(f *forge, _ *memoryKeys, r *Request) {
+			r.Agencies[0].Keys.Sign = sm.PublicKeyBytes(&f.newKey().PublicKey)
+		}, false, "request_content", "possession"},
+		{"key off the curve", func(_ *forge, _ *memoryKeys, r *Request) { r.Keys.Sign = bytes.Repeat([]byte{4}, 65) }, false, "request_content", "key 0"},
+		{"no key", func(_ *forge, _ *memoryKeys, r *Request) { r.Keys.Encrypt = nil }, false, "request_content", "key"},
+		{"one key for both uses", func(_ *forge, _ *memoryKeys, r *Request) { r.Keys.Encrypt = r.Keys.Sign }, true, "request_content", "twice"},
+		{"agency twice", func(_ *forge, _ *memoryKeys, r *Request) { r.Agencies[1].Code = r.Agencies[0].Code }, true, "request_content", "twice"},
 		{"wrong check digit", func(_ *forge, _ *memoryKeys, r *Request) { r.Agencies[0].Code = "91350100M000100Y44" }, true, "agency_code", "check digit"},
+		{"agency without a name", func(_ *forge, _ *memoryKeys, r *Request) { r.Agencies[0].Name = "" }, true, "request_content", "name"},
+		{"too many aliases", func(_ *forge, _ *memoryKeys, r *Request) { r.Agencies[0].Aliases = make([]string, 65) }, true, "request_content", "64"},
+		{"bad node id", func(_ *forge, _ *memoryKeys, r *Request) { r.Node = "../jia" }, true, "request_content", "id"},
+		{"bad pin", func(_ *forge, _ *memoryKeys, r *Request) { r.TLSPin = "00" }, true, "request_content", "tls_pin"},
+		{"bad URL", func(_ *forge, _ *memoryKeys, r *Request) { r.URL = "ftp://x" }, true, "request_content", "URL"},
+		{"no domain", func(_ *forge, _ *memoryKeys, r *Request) { r.Domain = "" }, true, "request_content", "domain"},
 		{"another type", func(_ *forge, _ *memoryKeys, r *Request) { r.Type = nodeType }, true, "request_content", ""},
 		{"version 2", func(_ *forge, _ *memoryKeys, r *Request) { r.V = 2 }, true, "request_content", ""},
 		{"critical member unknown", func(_ *forge, _ *memoryKeys, r *Request) {

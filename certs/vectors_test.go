@@ -59,6 +59,11 @@ func makeVectors(t *testing.T) (list []vector, files map[string][]byte) {
 	list = append(list, vector{File: "good.yzd", Kind: "directory", AtLeast: 7, Expect: "accept", Why: "version 7 after version 7"})
 	list = append(list, vector{File: "good.yzd", Kind: "directory", AtLeast: 8, Expect: "directory_rollback", Why: "version 7 after version 8"})
 	directory("empty.yzd", "accept", "no entries", f.draft())
+	directory("kept.yzd", "accept", "kinds of entries and members that version 1 does not act on", with(
+		raw(`{"type":"yizhan-inspection","v":1,"domain":"示范域","node":"yi"}`),
+		raw(`{"type":"yizhan-administrator","v":1,"domain":"示范域"}`),
+		raw(`{"type":"yizhan-policy","v":1,"domain":"示范域","zulu":1,"alpha":2}`)))
+	directory("default-route.yzd", "accept", "a route to all other nodes", with(route("bing", "*", "yi")))
 
 	d := with()
 	d.by = stranger.self()
@@ -75,6 +80,7 @@ func makeVectors(t *testing.T) (list []vector, files map[string][]byte) {
 	directory("entry-twice.yzd", "directory_content", "an agency twice", with(f.agency("11520300000000001", "另一个甲", "yi")))
 	directory("critical.yzd", "directory_content", "an entry that must be understood", with(raw(`{"type":"later","v":1,"crit":["x"],"x":1}`)))
 	directory("no-node.yzd", "directory_content", "an agency on a node that is not there", with(f.agency("11520300000000009", "示范单位壬", "nowhere")))
+	directory("circle.yzd", "directory_content", "routes in a circle", with(f.node("ding"), route("jia", "ding", "yi"), route("yi", "ding", "jia")))
 	swapped := f.agency("11520300000000009", "示范单位壬", "jia")
 	swapped.Certs[0].Use, swapped.Certs[1].Use = UseEncrypt, UseSign
 	directory("swapped.yzd", "certificate_usage", "signing and encryption certificate swapped", with(swapped))

@@ -13,7 +13,8 @@ import (
 	"github.com/yizhan-gateway/yizhan/internal/durable"
 )
 
-// Object identifiers of GM/T 0091 (SM-PBES), GM/T 0006 and RFC 8018.
+// Object identifiers of password-based encryption with SM3 and SM4, as gmsm
+// writes them.
 var (
 	oidPBES    = asn1.ObjectIdentifier{1, 2, 156, 10197, 6, 4, 1, 5, 2}
 	oidPBKDF   = asn1.ObjectIdentifier{1, 2, 156, 10197, 6, 4, 1, 5, 1}

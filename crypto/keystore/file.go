@@ -36,11 +36,14 @@ import (
 const Iterations = 65536
 
 const (
-	saltSize    = 16
-	maxKeyFile  = 8 << 10
-	suffix      = ".p8"
-	storageFile = "storage" + suffix
-	pemType     = "ENCRYPTED PRIVATE KEY"
+	saltSize   = 16
+	maxKeyFile = 8 << 10
+	suffix     = ".p8"
+	pemType    = "ENCRYPTED PRIVATE KEY"
+	// The storage secret's file begins with this. It is named by its key id
+	// like any other, so that a damaged secret is noticed before it makes
+	// every row at rest unreadable.
+	storagePrefix = "storage-"
 )
 
 // The errors a caller can act on.
@@ -94,7 +97,7 @@ func Create(dir string, passphrase []byte, rand io.Reader) (*File, error) {
 	}
 	f := newFile(dir, passphrase, rand)
 	// A crash before write returns leaves nothing, or a keystore without keys.
-	if err := f.write(storageFile, secret); err != nil {
+	if err := f.write(storagePrefix+sm.KeyID(&secret.PublicKey).String()+suffix, secret); err != nil {
 		return nil, err
 	}
 	return f, f.derive(secret)
@@ -112,13 +115,6 @@ func Open(dir string, passphrase []byte, rand io.Reader) (*File, error) {
 		return nil, fmt.Errorf("%w: it is empty", ErrPassphrase)
 	}
 	f := newFile(dir, passphrase, rand)
-	secret, err := f.read(storageFile)
-	if err != nil {
-		return nil, err
-	}
-	if err := f.derive(secret); err != nil {
-		return nil, err
-	}
 	names, err := durable.OS.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("keystore: %w", err)
@@ -126,18 +122,22 @@ func Open(dir string, passphrase []byte, rand io.Reader) (*File, error) {
 	for _, name := range names {
 		// What ends in .tmp was being written when the power went: no key that
 		// anyone was told of.
-		text, ok := strings.CutSuffix(name, suffix)
-		if !ok || name == storageFile {
+		if !strings.HasSuffix(name, suffix) {
 			continue
 		}
-		if err := f.load(name, text); err != nil {
+		if err := f.load(name); err != nil {
 			return nil, err
 		}
+	}
+	if f.rows == nil {
+		return nil, fmt.Errorf("keystore: %s holds no storage secret: not a keystore, or not all of one", dir)
 	}
 	return f, nil
 }
 
-func (f *File) load(name, text string) error {
+// load reads one file of the keystore, named by the id of the key it holds.
+func (f *File) load(name string) error {
+	text, storage := strings.CutPrefix(strings.TrimSuffix(name, suffix), storagePrefix)
 	id, err := sm.ParseDigest(text)
 	if err != nil {
 		return fmt.Errorf("keystore: %s is not named by a key id: %w", name, err)
@@ -147,10 +147,16 @@ func (f *File) load(name, text string) error {
 		return err
 	}
 	if sm.KeyID(&key.PublicKey) != id {
-		return fmt.Errorf("keystore: %s holds another key than its name says", name)
+		return fmt.Errorf("keystore: %s is damaged: it holds another key than its name says; restore it", name)
 	}
-	f.keys[id] = key
-	return nil
+	if !storage {
+		f.keys[id] = key
+		return nil
+	}
+	if f.rows != nil {
+		return errors.New("keystore: two storage secrets: which one is meant? remove the other")
+	}
+	return f.derive(key)
 }
 
 // derive makes the row and index keys from the storage secret. It is an SM2
@@ -194,7 +200,8 @@ func (f *File) read(name string) (*sm.PrivateKey, error) {
 	}
 	key, err := pkcs8.ParsePKCS8PrivateKeySM2(block.Bytes, f.passphrase)
 	if err != nil {
-		return nil, fmt.Errorf("%w (%s; if others open, this file is damaged: restore it)", ErrPassphrase, name)
+		// Encryption without a tag cannot tell a wrong passphrase from damage.
+		return nil, fmt.Errorf("%w: %s; if the passphrase is right, the file is damaged: restore it", ErrPassphrase, name)
 	}
 	return key, nil
 }

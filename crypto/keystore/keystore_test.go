@@ -266,28 +266,30 @@ func TestOtherProtectionsAreRefused(t *testing.T) {
 	}
 }
 
-// TestDamageIsNoticed flips bits of a key's file. Not one may lead to another
-// key that is taken for ours.
+// TestDamageIsNoticed flips bits of both kinds of file. Not one may lead to
+// another key that is taken for ours.
 func TestDamageIsNoticed(t *testing.T) {
 	dir, id := fresh(t)
-	path := ordinary(t, dir)
-	name := filepath.Base(path)
-	good, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, _ := pem.Decode(good)
-	for at := 3; at < len(block.Bytes); at += 24 {
-		bad := bytes.Clone(block.Bytes)
-		bad[at] ^= 1
-		if n, err := iterations(bad); err == nil && n > 2*Iterations {
-			continue // accepted and slow: not what is asked here
+	good, _ := key(t)
+	for _, path := range keyFiles(t, dir) {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
 		}
-		write(t, path, string(pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: bad})))
-		f := newFile(dir, passphrase, rand.Reader)
-		// Bytes that do not matter (the copy of the public key) may differ.
-		if err := f.load(name, strings.TrimSuffix(name, suffix)); err == nil && !f.Has(id) {
-			t.Errorf("with byte %d flipped another key was opened", at)
+		block, _ := pem.Decode(b)
+		for at := 3; at < len(block.Bytes); at += 24 {
+			bad := bytes.Clone(block.Bytes)
+			bad[at] ^= 1
+			if n, err := iterations(bad); err == nil && n > 2*Iterations {
+				continue // accepted and slow: not what is asked here
+			}
+			write(t, path, string(pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: bad})))
+			f := newFile(dir, passphrase, rand.Reader)
+			// Bytes that do not matter (the copy of the public key) may differ.
+			err := f.load(filepath.Base(path))
+			if err == nil && !f.Has(id) && (f.rows == nil || f.MAC(nil) != good.MAC(nil)) {
+				t.Errorf("%s with byte %d flipped gave another key", filepath.Base(path), at)
+			}
 		}
 	}
 }
@@ -314,13 +316,19 @@ func TestStrangeFiles(t *testing.T) {
 		}, "another key than its name says"},
 		{"no storage secret", func(t *testing.T, dir string) {
 			for _, name := range keyFiles(t, dir) {
-				if filepath.Base(name) == storageFile {
+				if strings.HasPrefix(filepath.Base(name), storagePrefix) {
 					if err := os.Remove(name); err != nil {
 						t.Fatal(err)
 					}
 				}
 			}
-		}, "no such file"},
+		}, "no storage secret"},
+		{"two storage secrets", func(t *testing.T, dir string) {
+			name := ordinary(t, dir)
+			if err := os.Rename(name, filepath.Join(dir, storagePrefix+filepath.Base(name))); err != nil {
+				t.Fatal(err)
+			}
+		}, "two storage secrets"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -348,7 +356,7 @@ func write(t *testing.T, name, text string) {
 func ordinary(t *testing.T, dir string) string {
 	t.Helper()
 	for _, name := range keyFiles(t, dir) {
-		if filepath.Base(name) != storageFile {
+		if !strings.HasPrefix(filepath.Base(name), storagePrefix) {
 			return name
 		}
 	}
