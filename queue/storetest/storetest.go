@@ -312,7 +312,8 @@ func scan(t *testing.T, open Open) {
 		if got := collect(t, tx, prefix, nil, 0); len(got) != 301 {
 			t.Errorf("without an upper bound %d of 301", len(got))
 		}
-		for range tx.Scan(prefix, nil, 0) {
+		for _, err := range tx.Scan(prefix, nil, 0) {
+			must(t, err)
 			break // leaving early must not leak
 		}
 		return nil

@@ -9,6 +9,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -59,7 +60,7 @@ func try(m mutant) (how string, err error) {
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	overlay := struct{ Replace map[string]string }{map[string]string{}}
 	for i, c := range m.changes {
 		path, err := filepath.Abs(c.file)
