@@ -30,8 +30,6 @@ type object struct {
 	Extra Extra
 }
 
-const plain = `{"type":"t","v":1,"name":"n","count":0,"list":[]}`
-
 // vector is one case of testdata/vectors.json, for any implementation of the
 // encoding with the members of object above.
 type vector struct {
