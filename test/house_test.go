@@ -88,7 +88,6 @@ var doors = []struct {
 	{"github.com/gorilla/mux", []string{"adapters/..."}},
 	{"github.com/danielgtaylor/huma/v2", []string{"adapters/..."}},
 	{"github.com/spf13/cobra", []string{"cmd/..."}},
-	{"golang.org/x/sys", []string{"internal/durable", "queue/...", "cmd/..."}},
 	{"github.com/rogpeppe/go-internal", nil},
 }
 

@@ -53,7 +53,8 @@ func TestPins(t *testing.T) {
 }
 
 // TestDependenciesAreExplained fails when a direct dependency is missing from
-// docs/dependencies.md, or stands there with another version.
+// docs/dependencies.md or stands there with another version, and when a module
+// is explained, or has a door, that go.mod does not require.
 func TestDependenciesAreExplained(t *testing.T) {
 	doc, err := os.ReadFile(filepath.Join(moduleDir(t), "docs", "dependencies.md"))
 	if err != nil {
@@ -65,14 +66,28 @@ func TestDependenciesAreExplained(t *testing.T) {
 		if len(cells) < 4 {
 			continue
 		}
-		explained[strings.Trim(cells[1], " `")] = strings.TrimSpace(cells[2])
+		if name := strings.TrimSpace(cells[1]); strings.HasPrefix(name, "`") {
+			explained[strings.Trim(name, "`")] = strings.TrimSpace(cells[2])
+		}
 	}
+	required := map[string]bool{}
 	for _, r := range readGoMod(t).Require {
 		if r.Indirect {
 			continue
 		}
+		required[r.Path] = true
 		if got := explained[r.Path]; got != r.Version {
 			t.Errorf("docs/dependencies.md has %q for %s, go.mod has %s: give the module, the version, what it is for, why it is not our own code, and its licence", got, r.Path, r.Version)
+		}
+	}
+	for name := range explained {
+		if !required[name] {
+			t.Errorf("docs/dependencies.md explains %s, which go.mod does not require directly: remove the line", name)
+		}
+	}
+	for _, d := range doors {
+		if !required[d.module] {
+			t.Errorf("doors in test/house_test.go names %s, which go.mod does not require directly: remove the line", d.module)
 		}
 	}
 }
