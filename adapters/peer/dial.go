@@ -15,14 +15,18 @@ import (
 )
 
 // The waits of a dialer. A poll is answered within pollWait even when nothing
-// is there; quickPoll is how it asks whether the neighbour is back.
+// is there. A connection on which no byte moves for idleTimeout is dead; it
+// must be longer than pollWait and than a neighbour takes to store a bundle.
 const (
 	dialTimeout = 5 * time.Second
 	pollWait    = 25 * time.Second
-	callTimeout = 2 * time.Minute
+	idleTimeout = 2 * time.Minute
 	waitHeader  = "Yizhan-Wait"
 	bundleMedia = "application/vnd.yizhan.bundle"
 )
+
+// errNoAnswer marks a call to which no answer came.
+var errNoAnswer = errors.New("peer: no answer")
 
 // caller does the requests of one link.
 type caller struct {
@@ -32,19 +36,49 @@ type caller struct {
 	client    *http.Client
 }
 
-func (p *Peer) dial(ctx context.Context, wait *sync.WaitGroup, l *line, neighbour string) {
-	l.mu.Lock()
-	l.status.Dialer = true
-	l.mu.Unlock()
-	c := &caller{p: p, l: l, neighbour: neighbour, client: &http.Client{
+// patient is a connection that is given up when no byte moves on it for a
+// while, in whichever state its neighbour stopped.
+type patient struct {
+	net.Conn
+	idle time.Duration
+}
+
+func (p *patient) Read(b []byte) (int, error) {
+	if err := p.SetReadDeadline(time.Now().Add(p.idle)); err != nil {
+		return 0, err
+	}
+	return p.Conn.Read(b)
+}
+
+func (p *patient) Write(b []byte) (int, error) {
+	if err := p.SetWriteDeadline(time.Now().Add(p.idle)); err != nil {
+		return 0, err
+	}
+	return p.Conn.Write(b)
+}
+
+// newCaller makes the client of one link. It uses no proxy, whatever the
+// environment says, and follows no redirect.
+func (p *Peer) newCaller(l *line, neighbour string) *caller {
+	dialer := &net.Dialer{Timeout: dialTimeout}
+	return &caller{p: p, l: l, neighbour: neighbour, client: &http.Client{
 		Transport: &http.Transport{
-			TLSClientConfig:     p.clientTLS(neighbour),
-			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			TLSClientConfig: p.clientTLS(neighbour),
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := dialer.DialContext(ctx, network, address)
+				if err != nil {
+					return nil, err
+				}
+				return &patient{conn, idleTimeout}, nil
+			},
 			TLSHandshakeTimeout: dialTimeout, MaxConnsPerHost: 4, IdleConnTimeout: 90 * time.Second,
-			ResponseHeaderTimeout: callTimeout,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+}
+
+func (p *Peer) dial(ctx context.Context, wait *sync.WaitGroup, l *line, neighbour string) {
+	c := p.newCaller(l, neighbour)
 	wait.Go(func() { c.pollLoop(ctx); c.client.CloseIdleConnections() })
 	wait.Go(func() { c.pushLoop(ctx) })
 }
@@ -53,7 +87,12 @@ func (p *Peer) dial(ctx context.Context, wait *sync.WaitGroup, l *line, neighbou
 // whether a silent neighbour is back.
 func (c *caller) pollLoop(ctx context.Context) {
 	for ctx.Err() == nil {
-		if err := c.poll(ctx); err != nil && !c.failed(ctx, "poll", err) {
+		err := c.poll(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		c.l.heard(!errors.Is(err, errNoAnswer))
+		if !c.done(ctx, poll, err) {
 			return
 		}
 	}
@@ -61,33 +100,37 @@ func (c *caller) pollLoop(ctx context.Context) {
 
 // pushLoop brings what waits here, as long as the neighbour answers.
 func (c *caller) pushLoop(ctx context.Context) {
-	for c.l.waitUp(ctx) {
+	for c.l.waitHeard(ctx) {
 		changed := c.p.c.Node.Changed()
 		sent, err := c.push(ctx)
-		switch {
-		case err != nil:
-			if !c.failed(ctx, "push", err) {
+		if sent || err != nil {
+			if !c.done(ctx, push, err) {
 				return
 			}
-		case !sent:
-			// Items that were held back become ready without a commit: look
-			// again after a while even when nothing changes.
-			select {
-			case <-changed:
-			case <-time.After(time.Second):
-			case <-ctx.Done():
-			}
+			continue
+		}
+		// Items that were held back become ready without a commit: look
+		// again after a while even when nothing changes.
+		select {
+		case <-changed:
+		case <-time.After(time.Second):
+		case <-ctx.Done():
 		}
 	}
 }
 
-// failed notes an error and waits; false when the context ended.
-func (c *caller) failed(ctx context.Context, what string, err error) bool {
+// done notes how a call went, and waits after one that failed; false when the
+// context ended.
+func (c *caller) done(ctx context.Context, w what, err error) bool {
+	if err == nil {
+		c.l.succeeded(w)
+		return true
+	}
 	if ctx.Err() != nil {
 		return false
 	}
-	after := c.l.down(err)
-	c.p.c.Logger.Info("link attempt failed", "link", c.l.link, "what", what, "error", err, "retry_in", after.Round(time.Millisecond))
+	after := c.l.failed(w, err)
+	c.p.c.Logger.Info("link attempt failed", "link", c.l.link, "what", w.String(), "error", err, "retry_in", after.Round(time.Millisecond))
 	return pause(ctx, after)
 }
 
@@ -97,18 +140,18 @@ func (c *caller) poll(ctx context.Context) error {
 		return err
 	}
 	wait := pollWait
-	if c.l.isDown() {
+	if c.l.isSilent() {
 		wait = 0
 	}
-	res, err := c.post(ctx, "poll", o, wait)
+	res, err := c.post(ctx, poll, o, wait)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
-	c.l.up()
 	if res.StatusCode == http.StatusNoContent {
 		return nil
 	}
+	c.l.heard(true)
 	_, err = c.l.session.Receive(ctx, res.Body)
 	return err
 }
@@ -118,7 +161,7 @@ func (c *caller) push(ctx context.Context) (sent bool, err error) {
 	if o == nil || err != nil {
 		return false, err
 	}
-	res, err := c.post(ctx, "push", o, 0)
+	res, err := c.post(ctx, push, o, 0)
 	if err != nil {
 		return true, err
 	}
@@ -129,6 +172,7 @@ func (c *caller) push(ctx context.Context) (sent bool, err error) {
 		return true, err
 	}
 	if got.Acks == 0 {
+		c.l.session.Lost(ctx, o)
 		return true, errors.New("peer: the neighbour did not acknowledge the bundle")
 	}
 	return true, nil
@@ -136,8 +180,8 @@ func (c *caller) push(ctx context.Context) (sent bool, err error) {
 
 // post sends a bundle. Whatever goes wrong, the bundle counts as lost: its
 // items are still in their lanes.
-func (c *caller) post(ctx context.Context, what string, o *link.Outgoing, wait time.Duration) (*http.Response, error) {
-	res, err := c.request(ctx, what, o, wait)
+func (c *caller) post(ctx context.Context, w what, o *link.Outgoing, wait time.Duration) (*http.Response, error) {
+	res, err := c.request(ctx, w, o, wait)
 	if err == nil && (res.StatusCode == http.StatusOK || res.StatusCode == http.StatusNoContent) {
 		return res, nil
 	}
@@ -150,7 +194,7 @@ func (c *caller) post(ctx context.Context, what string, o *link.Outgoing, wait t
 	return nil, fmt.Errorf("peer: %s answered %s: %s", c.neighbour, res.Status, strings.TrimSpace(string(text)))
 }
 
-func (c *caller) request(ctx context.Context, what string, o *link.Outgoing, wait time.Duration) (*http.Response, error) {
+func (c *caller) request(ctx context.Context, w what, o *link.Outgoing, wait time.Duration) (*http.Response, error) {
 	n, ok := c.p.c.Node.Directory().Node(c.neighbour)
 	if !ok || n.URL == "" {
 		return nil, fmt.Errorf("peer: the directory has no URL for node %s", c.neighbour)
@@ -160,7 +204,7 @@ func (c *caller) request(ctx context.Context, what string, o *link.Outgoing, wai
 		_, err := o.WriteTo(out)
 		out.CloseWithError(err)
 	}()
-	url := strings.TrimSuffix(n.URL, "/") + "/v1/link/" + c.l.link + "/" + what
+	url := strings.TrimSuffix(n.URL, "/") + "/v1/link/" + c.l.link + "/" + w.String()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, body)
 	if err != nil {
 		return nil, errors.Join(err, body.Close())
@@ -172,7 +216,7 @@ func (c *caller) request(ctx context.Context, what string, o *link.Outgoing, wai
 	}
 	res, err := c.client.Do(req)
 	if err != nil {
-		return nil, errors.Join(err, body.Close())
+		return nil, errors.Join(errNoAnswer, err, body.Close())
 	}
 	return res, nil
 }

@@ -45,16 +45,37 @@ type line struct {
 	link    string
 	session *link.Session
 
-	push, poll sync.Mutex // the listener handles one of each at a time
-	pollGuard  sync.Mutex
-	cancelPoll context.CancelFunc
+	turns [2]turn // the listener handles one push and one poll at a time
 
-	mu      sync.Mutex
-	status  Status
-	upAgain chan struct{} // closed while the link is up
+	mu          sync.Mutex
+	calls       [2]track      // the dialer's pushes and polls
+	answers     chan struct{} // closed while the neighbour answers
+	silent      bool
+	connected   bool
+	lastSuccess time.Time
 }
 
-// Status is how a link stands, for the operator.
+// what is a push or a poll.
+type what int
+
+const (
+	push what = iota
+	poll
+)
+
+func (w what) String() string { return [2]string{"push", "poll"}[w] }
+
+// track is how one kind of call fares: failures since its last success.
+type track struct {
+	failures int
+	err      string
+	retryAt  time.Time
+}
+
+// Status is how a link stands, for the operator. Connected says of a dialer
+// that its last call succeeded, of a listener that its neighbour called within
+// the time in which a living one must. LastError stays until the kind of call
+// that met it succeeds.
 type Status struct {
 	Link        string    `json:"link"`
 	Neighbour   string    `json:"neighbour"`
@@ -85,26 +106,44 @@ func (p *Peer) line(id string) (*line, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &line{link: id, session: s, upAgain: make(chan struct{})}
-	close(l.upAgain)
-	l.status = Status{Link: id, Neighbour: s.Neighbour()}
+	l := &line{link: id, session: s, answers: make(chan struct{})}
+	close(l.answers)
 	p.lines[id] = l
 	return l, nil
 }
 
-// Status lists the links that were used since the start.
+// Status lists this node's https links, used or not.
 func (p *Peer) Status() []Status {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	self := p.c.Node.ID()
 	var out []Status
-	for _, l := range p.c.Node.Directory().LinksOf(p.c.Node.ID()) {
-		if line := p.lines[l.ID]; line != nil {
-			line.mu.Lock()
-			out = append(out, line.status)
-			line.mu.Unlock()
+	for _, l := range p.c.Node.Directory().LinksOf(self) {
+		if l.Kind != "https" {
+			continue
 		}
+		s := Status{Link: l.ID, Neighbour: l.Neighbour(self), Dialer: l.Dialer == self}
+		p.mu.Lock()
+		line := p.lines[l.ID]
+		p.mu.Unlock()
+		if line != nil {
+			line.fill(&s)
+		}
+		out = append(out, s)
 	}
 	return out
+}
+
+func (l *line) fill(s *Status) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.Connected, s.LastSuccess = l.connected, l.lastSuccess
+	if !s.Dialer {
+		s.Connected = s.Connected && time.Since(l.lastSuccess) < 2*pollWait
+	}
+	for _, t := range l.calls {
+		if t.failures > s.Failures {
+			s.Failures, s.LastError, s.RetryAt = t.failures, t.err, t.retryAt
+		}
+	}
 }
 
 // Serve answers neighbours on a listener until the context ends.
@@ -187,49 +226,58 @@ func backoff(failures int) time.Duration {
 	return bound/10 + rand.N(bound-bound/10)
 }
 
-// down notes a failure and gives the pause before the next try.
-func (l *line) down(err error) time.Duration {
+// failed notes a failure and gives the pause before the next try. Each kind of
+// call has its own count, so that one which always fails is not tried faster
+// because the other succeeds.
+func (l *line) failed(w what, err error) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	after := backoff(l.status.Failures)
-	if l.status.Connected || l.status.Failures == 0 {
-		l.upAgain = make(chan struct{})
-	}
-	l.status.Connected = false
-	l.status.Failures++
-	l.status.LastError = err.Error()
-	l.status.RetryAt = time.Now().Add(after)
+	t := &l.calls[w]
+	after := backoff(t.failures)
+	t.failures++
+	t.err, t.retryAt = err.Error(), time.Now().Add(after)
+	l.connected = false
 	return after
 }
 
-// up notes that the neighbour answered.
-func (l *line) up() {
+// succeeded notes that a call did what it was for.
+func (l *line) succeeded(w what) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.status.Failures > 0 {
-		close(l.upAgain)
-	}
-	l.status.Connected, l.status.Failures = true, 0
-	l.status.LastSuccess, l.status.LastError, l.status.RetryAt = time.Now(), "", time.Time{}
+	l.calls[w] = track{}
+	l.connected, l.lastSuccess = true, time.Now()
 }
 
-// waitUp blocks while the neighbour does not answer.
-func (l *line) waitUp(ctx context.Context) bool {
+// heard notes whether the neighbour answered a poll at all.
+func (l *line) heard(answered bool) {
 	l.mu.Lock()
-	up := l.upAgain
+	defer l.mu.Unlock()
+	switch {
+	case answered && l.silent:
+		close(l.answers)
+	case !answered && !l.silent:
+		l.answers = make(chan struct{})
+	}
+	l.silent = !answered
+}
+
+// waitHeard blocks while polls find nobody.
+func (l *line) waitHeard(ctx context.Context) bool {
+	l.mu.Lock()
+	answers := l.answers
 	l.mu.Unlock()
 	select {
-	case <-up:
-		return true
+	case <-answers:
+		return ctx.Err() == nil
 	case <-ctx.Done():
 		return false
 	}
 }
 
-func (l *line) isDown() bool {
+func (l *line) isSilent() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.status.Failures > 0
+	return l.silent
 }
 
 // pause waits and says whether the context still lives.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -13,8 +14,48 @@ import (
 	"github.com/yizhan-gateway/yizhan/exchange/link"
 )
 
-// readTimeout bounds how long a neighbour may take to send a bundle.
-const readTimeout = 5 * time.Minute
+// slowest bounds how long a neighbour may take to send a bundle, and how long
+// to take one in.
+const slowest = 5 * time.Minute
+
+// turn lets one request at a time have a side of a link. A dialer has no two
+// of a kind under way, so a second one means that it has given up the first,
+// whose connection may be dead without our knowing: the first is cut off and
+// its bundle ends where it is.
+type turn struct {
+	busy sync.Mutex
+
+	mu  sync.Mutex
+	end func() // cuts off who has it; nil when nobody has
+}
+
+// take waits for the turn. The context ends when a later request wants it.
+func (t *turn) take(w http.ResponseWriter, r *http.Request) (ctx context.Context, release func()) {
+	ctx, cancel := context.WithCancel(r.Context())
+	conn := http.NewResponseController(w)
+	end := func() {
+		cancel()
+		now := time.Now()
+		_ = conn.SetReadDeadline(now) // a connection without deadlines is not cut
+		_ = conn.SetWriteDeadline(now)
+	}
+	t.mu.Lock()
+	if t.end != nil {
+		t.end()
+	}
+	t.mu.Unlock()
+	t.busy.Lock()
+	t.mu.Lock()
+	t.end = end
+	t.mu.Unlock()
+	return ctx, func() {
+		t.mu.Lock()
+		t.end = nil
+		t.mu.Unlock()
+		cancel()
+		t.busy.Unlock()
+	}
+}
 
 // Handler answers POST /v1/link/{link}/push and /poll. It must be served with
 // TLS that asks for the client's key, as Serve does: a request without the
@@ -51,13 +92,15 @@ func (p *Peer) neighbourOnly(next lineHandler) http.HandlerFunc {
 			p.trouble(w, known.ID, err)
 			return
 		}
-		if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout)); err != nil {
-			p.trouble(w, known.ID, err)
-			return
-		}
 		r.Body = http.MaxBytesReader(w, r.Body, link.MaxBundle)
 		next(w, r, l)
 	}
+}
+
+// deadlines bound both directions of the connection from now on.
+func deadlines(w http.ResponseWriter) error {
+	conn, until := http.NewResponseController(w), time.Now().Add(slowest)
+	return errors.Join(conn.SetReadDeadline(until), conn.SetWriteDeadline(until))
 }
 
 func (p *Peer) trouble(w http.ResponseWriter, id string, err error) {
@@ -66,8 +109,11 @@ func (p *Peer) trouble(w http.ResponseWriter, id string, err error) {
 }
 
 // receive takes the request's bundle; false when the answer is written.
-func (p *Peer) receive(w http.ResponseWriter, r *http.Request, l *line) bool {
-	_, err := l.session.Receive(r.Context(), r.Body)
+func (p *Peer) receive(ctx context.Context, w http.ResponseWriter, r *http.Request, l *line, kind what) bool {
+	err := deadlines(w)
+	if err == nil {
+		_, err = l.session.Receive(ctx, r.Body)
+	}
 	switch {
 	case errors.Is(err, link.ErrFault):
 		http.Error(w, fmt.Sprintf("link fault: %v", err), http.StatusBadRequest)
@@ -76,39 +122,29 @@ func (p *Peer) receive(w http.ResponseWriter, r *http.Request, l *line) bool {
 		p.trouble(w, l.link, err)
 		return false
 	}
-	l.up()
+	l.succeeded(kind)
 	return true
 }
 
 func (p *Peer) servePush(w http.ResponseWriter, r *http.Request, l *line) {
-	l.push.Lock()
-	defer l.push.Unlock()
-	if !p.receive(w, r, l) {
+	ctx, release := l.turns[push].take(w, r)
+	defer release()
+	if !p.receive(ctx, w, r, l, push) {
 		return
 	}
-	o, err := l.session.Next(r.Context(), link.Reply)
+	o, err := l.session.Next(ctx, link.Reply)
 	if err != nil {
 		p.trouble(w, l.link, err)
 		return
 	}
-	p.write(w, r, l, o)
+	p.write(ctx, w, l, o)
 }
 
-// servePoll waits until something is there for the neighbour. A new poll ends
-// an older one that still waits: its dialer has given it up.
+// servePoll waits until something is there for the neighbour.
 func (p *Peer) servePoll(w http.ResponseWriter, r *http.Request, l *line) {
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	l.pollGuard.Lock()
-	if l.cancelPoll != nil {
-		l.cancelPoll()
-	}
-	l.cancelPoll = cancel
-	l.pollGuard.Unlock()
-
-	l.poll.Lock()
-	defer l.poll.Unlock()
-	if !p.receive(w, r, l) {
+	ctx, release := l.turns[poll].take(w, r)
+	defer release()
+	if !p.receive(ctx, w, r, l, poll) {
 		return
 	}
 	o, err := p.answer(ctx, l, waitOf(r))
@@ -118,7 +154,7 @@ func (p *Peer) servePoll(w http.ResponseWriter, r *http.Request, l *line) {
 	case o == nil:
 		w.WriteHeader(http.StatusNoContent)
 	default:
-		p.write(w, r, l, o)
+		p.write(ctx, w, l, o)
 	}
 }
 
@@ -152,11 +188,11 @@ func (p *Peer) answer(ctx context.Context, l *line, wait time.Duration) (*link.O
 	}
 }
 
-func (p *Peer) write(w http.ResponseWriter, r *http.Request, l *line, o *link.Outgoing) {
+func (p *Peer) write(ctx context.Context, w http.ResponseWriter, l *line, o *link.Outgoing) {
 	w.Header().Set("Content-Type", bundleMedia)
 	w.Header().Set("Content-Length", strconv.FormatInt(o.Size(), 10))
 	if _, err := o.WriteTo(w); err != nil {
-		l.session.Lost(r.Context(), o)
+		l.session.Lost(context.WithoutCancel(ctx), o)
 		p.c.Logger.Info("a bundle could not be sent", "link", l.link, "error", err)
 	}
 }

@@ -19,6 +19,10 @@ type store struct {
 	keys   []string // of rows, in order
 	now    func() time.Time
 	faults *faults
+
+	// cut, when set, is asked before and after every commit whether the power
+	// goes now.
+	cut func(after bool) bool
 }
 
 // crash is what a simulated power cut panics with.
@@ -51,7 +55,7 @@ func (s *store) Update(ctx context.Context, fn func(queue.Tx) error) error {
 	if t.err != nil {
 		return t.err
 	}
-	if s.faults.hit(60) {
+	if s.faults.hit(60) || s.cut != nil && s.cut(false) {
 		panic(crash{})
 	}
 	unknown := s.faults.hit(80)
@@ -59,7 +63,7 @@ func (s *store) Update(ctx context.Context, fn func(queue.Tx) error) error {
 		return queue.ErrUnknown
 	}
 	s.apply(t)
-	if s.faults.hit(60) {
+	if s.faults.hit(60) || s.cut != nil && s.cut(true) {
 		panic(crash{})
 	}
 	if unknown {
