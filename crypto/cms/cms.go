@@ -37,14 +37,14 @@ type Signer interface {
 
 // Sign makes a signed object. The signing time is cut to seconds.
 func Sign(s Signer, content []byte, at time.Time) ([]byte, error) {
-	cert, err := smx509.ParseCertificate(s.Certificate())
+	cert, err := ParseCertificate(s.Certificate())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSigner, err)
 	}
 	if err := maySign(cert); err != nil {
 		return nil, err
 	}
-	p := parts{content: content, cert: cert, time: at.UTC().Truncate(time.Second)}
+	p := parts{content: content, digest: sm.Sum(content), cert: cert, time: at.UTC().Truncate(time.Second)}
 	attributes, err := p.attributes()
 	if err != nil {
 		return nil, err
@@ -52,7 +52,7 @@ func Sign(s Signer, content []byte, at time.Time) ([]byte, error) {
 	if p.signature, err = s.Sign(attributes); err != nil {
 		return nil, fmt.Errorf("cms: sign: %w", err)
 	}
-	return p.encode(oidSignedData)
+	return p.encode(oidSignedData, attributes)
 }
 
 // maySign enforces the key usage of a dual certificate's signing half.
@@ -98,18 +98,22 @@ func (s *Signed) Verify(cert []byte) error {
 	if err := maySign(s.p.cert); err != nil {
 		return err
 	}
-	attributes, err := s.p.attributes()
-	if err != nil {
-		return err
-	}
-	if !sm.Verify(s.p.cert.PublicKey.(*ecdsa.PublicKey), attributes, s.p.signature) {
+	if !sm.Verify(s.p.cert.PublicKey.(*ecdsa.PublicKey), s.p.signed, s.p.signature) {
 		return ErrSignature
 	}
 	return nil
 }
 
+// Holds says whether the signature is by the certificate shown, whatever that
+// certificate may be used for. It tells a signature that may not be relied on
+// from bytes that were damaged; it is never enough to rely on one.
+func (s *Signed) Holds() bool {
+	pub, ok := s.p.cert.PublicKey.(*ecdsa.PublicKey)
+	return ok && sm.Verify(pub, s.p.signed, s.p.signature)
+}
+
 // ID names the object: the SM3 of its content.
-func (s *Signed) ID() sm.Digest { return sm.Sum(s.Content) }
+func (s *Signed) ID() sm.Digest { return s.p.digest }
 
 // Relabel gives the object with the outer type of RFC 5652 instead of GB/T
 // 35275. The signature does not cover that label, so any CMS tool that knows
@@ -119,5 +123,9 @@ func Relabel(der []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.encode(oidSignedDataRFC)
+	attributes, err := p.attributes()
+	if err != nil {
+		return nil, err
+	}
+	return p.encode(oidSignedDataRFC, attributes)
 }

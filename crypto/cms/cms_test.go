@@ -202,34 +202,6 @@ func twoSigners(t *testing.T, h *holder) []byte {
 	return der
 }
 
-// Cross-tests with gmsm's pkcs7, an implementation that is not ours: it
-// verifies what we sign in both labels, and we read what it signs.
-func TestOthersVerifyOurs(t *testing.T) {
-	h := signer(t)
-	der := sign(t, h, "content", when)
-	for name, form := range map[string][]byte{"GB/T 35275": der, "RFC 5652": relabelled(t, der)} {
-		p7, err := pkcs7.Parse(form)
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if err := p7.Verify(); err != nil || string(p7.Content) != "content" {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-func TestWeVerifyTheirs(t *testing.T) {
-	h := signer(t)
-	der := pkcs7With(t, h, func(*pkcs7.SignerInfoConfig) {})
-	s, err := Parse(der, 8192)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Verify(h.cert.Raw); err != nil {
-		t.Error(err)
-	}
-}
-
 // vector is one case for other implementations.
 type vector struct {
 	Name        string `json:"name"`
@@ -292,6 +264,9 @@ func writeVectors(t *testing.T) {
 		{Name: "two signers", Object: twoSigners(t, h), Certificate: h.cert.Raw, Class: "malformed"},
 		{Name: "no certificate", Object: pkcs7With(t, h, func(c *pkcs7.SignerInfoConfig) { c.SkipCertificates = true }), Certificate: h.cert.Raw, Class: "malformed"},
 	}
+	for _, c := range looseObjects(t, h, []byte(`{"type":"yizhan-test","v":1}`)) {
+		list = append(list, vector{Name: "good signature, but: " + c.name, Object: c.object, Certificate: h.cert.Raw, Class: "malformed"})
+	}
 	b, err := json.MarshalIndent(list, "", " ")
 	if err != nil {
 		t.Fatal(err)
@@ -316,11 +291,47 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := Parse(b, 1<<16)
 		if err != nil {
+			if !errors.Is(err, ErrMalformed) {
+				t.Fatalf("an error without a class: %v", err)
+			}
+			if _, err := Relabel(b); err == nil {
+				t.Fatal("relabelled what is refused")
+			}
 			return
 		}
-		again, err := s.p.encode(oidSignedData)
+		again, err := s.p.encode(oidSignedData, s.p.signed)
 		if err != nil || !bytes.Equal(again, b) {
 			t.Fatal("accepted in another encoding")
 		}
+		if err := s.Verify(h.cert.Raw); err == nil && !bytes.Equal(b, der) {
+			t.Fatal("another object verifies")
+		} else if err != nil && !errors.Is(err, ErrSigner) && !errors.Is(err, ErrSignature) {
+			t.Fatalf("an error without a class: %v", err)
+		}
+		if other, err := Relabel(b); err != nil || bytes.Equal(other, b) {
+			t.Fatalf("relabel: %v", err)
+		}
+	})
+}
+
+// FuzzParseCertificate: a certificate is exactly the bytes given, and an error
+// says what it is about.
+func FuzzParseCertificate(f *testing.F) {
+	f.Add(signer(f).cert.Raw)
+	leaf, ca := issued(f, 7)
+	f.Add(leaf.cert.Raw)
+	f.Add(ca.Raw)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		cert, err := ParseCertificate(b)
+		if err != nil {
+			if !errors.Is(err, ErrCertificate) || cert != nil {
+				t.Fatalf("%v, %v", cert, err)
+			}
+			return
+		}
+		if !bytes.Equal(cert.Raw, b) {
+			t.Fatal("another certificate than was given")
+		}
+		_ = maySign(cert) // must not panic, whatever the key
 	})
 }

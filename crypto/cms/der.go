@@ -34,17 +34,18 @@ var (
 // parts are what determines every byte of a signed object.
 type parts struct {
 	content   []byte
+	digest    sm.Digest // of content
 	cert      *smx509.Certificate
 	time      time.Time
 	signature []byte
+	signed    []byte // attributes as the SET that is signed
 }
 
 // attributes gives the signed attributes as the SET that is signed.
 func (p *parts) attributes() ([]byte, error) {
-	digest := sm.Sum(p.content)
 	list := [][]byte{
 		attribute(oidContentType, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oidData) }),
-		attribute(oidMessageDigest, func(b *cryptobyte.Builder) { b.AddASN1OctetString(digest[:]) }),
+		attribute(oidMessageDigest, func(b *cryptobyte.Builder) { b.AddASN1OctetString(p.digest[:]) }),
 		attribute(oidSigningTime, func(b *cryptobyte.Builder) { addTime(b, p.time) }),
 	}
 	slices.SortFunc(list, bytes.Compare) // DER orders the elements of a SET OF
@@ -85,12 +86,8 @@ func addAlgorithm(b *cryptobyte.Builder, oid asn1.ObjectIdentifier) {
 }
 
 // encode writes the object under an outer content type.
-func (p *parts) encode(outer asn1.ObjectIdentifier) ([]byte, error) {
-	attributes, err := p.attributes()
-	if err != nil {
-		return nil, err
-	}
-	var b cryptobyte.Builder
+func (p *parts) encode(outer asn1.ObjectIdentifier, attributes []byte) ([]byte, error) {
+	b := cryptobyte.NewBuilder(make([]byte, 0, len(p.content)+len(p.cert.Raw)+1024))
 	b.AddASN1(tag.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1ObjectIdentifier(outer)
 		b.AddASN1(context0, func(b *cryptobyte.Builder) {
@@ -131,7 +128,10 @@ func decode(der []byte, outer asn1.ObjectIdentifier) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	again, err := p.encode(outer)
+	if p.signed, err = p.attributes(); err != nil {
+		return nil, err
+	}
+	again, err := p.encode(outer, p.signed)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
@@ -162,11 +162,11 @@ func find(der []byte) (*parts, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: not a SignedData with one certificate and one signer", ErrMalformed)
 	}
-	cert, err := smx509.ParseCertificate(certDER)
+	cert, err := ParseCertificate(certDER)
 	if err != nil {
 		return nil, fmt.Errorf("%w: certificate: %w", ErrMalformed, err)
 	}
-	p := &parts{content: octets, cert: cert}
+	p := &parts{content: octets, digest: sm.Sum(octets), cert: cert}
 	return p, p.findSigner(signer)
 }
 

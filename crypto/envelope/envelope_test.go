@@ -390,9 +390,9 @@ func flip(b []byte, i int) []byte {
 
 // A chunk that is wrong in the middle is found before its bytes are given out.
 func TestDamageInTheMiddleIsNeverGivenOut(t *testing.T) {
-	content := bytes.Repeat([]byte("x"), 3*sm.ChunkPlain)
+	content := bytes.Repeat([]byte("x"), 3*blockPlain)
 	c := sealCase(t, fileSpec{RoleBody, "b", content})
-	c.m.parts[0] = flip(c.m.parts[0], sm.ChunkSealed+5)
+	c.m.parts[0] = flip(c.m.parts[0], blockSealed+sm.ChunkSealed+5)
 	o, err := c.open(t, c.e, c.yi, 0)
 	if err != nil {
 		t.Fatal(err) // the end is whole
@@ -402,7 +402,7 @@ func TestDamageInTheMiddleIsNeverGivenOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := io.ReadAll(r)
-	if !errors.Is(err, ErrOpen) || len(got) != sm.ChunkPlain {
+	if !errors.Is(err, ErrOpen) || len(got) != blockPlain {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }
@@ -512,6 +512,9 @@ func FuzzParseHeader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := ParseHeader(b)
 		if err != nil {
+			if !errors.Is(err, ErrMalformed) {
+				t.Fatalf("an error without a class: %v", err)
+			}
 			return
 		}
 		content, err := strictjson.Marshal(&e.Header)

@@ -178,6 +178,10 @@ func (h *Header) checkSlots() error {
 // Verify checks that exactly this certificate of the sender signed the header.
 func (e *Envelope) Verify(senderCert []byte) error { return e.signed.Verify(senderCert) }
 
+// Holds says whether the signature is by the certificate shown, whatever that
+// may be used for; it is never enough to rely on a header.
+func (e *Envelope) Holds() bool { return e.signed.Holds() }
+
 // SignerCertificate is the certificate embedded in the header.
 func (e *Envelope) SignerCertificate() []byte { return e.signed.Certificate }
 

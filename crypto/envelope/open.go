@@ -1,11 +1,13 @@
 package envelope
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 
 	"github.com/yizhan-gateway/yizhan/crypto/merkle"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
@@ -24,12 +26,25 @@ func VerifyPayload(ctx context.Context, e *Envelope, src Source) error {
 		return err
 	}
 	defer r.Close()
-	tree := merkle.NewPayloadHash()
-	n, err := io.Copy(tree, io.LimitReader(r, e.Header.Payload.Size+1))
-	if err != nil {
-		return err
+	limited := io.LimitReader(r, e.Header.Payload.Size+1)
+	blocks := newPipeline(
+		func(b *block) { b.in, b.last, b.err = readUpTo(limited, b.in, blockSealed) },
+		func(b *block) { b.leaf = merkle.LeafHash(b.in) },
+	)
+	defer blocks.stop()
+	var leaves []sm.Digest
+	size := int64(0)
+	for last := false; !last; {
+		b := blocks.next()
+		if b.err != nil {
+			return b.err
+		}
+		if last = b.last; len(b.in) > 0 {
+			leaves = append(leaves, b.leaf)
+		}
+		size += int64(len(b.in))
 	}
-	if n != e.Header.Payload.Size || tree.Sum() != e.Header.Payload.Root {
+	if size != e.Header.Payload.Size || merkle.Root(leaves) != e.Header.Payload.Root {
 		return fmt.Errorf("%w: the payload is not the one the header names", ErrMalformed)
 	}
 	return nil
@@ -45,6 +60,7 @@ type Opened struct {
 	size  int64 // ciphertext
 	plain int64
 	ends  []int64 // where each file ends in the plaintext
+	whole []byte  // the files of a payload of one chunk, which is opened once
 }
 
 // Open opens an envelope with one slot. The stored ciphertext must have been
@@ -52,13 +68,9 @@ type Opened struct {
 // VerifyPayload). Whatever is wrong with slot, key or payload, the error is
 // ErrOpen; another error is the source's own.
 func Open(ctx context.Context, e *Envelope, unwrap func(slot []byte) ([]byte, error), slot []byte, src Source) (*Opened, error) {
-	fileKey, err := unwrap(slot)
-	if err != nil || len(fileKey) != 32 {
-		return nil, ErrOpen
-	}
-	sec, err := derive(fileKey, e.Header.Salt, e.Header.ID, e.Header.Sender)
-	if err != nil || !sm.Equal(sec.commitment, e.Header.Commitment) {
-		return nil, ErrOpen
+	sec, err := unlock(e, unwrap, slot)
+	if err != nil {
+		return nil, err
 	}
 	plain, err := sm.PlainSize(e.Header.Payload.Size)
 	if err != nil {
@@ -68,11 +80,34 @@ func Open(ctx context.Context, e *Envelope, unwrap func(slot []byte) ([]byte, er
 	return o, o.openManifest(ctx, e)
 }
 
+// Unlocks says whether a slot holds the envelope's file key: what is left to
+// check for a further recipient when Open has succeeded for one, since the key
+// commitment admits one key only. The error is ErrOpen.
+func Unlocks(e *Envelope, unwrap func(slot []byte) ([]byte, error), slot []byte) error {
+	_, err := unlock(e, unwrap, slot)
+	return err
+}
+
+func unlock(e *Envelope, unwrap func(slot []byte) ([]byte, error), slot []byte) (*secrets, error) {
+	fileKey, err := unwrap(slot)
+	if err != nil || len(fileKey) != 32 {
+		return nil, ErrOpen
+	}
+	sec, err := derive(fileKey, e.Header.Salt, e.Header.ID, e.Header.Sender)
+	if err != nil || !sm.Equal(sec.commitment, e.Header.Commitment) {
+		return nil, ErrOpen
+	}
+	return sec, nil
+}
+
 // openManifest reads the end of the payload: its last chunk must open as the
 // last, and the manifest must fit what lies before it.
 func (o *Opened) openManifest(ctx context.Context, e *Envelope) error {
-	from := e.Header.Payload.Manifest
-	r, err := o.read(ctx, from, o.plain-from)
+	from, skip := e.Header.Payload.Manifest, int64(0)
+	if o.plain <= sm.ChunkPlain {
+		skip = from // the files lie in the same chunk
+	}
+	r, err := o.read(ctx, from-skip, o.plain-from+skip)
 	if err != nil {
 		return err
 	}
@@ -81,6 +116,7 @@ func (o *Opened) openManifest(ctx context.Context, e *Envelope) error {
 	if err != nil {
 		return err
 	}
+	o.whole, b = b[:skip], b[skip:]
 	m, err := parseManifest(b)
 	if err != nil || m.Envelope != e.Header.ID || m.Domain != e.Header.Domain {
 		return ErrOpen
@@ -112,7 +148,12 @@ func (o *Opened) File(ctx context.Context, i int) (io.ReadCloser, error) {
 		return nil, fmt.Errorf("envelope: there is no file %d", i)
 	}
 	info := o.Manifest.Files[i]
-	r, err := o.read(ctx, o.ends[i]-info.Size, info.Size)
+	from := o.ends[i] - info.Size
+	if len(o.whole) > 0 {
+		r := io.NopCloser(bytes.NewReader(o.whole[from:o.ends[i]]))
+		return &fileReader{r: r, sum: sm.New(), want: info.SM3}, nil
+	}
+	r, err := o.read(ctx, from, info.Size)
 	if err != nil {
 		return nil, err
 	}
@@ -139,68 +180,90 @@ func (f *fileReader) Read(p []byte) (int, error) {
 
 func (f *fileReader) Close() error { return f.r.Close() }
 
-// read streams n bytes of plaintext from an offset, opening chunk by chunk.
+// read streams n bytes of plaintext from an offset. No byte is given before
+// its chunk and all before it have opened.
 func (o *Opened) read(ctx context.Context, off, n int64) (io.ReadCloser, error) {
-	chunk := off / sm.ChunkPlain
-	r, err := o.src.OpenAt(ctx, chunk*sm.ChunkSealed)
+	first := off / sm.ChunkPlain
+	r, err := o.src.OpenAt(ctx, first*sm.ChunkSealed)
 	if err != nil {
 		return nil, err
 	}
-	return &chunkReader{o: o, r: r, chunk: chunk, skip: off % sm.ChunkPlain, left: n}, nil
+	end := min(o.size, ((off+n-1)/sm.ChunkPlain+1)*sm.ChunkSealed)
+	s := &sealedBlocks{o: o, r: r, first: first, left: end - first*sm.ChunkSealed}
+	return &plainReader{r: r, blocks: newPipeline(s.fill, s.open), skip: off % sm.ChunkPlain, left: n}, nil
 }
 
-type chunkReader struct {
-	o      *Opened
+// sealedBlocks reads and opens the chunks from first on.
+type sealedBlocks struct {
+	o     *Opened
+	r     io.Reader
+	first int64
+	left  int64 // bytes still to be read
+}
+
+func (s *sealedBlocks) fill(b *block) {
+	want := min(s.left, blockSealed)
+	b.in, _, b.err = readUpTo(s.r, b.in, int(want))
+	if b.err == nil && int64(len(b.in)) < want {
+		b.err = ErrOpen
+	}
+	s.left -= want
+	b.last = s.left <= 0
+}
+
+func (s *sealedBlocks) open(b *block) {
+	b.out = slices.Grow(b.out, len(b.in))
+	for i, in := s.first+b.index*blockChunks, b.in; len(in) > 0; i++ {
+		n := min(len(in), sm.ChunkSealed)
+		last := (i+1)*sm.ChunkSealed >= s.o.size
+		if b.out, b.err = s.o.sec.stream.OpenChunk(b.out, in[:n], uint32(i), last); b.err != nil {
+			b.err = ErrOpen
+			return
+		}
+		in = in[n:]
+	}
+}
+
+type plainReader struct {
 	r      io.ReadCloser
-	chunk  int64
-	skip   int64
+	blocks *pipeline
+	skip   int64 // bytes of the first chunk before the offset
 	left   int64
-	sealed []byte
-	plain  []byte // all of the chunk
-	out    []byte // what of it is still to be given
+	out    []byte
+	err    error
 }
 
-func (c *chunkReader) Read(p []byte) (int, error) {
-	for len(c.out) == 0 {
-		if c.left == 0 {
+func (p *plainReader) Read(b []byte) (int, error) {
+	for len(p.out) == 0 {
+		if p.err != nil {
+			return 0, p.err
+		}
+		if p.left == 0 {
 			return 0, io.EOF
 		}
-		if err := c.step(); err != nil {
-			return 0, err
+		next := p.blocks.next()
+		if p.err = next.err; p.err == nil && next.last && int64(len(next.out))-p.skip < p.left {
+			p.err = ErrOpen
 		}
+		if p.err != nil {
+			return 0, p.err
+		}
+		p.out = next.out[min(p.skip, int64(len(next.out))):]
+		p.out = p.out[:min(p.left, int64(len(p.out)))]
+		p.skip = 0
+		p.left -= int64(len(p.out))
 	}
-	n := copy(p, c.out[:min(int64(len(c.out)), c.left)])
-	c.out = c.out[n:]
-	if c.left -= int64(n); c.left == 0 {
-		c.out = nil
-	}
+	n := copy(b, p.out)
+	p.out = p.out[n:]
 	return n, nil
 }
 
-func (c *chunkReader) step() error {
-	length := min(sm.ChunkSealed, c.o.size-c.chunk*sm.ChunkSealed)
-	if length < sm.Overhead {
-		return ErrOpen
-	}
-	if c.sealed == nil {
-		c.sealed = make([]byte, sm.ChunkSealed)
-	}
-	if _, err := io.ReadFull(c.r, c.sealed[:length]); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return ErrOpen
-	} else if err != nil {
-		return err
-	}
-	last := (c.chunk+1)*sm.ChunkSealed >= c.o.size
-	plain, err := c.o.sec.stream.OpenChunk(c.plain[:0], c.sealed[:length], uint32(c.chunk), last)
-	if err != nil {
-		return ErrOpen
-	}
-	c.plain, c.out = plain, plain[min(c.skip, int64(len(plain))):]
-	c.skip, c.chunk = 0, c.chunk+1
-	return nil
+// Close ends reading; later reads give io.ErrClosedPipe.
+func (p *plainReader) Close() error {
+	p.out, p.err = nil, io.ErrClosedPipe
+	p.blocks.stop()
+	return p.r.Close()
 }
-
-func (c *chunkReader) Close() error { return c.r.Close() }
 
 // detail is a small sealed object for one certificate.
 type detail struct {

@@ -1,7 +1,6 @@
 package envelope
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -10,6 +9,8 @@ import (
 	"hash"
 	"io"
 	"iter"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/emmansun/gmsm/smx509"
@@ -66,7 +67,9 @@ type Sealed struct {
 }
 
 // Seal encrypts the files and the manifest in one pass and signs the header.
-// It holds about three chunks of 64 KiB whatever the document's size.
+// Whatever the document's size it holds at most 24 MiB, and for a document of
+// less than 1 MiB about twice its size. The files are read by a goroutine of
+// Seal's own, which has ended when Seal returns.
 func Seal(ctx context.Context, p Plan, s cms.Signer, at time.Time, rand io.Reader, put PutPart) (*Sealed, error) {
 	fileKey, salt := make([]byte, 32), sm.Digest{}
 	if _, err := io.ReadFull(rand, fileKey); err != nil {
@@ -89,7 +92,7 @@ func Seal(ctx context.Context, p Plan, s cms.Signer, at time.Time, rand io.Reade
 	}
 	plain := newPlaintext(&p)
 	defer plain.stop()
-	if err := out.seal(ctx, sec.stream.Sealer(plain), put); err != nil {
+	if err := out.seal(ctx, sec.stream, plain, put); err != nil {
 		return nil, err
 	}
 	out.Payload.Manifest, out.Manifest = plain.offset, plain.manifest
@@ -104,26 +107,8 @@ func Seal(ctx context.Context, p Plan, s cms.Signer, at time.Time, rand io.Reade
 	return out, out.sign(&h, s, at)
 }
 
-func makeSlots(rand io.Reader, list []Recipient, fileKey []byte) ([]Slot, [][]byte, error) {
-	var slots []Slot
-	var sealed [][]byte
-	for _, r := range list {
-		pub, err := encryptionKey(r.Certificate)
-		if err != nil {
-			return nil, nil, fmt.Errorf("%w: recipient %s: %w", ErrInvalid, r.Agency, err)
-		}
-		slot, err := sm.Encrypt(rand, pub, fileKey)
-		if err != nil {
-			return nil, nil, err
-		}
-		slots = append(slots, Slot{Agency: r.Agency, Role: r.Role, Certificate: sm.Sum(r.Certificate), Slot: sm.Sum(slot)})
-		sealed = append(sealed, slot)
-	}
-	return slots, sealed, nil
-}
-
 func encryptionKey(der []byte) (*ecdsa.PublicKey, error) {
-	cert, err := smx509.ParseCertificate(der)
+	cert, err := cms.ParseCertificate(der)
 	if err != nil {
 		return nil, err
 	}
@@ -137,46 +122,92 @@ func encryptionKey(der []byte) (*ecdsa.PublicKey, error) {
 	return pub, nil
 }
 
-// seal hands the ciphertext over part by part, hashing it on the way.
-func (s *Sealed) seal(ctx context.Context, ciphertext io.Reader, put PutPart) error {
-	r := bufio.NewReaderSize(ciphertext, sm.ChunkSealed)
-	for i := 0; ; i++ {
-		if _, err := r.Peek(1); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
+// seal hands the ciphertext over part by part. Reading and hashing the
+// plaintext, sealing and hashing the ciphertext, and the caller's writing all
+// happen at once.
+func (s *Sealed) seal(ctx context.Context, stream *sm.Stream, plain io.Reader, put PutPart) error {
+	blocks := newPipeline(plainBlocks(plain), func(b *block) { sealBlock(stream, b) })
+	defer blocks.stop()
+	for i, ended := 0, false; !ended; i++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		tree := merkle.NewPayloadHash()
-		limited := &io.LimitedReader{R: r, N: PartSize}
-		part := &failing{r: io.TeeReader(limited, tree)}
+		part := &partReader{blocks: blocks, left: PartSize / blockSealed}
 		if err := put(ctx, i, part); err != nil || part.err != nil {
 			return errors.Join(part.err, err)
 		}
-		if _, err := r.Peek(1); limited.N > 0 && !errors.Is(err, io.EOF) {
+		if len(part.out) > 0 || !part.ended && part.left > 0 {
 			return errors.New("envelope: a part was not read to its end")
 		}
-		s.Payload.Size += PartSize - limited.N
-		s.Parts = append(s.Parts, tree.Sum())
-		s.Payload.Root = merkle.Root(s.Parts)
+		ended = part.ended
+		s.Payload.Size += part.size
+		s.Parts = append(s.Parts, merkle.Root(part.leaves))
+	}
+	s.Payload.Root = merkle.Root(s.Parts)
+	return nil
+}
+
+// plainBlocks cuts the plaintext into blocks. One byte is read ahead of each,
+// to know which is the last.
+func plainBlocks(r io.Reader) func(*block) {
+	var ahead []byte
+	return func(b *block) {
+		b.in = append(b.in, ahead...)
+		if b.in, b.last, b.err = readUpTo(r, b.in, blockPlain-len(b.in)); b.last || b.err != nil {
+			return
+		}
+		ahead, b.last, b.err = readUpTo(r, ahead[:0], 1)
+		b.last = b.last && len(ahead) == 0
 	}
 }
 
-// failing remembers the error of what it reads, should the reader of it not
-// pass it on.
-type failing struct {
-	r   io.Reader
-	err error
+func sealBlock(stream *sm.Stream, b *block) {
+	b.out = slices.Grow(b.out, len(b.in)+sm.Overhead*blockChunks)
+	for i, in := b.index*blockChunks, b.in; ; i++ {
+		if i > math.MaxUint32 {
+			b.err = fmt.Errorf("%w: a payload has at most 2^32 chunks", ErrInvalid)
+			return
+		}
+		n := min(len(in), sm.ChunkPlain)
+		last := n == len(in)
+		b.out = stream.SealChunk(b.out, in[:n], uint32(i), last && b.last)
+		if in = in[n:]; last {
+			break
+		}
+	}
+	b.leaf = merkle.LeafHash(b.out)
 }
 
-func (f *failing) Read(p []byte) (int, error) {
-	n, err := f.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		f.err = err
+// partReader reads the blocks of one part.
+type partReader struct {
+	blocks *pipeline
+	left   int // blocks that still fit
+	out    []byte
+	leaves []sm.Digest
+	size   int64
+	ended  bool
+	err    error // remembered, should the reader not pass it on
+}
+
+func (p *partReader) Read(b []byte) (int, error) {
+	if len(p.out) == 0 {
+		if p.err != nil {
+			return 0, p.err
+		}
+		if p.ended || p.left == 0 {
+			return 0, io.EOF
+		}
+		next := p.blocks.next()
+		if p.err = next.err; p.err != nil {
+			return 0, p.err
+		}
+		p.out, p.ended, p.left = next.out, next.last, p.left-1
+		p.leaves = append(p.leaves, next.leaf)
+		p.size += int64(len(p.out))
 	}
-	return n, err
+	n := copy(b, p.out)
+	p.out = p.out[n:]
+	return n, nil
 }
 
 func (s *Sealed) sign(h *Header, signer cms.Signer, at time.Time) error {

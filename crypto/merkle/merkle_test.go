@@ -2,6 +2,7 @@ package merkle
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -169,7 +170,15 @@ func TestCodecs(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	b, _ := checkpoint().Marshal()
 	f.Add(b)
+	leaf, _ := (&Leaf{Event: "accepted", Envelope: sm.Sum(nil).String(), Object: sm.Sum(nil), At: 1}).Marshal()
+	f.Add(leaf)
 	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, err := ParseCheckpoint(b); err != nil && !errors.Is(err, ErrMalformed) {
+			t.Fatalf("an error without a class: %v", err)
+		}
+		if _, err := ParseLeaf(b); err != nil && !errors.Is(err, ErrMalformed) {
+			t.Fatalf("an error without a class: %v", err)
+		}
 		if c, err := ParseCheckpoint(b); err == nil {
 			if again, err := c.Marshal(); err != nil || !bytes.Equal(again, b) {
 				t.Fatalf("checkpoint %q marshals to %q, %v", b, again, err)
@@ -179,6 +188,49 @@ func FuzzParse(f *testing.F) {
 			if again, err := l.Marshal(); err != nil || !bytes.Equal(again, b) {
 				t.Fatalf("leaf %q marshals to %q, %v", b, again, err)
 			}
+		}
+	})
+}
+
+// FuzzProofs: whatever a neighbour claims, a leaf or a root that is not there
+// never passes. (A proof alone does not fix the size: the one from 13 to 21
+// leaves passes as one to 19, which has the same shape. Sizes are signed with
+// their roots.)
+func FuzzProofs(f *testing.F) {
+	tr := newTree(f, 21)
+	root, old := Root(tr.leaves), Root(tr.leaves[:13])
+	flat := func(p []sm.Digest) (b []byte) {
+		for _, d := range p {
+			b = append(b, d[:]...)
+		}
+		return b
+	}
+	f.Add(uint64(5), uint64(21), flat(Inclusion(tr.leaves, 5)))
+	f.Add(uint64(20), uint64(21), flat(Inclusion(tr.leaves, 20)))
+	consistency, err := ConsistencyAt(13, 21, tr.get)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(uint64(13), uint64(21), flat(consistency))
+	f.Add(uint64(1)<<63, uint64(1)<<63+1, []byte{})
+	f.Fuzz(func(t *testing.T, a, b uint64, proof []byte) {
+		var p []sm.Digest
+		for len(proof) >= sm.Size && len(p) < 200 {
+			p, proof = append(p, sm.Digest(proof[:sm.Size])), proof[sm.Size:]
+		}
+		for i, leaf := range tr.leaves {
+			if VerifyInclusion(leaf, a, b, p, root) == nil && b == 21 && a != uint64(i) {
+				t.Fatalf("leaf %d passes at %d of %d", i, a, b)
+			}
+		}
+		if VerifyInclusion(LeafHash([]byte("forged")), a, b, p, root) == nil {
+			t.Fatal("a forged leaf passes")
+		}
+		if VerifyConsistency(a, b, p, old, root) == nil && a > 0 && a >= b {
+			t.Fatalf("a proof from %d to %d passes", a, b)
+		}
+		if a > 0 && VerifyConsistency(a, b, p, LeafHash([]byte("forged")), root) == nil {
+			t.Fatal("a forged root passes for an earlier one")
 		}
 	})
 }

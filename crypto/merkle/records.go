@@ -1,6 +1,7 @@
 package merkle
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
@@ -14,6 +15,9 @@ const (
 	MaxCheckpoint  = 2 << 10
 	MaxLeaf        = 1 << 10
 )
+
+// ErrMalformed is what is not a leaf or a checkpoint in its one encoding.
+var ErrMalformed = errors.New("merkle: malformed")
 
 // Checkpoint is the head of a ledger: its size and root at a time. It is
 // signed by the node as a CMS object.
@@ -40,10 +44,10 @@ func (c *Checkpoint) Marshal() ([]byte, error) {
 func ParseCheckpoint(b []byte) (*Checkpoint, error) {
 	var c Checkpoint
 	if err := parse(b, MaxCheckpoint, &c); err != nil {
-		return nil, fmt.Errorf("merkle: checkpoint: %w", err)
+		return nil, fmt.Errorf("%w: checkpoint: %w", ErrMalformed, err)
 	}
 	if c.Type != CheckpointType || c.V != 1 || c.Ledger == "" || c.Node == "" {
-		return nil, fmt.Errorf("merkle: not a %s of version 1", CheckpointType)
+		return nil, fmt.Errorf("%w: not a %s of version 1", ErrMalformed, CheckpointType)
 	}
 	return &c, nil
 }
@@ -71,10 +75,10 @@ func (l *Leaf) Marshal() ([]byte, error) {
 func ParseLeaf(b []byte) (*Leaf, error) {
 	var l Leaf
 	if err := parse(b, MaxLeaf, &l); err != nil {
-		return nil, fmt.Errorf("merkle: leaf: %w", err)
+		return nil, fmt.Errorf("%w: leaf: %w", ErrMalformed, err)
 	}
 	if l.Type != LeafType || l.V != 1 || l.Event == "" {
-		return nil, fmt.Errorf("merkle: not a %s of version 1", LeafType)
+		return nil, fmt.Errorf("%w: not a %s of version 1", ErrMalformed, LeafType)
 	}
 	return &l, nil
 }

@@ -160,7 +160,10 @@ func strictSignature(sig []byte) bool {
 }
 
 // Encrypt wraps a short plaintext (at most 4 KiB) to a public key; the result
-// is SM2Cipher in ASN.1 DER (GB/T 35276).
+// is SM2Cipher in ASN.1 DER (GB/T 35276). When the key stream is all zeros the
+// standard wants another try, and gmsm v0.44.0 makes that one with a wrong
+// point: of plaintexts of n bytes one in 256^n does not open again. Wrap keys,
+// which have 16 bytes and more.
 func Encrypt(rand io.Reader, pub *ecdsa.PublicKey, plain []byte) ([]byte, error) {
 	if len(plain) == 0 || len(plain) > maxWrapped {
 		return nil, fmt.Errorf("sm: SM2 encrypts 1 to %d bytes, got %d", maxWrapped, len(plain))

@@ -3,14 +3,10 @@ package sm
 import (
 	"bytes"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"io"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"testing"
-	"testing/iotest"
 )
 
 func unhex(t testing.TB, s string) []byte {
@@ -43,75 +39,6 @@ func TestKnownAnswers(t *testing.T) {
 		unhex(t, "feedfacedeadbeeffeedfacedeadbeefabaddad2"))
 	if got := hex.EncodeToString(sealed); got != "17f399f08c67d5ee19d0dc9969c4bb7d5fd46fd3756489069157b282bb200735d82710ca5c22f0ccfa7cbf93d496ac15a56834cbcf98c397b4024a2691233b8d83de3541e4c2b58177e065a9bf7b62ec" {
 		t.Errorf("SM4-GCM = %s", got)
-	}
-}
-
-// wycheproof opens a vector file that lies beside the checkout.
-func wycheproof(t *testing.T, name string, into any) {
-	path := filepath.Join("..", "..", "..", "shared", "data", "wycheproof", name)
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Skipf("%s is not there; the Wycheproof vectors (C2SP/wycheproof testvectors_v1) run when they lie beside the checkout", name)
-	}
-	if err := json.Unmarshal(b, into); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestWycheproofGCM(t *testing.T) {
-	var f struct {
-		TestGroups []struct {
-			IVSize, TagSize int
-			Tests           []struct {
-				TcID                       int
-				Key, IV, AAD, Msg, CT, Tag string
-				Result                     string
-			}
-		}
-	}
-	wycheproof(t, "sm4_gcm_test.json", &f)
-	n := 0
-	for _, g := range f.TestGroups {
-		if g.IVSize != 96 || g.TagSize != 128 {
-			continue // this package fixes both
-		}
-		for _, c := range g.Tests {
-			n++
-			aead, err := NewGCM(unhex(t, c.Key))
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := aead.Open(nil, unhex(t, c.IV), append(unhex(t, c.CT), unhex(t, c.Tag)...), unhex(t, c.AAD))
-			if (err == nil) != (c.Result == "valid") || err == nil && !bytes.Equal(got, unhex(t, c.Msg)) {
-				t.Errorf("case %d is %s: %v", c.TcID, c.Result, err)
-			}
-		}
-	}
-	if n == 0 {
-		t.Error("no case had our sizes")
-	}
-}
-
-func TestWycheproofHMAC(t *testing.T) {
-	var f struct {
-		TestGroups []struct {
-			TagSize int
-			Tests   []struct {
-				TcID          int
-				Key, Msg, Tag string
-				Result        string
-			}
-		}
-	}
-	wycheproof(t, "hmac_sm3_test.json", &f)
-	for _, g := range f.TestGroups {
-		for _, c := range g.Tests {
-			d := HMAC(unhex(t, c.Key), unhex(t, c.Msg))
-			same := bytes.Equal(d[:g.TagSize/8], unhex(t, c.Tag))
-			if same != (c.Result == "valid") {
-				t.Errorf("case %d is %s, equal %v", c.TcID, c.Result, same)
-			}
-		}
 	}
 }
 
@@ -246,12 +173,16 @@ func stream(t testing.TB) *Stream {
 	return s
 }
 
-func seal(t testing.TB, plain []byte) []byte {
-	b, err := io.ReadAll(stream(t).Sealer(iotest.OneByteReader(bytes.NewReader(plain))))
-	if err != nil {
-		t.Fatal(err)
+func seal(t testing.TB, plain []byte) (out []byte) {
+	s := stream(t)
+	for i := uint32(0); ; i++ {
+		n := min(len(plain), ChunkPlain)
+		last := n == len(plain)
+		out = s.SealChunk(out, plain[:n], i, last)
+		if plain = plain[n:]; last {
+			return out
+		}
 	}
-	return b
 }
 
 // open opens all chunks of a ciphertext as a reader must.
@@ -312,36 +243,6 @@ func TestStreamDetects(t *testing.T) {
 	}
 }
 
-// A source that breaks is an error, never an end: a broken upload must not
-// become a shorter document.
-func TestSealerPassesOnEveryFault(t *testing.T) {
-	for _, fault := range []error{io.ErrUnexpectedEOF, errors.New("broken")} {
-		for _, n := range []int{0, 10, ChunkPlain, ChunkPlain + 10} {
-			source := io.MultiReader(bytes.NewReader(make([]byte, n)), iotest.ErrReader(fault))
-			if _, err := io.ReadAll(stream(t).Sealer(source)); !errors.Is(err, fault) {
-				t.Errorf("after %d bytes: %v", n, err)
-			}
-		}
-	}
-}
-
-func TestSealerHoldsLittle(t *testing.T) {
-	r := stream(t).Sealer(io.LimitReader(zeros{}, 64<<20))
-	allocated := testing.AllocsPerRun(1, func() {})
-	n, err := io.Copy(io.Discard, struct{ io.Reader }{r})
-	if err != nil || n != SealedSize(64<<20) {
-		t.Fatal(n, err)
-	}
-	z := r.(*sealer)
-	if held := cap(z.plain) + cap(z.next) + cap(z.sealed); held > 4*ChunkSealed {
-		t.Errorf("holds %d bytes after 64 MiB (%v)", held, allocated)
-	}
-}
-
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
-
 func FuzzDecrypt(f *testing.F) {
 	k := key(f, 1)
 	good, _ := Encrypt(random(4), &k.PublicKey, []byte("x"))
@@ -363,4 +264,24 @@ func FuzzVerify(f *testing.F) {
 			t.Fatalf("another encoding verifies: %x", b)
 		}
 	})
+}
+
+// TestSignDigest: the signature of a digest is the signature of its message.
+func TestSignDigest(t *testing.T) {
+	source := random(7)
+	key, err := GenerateKey(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, err := SignatureDigest(&key.PublicKey, []byte("message"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, err := SignDigest(source, key, digest)
+	if err != nil || !Verify(&key.PublicKey, []byte("message"), sig) || Verify(&key.PublicKey, digest, sig) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := SignDigest(source, key, digest[1:]); err == nil {
+		t.Error("a short digest was signed")
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 )
 
 // The STREAM construction over SM4-GCM: the plaintext is cut into chunks, each
@@ -17,7 +16,6 @@ const (
 	Overhead    = 16
 	ChunkSealed = ChunkPlain + Overhead // 64 KiB
 	prefixSize  = 7
-	maxChunks   = 1 << 32
 )
 
 // ErrChunk is the one error of OpenChunk.
@@ -70,76 +68,6 @@ func (s *Stream) OpenChunk(dst, sealed []byte, i uint32, last bool) ([]byte, err
 		return nil, ErrChunk
 	}
 	return out, nil
-}
-
-// Sealer yields the ciphertext of everything r yields, holding two chunks.
-func (s *Stream) Sealer(r io.Reader) io.Reader {
-	return &sealer{s: s, r: r, next: make([]byte, 0, ChunkPlain), plain: make([]byte, 0, ChunkPlain)}
-}
-
-type sealer struct {
-	s           *Stream
-	r           io.Reader
-	plain, next []byte // next is read ahead, to know which chunk is the last
-	sealed      []byte
-	out         []byte
-	i           uint64
-	begun, done bool
-}
-
-func (z *sealer) Read(p []byte) (int, error) {
-	for len(z.out) == 0 {
-		if z.done {
-			return 0, io.EOF
-		}
-		if err := z.step(); err != nil {
-			return 0, err
-		}
-	}
-	n := copy(p, z.out)
-	z.out = z.out[n:]
-	return n, nil
-}
-
-func (z *sealer) step() error {
-	if !z.begun {
-		z.begun = true
-		if err := z.fill(); err != nil {
-			return err
-		}
-	}
-	z.plain, z.next = z.next, z.plain
-	if len(z.plain) == ChunkPlain {
-		if err := z.fill(); err != nil {
-			return err
-		}
-	} else {
-		z.next = z.next[:0]
-	}
-	if z.i >= maxChunks {
-		return errors.New("sm: a payload has at most 2^32 chunks")
-	}
-	z.done = len(z.next) == 0
-	z.sealed = z.s.SealChunk(z.sealed[:0], z.plain, uint32(z.i), z.done)
-	z.out, z.i = z.sealed, z.i+1
-	return nil
-}
-
-// fill reads the next chunk; only io.EOF is an end. io.ReadFull would take a
-// source's own io.ErrUnexpectedEOF, a broken upload, for one.
-func (z *sealer) fill() error {
-	z.next = z.next[:0]
-	for len(z.next) < ChunkPlain {
-		n, err := z.r.Read(z.next[len(z.next):ChunkPlain])
-		z.next = z.next[:len(z.next)+n]
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // SealedSize is the ciphertext length of a plaintext of this length.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding"
 	"encoding/base64"
+	"errors"
+	"fmt"
 	"reflect"
 	"strconv"
 	"strings"
@@ -236,7 +238,11 @@ func (s *scanner) decode(v reflect.Value, depth int) error {
 		if err != nil {
 			return err
 		}
-		return v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text))
+		err = v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text))
+		if err != nil && !errors.Is(err, ErrEncoding) {
+			err = fmt.Errorf("%w: %w", ErrEncoding, err) // a digest, a label: every refusal has its class
+		}
+		return err
 	}
 	switch v.Kind() {
 	case reflect.String:

@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 )
@@ -182,7 +183,13 @@ var (
 	unmarshal = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
+// fieldsByType spares reading the same tags for every object of a list.
+var fieldsByType sync.Map // reflect.Type to []field
+
 func fieldsOf(t reflect.Type) []field {
+	if known, ok := fieldsByType.Load(t); ok {
+		return known.([]field)
+	}
 	var out []field
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -193,6 +200,7 @@ func fieldsOf(t reflect.Type) []field {
 		name, options, _ := strings.Cut(tag, ",")
 		out = append(out, field{name, i, options == "omitempty"})
 	}
+	fieldsByType.Store(t, out)
 	return out
 }
 

@@ -136,7 +136,10 @@ func FuzzUnmarshal(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var o object
-		if Unmarshal(b, &o) != nil {
+		if err := Unmarshal(b, &o); err != nil {
+			if !errors.Is(err, ErrEncoding) && !errors.Is(err, ErrCritical) {
+				t.Fatalf("an error without a class: %v", err)
+			}
 			return
 		}
 		again, err := Marshal(&o)
