@@ -12,12 +12,10 @@ import (
 	"math/big"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/emmansun/gmsm/smx509"
 
-	"github.com/yizhan-gateway/yizhan/crypto/cms"
 	"github.com/yizhan-gateway/yizhan/crypto/keystore"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/internal/durable"
@@ -45,20 +43,27 @@ const (
 type Authority struct {
 	dir    string
 	domain string
-	keys   *keystore.File
+	keys   *keystore.Store
 	rand   io.Reader
 	cert   *smx509.Certificate
 	chain  *chain
+	former [][]byte // its certificates before this one, DER
 }
 
 // InitAuthority makes a new authority for a domain in dir. The certificate is
 // written last: a directory without it was left by a crash, and holds nothing
 // that was ever used.
 func InitAuthority(dir, domain string, passphrase []byte, rand io.Reader, now time.Time) (*Authority, error) {
+	return InitAuthorityWith(dir, domain, func(keys string) (*keystore.Store, error) { return keystore.Create(keys, passphrase, rand) }, rand, now)
+}
+
+// InitAuthorityWith is InitAuthority with a keystore of another mode, which
+// create makes in the directory it is given.
+func InitAuthorityWith(dir, domain string, create func(keys string) (*keystore.Store, error), rand io.Reader, now time.Time) (*Authority, error) {
 	if err := checkDomain(domain); err != nil {
 		return nil, err
 	}
-	keys, err := keystore.Create(filepath.Join(dir, keysDir), passphrase, rand)
+	keys, err := create(filepath.Join(dir, keysDir))
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +97,12 @@ func InitAuthority(dir, domain string, passphrase []byte, rand io.Reader, now ti
 
 // OpenAuthority opens an authority's directory.
 func OpenAuthority(dir string, passphrase []byte, rand io.Reader) (*Authority, error) {
+	return OpenAuthorityWith(dir, func(keys string) (*keystore.Store, error) { return keystore.Open(keys, passphrase, rand) }, rand)
+}
+
+// OpenAuthorityWith is OpenAuthority with a keystore of another mode, which
+// open opens in the directory it is given.
+func OpenAuthorityWith(dir string, open func(keys string) (*keystore.Store, error), rand io.Reader) (*Authority, error) {
 	der, err := ReadCertificate(filepath.Join(dir, authorityFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("certs: %s holds no authority, or one whose making was interrupted: make one in an empty directory: %w", dir, err)
@@ -99,7 +110,7 @@ func OpenAuthority(dir string, passphrase []byte, rand io.Reader) (*Authority, e
 	if err != nil {
 		return nil, err
 	}
-	keys, err := keystore.Open(filepath.Join(dir, keysDir), passphrase, rand)
+	keys, err := open(filepath.Join(dir, keysDir))
 	if err != nil {
 		return nil, err
 	}
@@ -108,10 +119,29 @@ func OpenAuthority(dir string, passphrase []byte, rand io.Reader) (*Authority, e
 		return nil, err
 	}
 	a.domain = a.cert.Subject.CommonName
+	if err := a.listFormer(); err != nil {
+		return nil, err
+	}
 	if !keys.Has(a.keyID()) {
 		return nil, fail(codeChain, "the keystore does not hold the key of %s: both must be of one authority", authorityFile)
 	}
 	return a, nil
+}
+
+// ReadAuthority opens an authority's directory without its keys: to look at
+// what would be published, and to approve it.
+func ReadAuthority(dir string) (*Authority, error) {
+	der, err := ReadCertificate(filepath.Join(dir, authorityFile))
+	if err != nil {
+		return nil, err
+	}
+	a := &Authority{dir: dir}
+	if err := a.adopt(der); err != nil {
+		return nil, err
+	}
+	a.domain = a.cert.Subject.CommonName
+	_, err = a.succession()
+	return a, err
 }
 
 // adopt takes the authority's own certificate.
@@ -123,15 +153,21 @@ func (a *Authority) adopt(der []byte) (err error) {
 	return nil
 }
 
+const maxCertificateFile = 64 << 10 // bytes
+
 // ReadCertificate reads one certificate from a PEM file and gives its DER.
 func ReadCertificate(path string) ([]byte, error) {
-	b, err := durable.ReadFile(durable.OS, path, 64<<10)
+	b, err := durable.ReadFile(durable.OS, path, maxCertificateFile)
 	if err != nil {
 		return nil, err
 	}
+	return parseCertificate(b, filepath.Base(path))
+}
+
+func parseCertificate(b []byte, name string) ([]byte, error) {
 	block, rest := pem.Decode(b)
 	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
-		return nil, fail(codeChain, "%s does not hold exactly one PEM certificate", filepath.Base(path))
+		return nil, fail(codeChain, "%s does not hold exactly one PEM certificate", name)
 	}
 	return block.Bytes, nil
 }
@@ -166,7 +202,11 @@ func (a *Authority) keyID() sm.Digest { return sm.KeyID(a.cert.PublicKey.(*ecdsa
 // dual gives a holder's certificates: those it had, and new ones for keys that
 // have none yet. Old ones stay, because what was signed with them must verify
 // with the newest directory, too.
-func (a *Authority) dual(name string, had []certEntry, keys dualKey, now time.Time) ([]certEntry, error) {
+func (a *Authority) dual(c *chain, name string, had []certEntry, keys dualKey, brought []certEntry, now time.Time) ([]certEntry, error) {
+	had, err := withBrought(c, name, had, brought)
+	if err != nil {
+		return nil, err
+	}
 	var fresh []certEntry
 	for _, half := range []struct {
 		use   string
@@ -177,7 +217,7 @@ func (a *Authority) dual(name string, had []certEntry, keys dualKey, now time.Ti
 		if err != nil {
 			return nil, err
 		}
-		if a.certified(had, half.use, sm.KeyID(pub), now) {
+		if certified(c, had, half.use, sm.KeyID(pub), now) {
 			continue
 		}
 		der, err := a.certify(name, pub, half.usage, now)
@@ -191,15 +231,23 @@ func (a *Authority) dual(name string, had []certEntry, keys dualKey, now time.Ti
 }
 
 // certified says whether a key has a certificate that is valid now.
-func (a *Authority) certified(list []certEntry, use string, key sm.Digest, now time.Time) bool {
+func certified(c *chain, list []certEntry, use string, key sm.Digest, now time.Time) bool {
 	return slices.ContainsFunc(list, func(e certEntry) bool {
-		c, err := a.chain.verify(e.Use, e.Cert)
-		return err == nil && c.Use == use && c.KeyID == key && now.Before(c.NotAfter)
+		one, err := c.verify(e.Use, e.Cert)
+		return err == nil && one.Use == use && one.KeyID == key && now.Before(one.NotAfter)
 	})
 }
 
 // certify issues one certificate, valid no longer than the authority's.
 func (a *Authority) certify(name string, pub *ecdsa.PublicKey, usage smx509.KeyUsage, now time.Time) ([]byte, error) {
+	template, err := a.template(name, usage, now)
+	if err != nil {
+		return nil, err
+	}
+	return a.issue(template, a.cert, pub, a.keyID())
+}
+
+func (a *Authority) template(name string, usage smx509.KeyUsage, now time.Time) (*smx509.Certificate, error) {
 	from, until := now.Add(-clockSkew), now.AddDate(holderYears, 0, 0)
 	if from.Before(a.cert.NotBefore) {
 		from = a.cert.NotBefore
@@ -210,10 +258,10 @@ func (a *Authority) certify(name string, pub *ecdsa.PublicKey, usage smx509.KeyU
 	if now.Before(a.cert.NotBefore) || !from.Before(until) {
 		return nil, fail(codeExpired, "the authority's own certificate is valid %s to %s: check the clock, or make its successor", day(a.cert.NotBefore), day(a.cert.NotAfter))
 	}
-	return a.issue(&smx509.Certificate{
+	return &smx509.Certificate{
 		Subject:   pkix.Name{CommonName: name, Organization: []string{a.domain}},
 		NotBefore: from, NotAfter: until, KeyUsage: usage, BasicConstraintsValid: true,
-	}, a.cert, pub, a.keyID())
+	}, nil
 }
 
 // Admit issues certificates for a node and its agencies and notes their
@@ -231,12 +279,15 @@ func (a *Authority) Admit(r *Request, now time.Time) error {
 	if err := a.entry(nodeFile(node.ID), &had); err != nil {
 		return err
 	}
-	var err error
-	if node.Certs, err = a.dual(node.ID, had.Certs, r.Keys, now); err != nil {
+	c, err := a.trusted()
+	if err != nil {
+		return err
+	}
+	if node.Certs, err = a.dual(c, node.ID, had.Certs, r.Keys, r.Certs, now); err != nil {
 		return err
 	}
 	for i, g := range agencies {
-		if agencies[i], err = a.admitAgency(g, r.Agencies[i].Keys, now); err != nil {
+		if agencies[i], err = a.admitAgency(c, g, &r.Agencies[i], now); err != nil {
 			return err
 		}
 	}
@@ -252,8 +303,9 @@ func (a *Authority) Admit(r *Request, now time.Time) error {
 }
 
 // admitAgency gives the entry of an agency as the request asks for it; what a
-// request cannot say (parent, groups, …) stays as it was.
-func (a *Authority) admitAgency(g *agencyEntry, keys dualKey, now time.Time) (*agencyEntry, error) {
+// request cannot say (parent, groups, …), or does not (aliases), stays as it
+// was.
+func (a *Authority) admitAgency(c *chain, g *agencyEntry, r *agencyRequest, now time.Time) (*agencyEntry, error) {
 	had := *g
 	if err := a.entry("agency-"+g.Code, &had); err != nil {
 		return nil, err
@@ -261,9 +313,12 @@ func (a *Authority) admitAgency(g *agencyEntry, keys dualKey, now time.Time) (*a
 	if had.Node != g.Node {
 		return nil, fail(codeRequest, "agency %s is served by node %s already: if it moves, remove its entry agency-%s.json first", g.Code, had.Node, g.Code)
 	}
-	had.Name, had.Aliases = g.Name, g.Aliases
+	had.Name = g.Name
+	if len(g.Aliases) > 0 {
+		had.Aliases = g.Aliases
+	}
 	var err error
-	had.Certs, err = a.dual(g.Code, had.Certs, keys, now)
+	had.Certs, err = a.dual(c, g.Code, had.Certs, r.Keys, r.Certs, now)
 	return &had, err
 }
 
@@ -353,80 +408,4 @@ func (a *Authority) putEntry(name string, entry any) error {
 		return err
 	}
 	return durable.WriteFile(durable.OS, a.entryPath(name), b)
-}
-
-// Publish signs the next version of the directory over all entries, verifies
-// it as a node would, and gives the directory file. A crash before its
-// WriteFile returns leaves this version or the one before, never a torn one,
-// and nobody has seen this one.
-func (a *Authority) Publish(now time.Time) ([]byte, error) {
-	l := &list{
-		Type: listType, V: 1, Domain: a.domain, Version: 1,
-		Issued: strictjson.TimeOf(now), NextUpdate: strictjson.TimeOf(now.Add(nextUpdate)),
-	}
-	before, err := a.published()
-	if err != nil {
-		return nil, err
-	}
-	if before != nil {
-		l.Version, l.Previous = before.Version()+1, before.id
-	}
-	f := &directoryFile{Type: fileType, V: 1}
-	if f.Entries, err = a.entries(); err != nil {
-		return nil, err
-	}
-	for _, e := range f.Entries {
-		l.Entries = append(l.Entries, sm.Sum(e))
-	}
-	content, err := strictjson.Marshal(l)
-	if err != nil {
-		return nil, err
-	}
-	self := &Certificate{Use: UseSign, DER: a.cert.Raw, KeyID: a.keyID()}
-	if f.List, err = cms.Sign(Signer(a.keys, self), content, now); err != nil {
-		return nil, err
-	}
-	b, err := strictjson.Marshal(f)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := LoadDirectory(b, a.cert.Raw, l.Version, now); err != nil {
-		return nil, fmt.Errorf("certs: not published: %w", err)
-	}
-	if err := durable.WriteFile(durable.OS, filepath.Join(a.dir, directoryName), b); err != nil {
-		return nil, err
-	}
-	return b, nil
-}
-
-func (a *Authority) published() (*Directory, error) {
-	b, err := durable.ReadFile(durable.OS, filepath.Join(a.dir, directoryName), MaxDirectory)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return LoadDirectory(b, a.cert.Raw, 0, time.Time{})
-}
-
-func (a *Authority) entries() ([]strictjson.Raw, error) {
-	dir := filepath.Join(a.dir, entriesDir)
-	names, err := durable.OS.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	slices.Sort(names)
-	var out []strictjson.Raw
-	for _, name := range names {
-		if !strings.HasSuffix(name, ".json") {
-			continue
-		}
-		b, err := durable.ReadFile(durable.OS, filepath.Join(dir, name), maxEntry)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, b)
-	}
-	return out, nil
 }

@@ -9,15 +9,14 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/emmansun/gmsm/smx509"
-
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 )
 
 // Error is a refusal with a stable code: agency_code, certificate_expired,
-// certificate_usage, certificate_chain, directory_rollback,
-// directory_signature, directory_content, directory_stale, request_content,
+// certificate_revoked, certificate_usage, certificate_chain,
+// directory_rollback, directory_fork, directory_signature, directory_approval,
+// directory_content, directory_delta, directory_stale, request_content,
 // no_route. Detail names the object and the reason.
 type Error struct {
 	Code   string
@@ -49,9 +48,13 @@ func (e *Error) Is(target error) bool {
 const (
 	codeAgency    = "agency_code"
 	codeExpired   = "certificate_expired"
+	codeRevoked   = "certificate_revoked"
 	codeUsage     = "certificate_usage"
 	codeChain     = "certificate_chain"
 	codeRollback  = "directory_rollback"
+	codeFork      = "directory_fork"
+	codeApproval  = "directory_approval"
+	codeDelta     = "directory_delta"
 	codeSignature = "directory_signature"
 	codeContent   = "directory_content"
 	codeStale     = "directory_stale"
@@ -63,9 +66,13 @@ const (
 var (
 	ErrAgencyCode = &Error{Code: codeAgency}
 	ErrExpired    = &Error{Code: codeExpired}
+	ErrRevoked    = &Error{Code: codeRevoked}
 	ErrUsage      = &Error{Code: codeUsage}
 	ErrChain      = &Error{Code: codeChain}
 	ErrRollback   = &Error{Code: codeRollback}
+	ErrFork       = &Error{Code: codeFork}
+	ErrApproval   = &Error{Code: codeApproval}
+	ErrDelta      = &Error{Code: codeDelta}
 	ErrSignature  = &Error{Code: codeSignature}
 	ErrContent    = &Error{Code: codeContent}
 	ErrStale      = &Error{Code: codeStale}
@@ -83,18 +90,28 @@ const (
 	UseEncrypt = "encrypt"
 )
 
-// Certificate is one SM2 certificate as the directory lists it.
+// Certificate is one SM2 certificate as the directory lists it. Issuer is the
+// SM3 of the issuing certificate's DER, Serial the serial number in hex.
+// Revoked is nil for one that is not revoked.
 type Certificate struct {
 	Use       string
 	DER       []byte
 	KeyID     sm.Digest
+	Issuer    sm.Digest
+	Serial    string
 	NotBefore time.Time
 	NotAfter  time.Time
+	Revoked   *Revocation
+}
+
+// RevokedAt says whether the certificate's revocation counts at a time.
+func (c *Certificate) RevokedAt(at time.Time) bool {
+	return c.Revoked != nil && !at.Before(c.Revoked.Effective)
 }
 
 // PublicKey is the certificate's SM2 key.
 func (c *Certificate) PublicKey() (*ecdsa.PublicKey, error) {
-	cert, err := smx509.ParseCertificate(c.DER)
+	cert, err := cms.ParseCertificate(c.DER)
 	if err != nil {
 		return nil, err
 	}
@@ -111,25 +128,34 @@ type Holder struct {
 	name         string
 }
 
-// Current gives the newest certificate of a use that is valid at a time. The
-// error says whether there is none of that use (ErrUsage) or none valid then
-// (ErrExpired).
+// Current gives the newest certificate of a use that is valid, and not
+// revoked, at a time. The error says whether there is none of that use
+// (ErrUsage), none valid then (ErrExpired), or none valid then that is not
+// revoked (ErrRevoked).
 func (h *Holder) Current(use string, at time.Time) (*Certificate, error) {
-	var newest *Certificate
+	var newest, revoked *Certificate
 	for i := range h.Certificates {
 		c := &h.Certificates[i]
 		if c.Use != use {
 			continue
 		}
-		if !at.Before(c.NotBefore) && !at.After(c.NotAfter) {
+		valid := !at.Before(c.NotBefore) && !at.After(c.NotAfter)
+		switch {
+		case valid && !c.RevokedAt(at):
 			return c, nil
+		case valid && revoked == nil:
+			revoked = c
 		}
 		if newest == nil {
 			newest = c
 		}
 	}
-	if newest == nil {
+	switch {
+	case newest == nil:
 		return nil, fail(codeUsage, "%s has no certificate to %s with", h.name, use)
+	case revoked != nil:
+		return nil, fail(codeRevoked, "%s has no certificate to %s with that is valid on %s and not revoked; the newest is revoked since %s (%s): it renews its keys with the authority",
+			h.name, use, day(at), day(revoked.Revoked.Effective), revoked.Revoked.Reason)
 	}
 	return nil, fail(codeExpired, "%s has no certificate to %s with that is valid on %s; its newest is valid %s to %s: renew it with the authority, or check the clock",
 		h.name, use, day(at), day(newest.NotBefore), day(newest.NotAfter))

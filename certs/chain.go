@@ -16,25 +16,42 @@ const (
 	encryptUsage = smx509.KeyUsageKeyEncipherment | smx509.KeyUsageDataEncipherment
 )
 
-// chain verifies certificates under one authority.
+// chain verifies certificates under one authority and the issuers that its
+// directory names besides.
 type chain struct {
 	authority *smx509.Certificate
 	roots     *smx509.CertPool
+	issuers   map[sm.Digest]*smx509.Certificate // by the SM3 of the DER, the authority among them
 }
 
 // newChain reads the authority's certificate, which was trusted by other
 // means: a CA with an SM2 key.
 func newChain(der []byte) (*chain, error) {
+	cert, err := readCA(der, "the authority's certificate")
+	if err != nil {
+		return nil, err
+	}
+	c := &chain{authority: cert, roots: smx509.NewCertPool(), issuers: map[sm.Digest]*smx509.Certificate{}}
+	c.add(cert, sm.Sum(der))
+	return c, nil
+}
+
+// add lets the certificates count that a CA issues.
+func (c *chain) add(cert *smx509.Certificate, id sm.Digest) {
+	c.roots.AddCert(cert)
+	c.issuers[id] = cert
+}
+
+// readCA reads the certificate of a CA with an SM2 key.
+func readCA(der []byte, what string) (*smx509.Certificate, error) {
 	cert, err := smx509.ParseCertificate(der)
 	if err != nil {
-		return nil, &Error{Code: codeChain, Detail: "the authority's certificate cannot be read", Err: err}
+		return nil, &Error{Code: codeChain, Detail: what + " cannot be read", Err: err}
 	}
 	if !isSM2(cert) || !cert.BasicConstraintsValid || !cert.IsCA || cert.KeyUsage&smx509.KeyUsageCertSign == 0 {
 		return nil, fail(codeUsage, "certificate %s is not one of an authority (a CA with an SM2 key)", cert.SerialNumber)
 	}
-	c := &chain{authority: cert, roots: smx509.NewCertPool()}
-	c.roots.AddCert(cert)
-	return c, nil
+	return cert, nil
 }
 
 func isSM2(cert *smx509.Certificate) bool {
@@ -43,8 +60,8 @@ func isSM2(cert *smx509.Certificate) bool {
 }
 
 // verify reads a certificate declared for a use: its key is SM2, its key usage
-// fits, and the authority issued it. It is judged at the beginning of its own
-// validity: whether it is valid now is asked when it is used, and an old
+// fits, and the authority or a named issuer issued it, with nothing in
+// between. It is judged at the beginning of its own validity: whether it is valid now is asked when it is used, and an old
 // directory must verify for ever.
 func (c *chain) verify(use string, der []byte) (*Certificate, error) {
 	cert, err := smx509.ParseCertificate(der)
@@ -60,15 +77,18 @@ func (c *chain) verify(use string, der []byte) (*Certificate, error) {
 	if !cert.NotBefore.Before(cert.NotAfter) {
 		return nil, fail(codeExpired, "certificate %s is never valid", cert.SerialNumber)
 	}
-	_, err = cert.Verify(smx509.VerifyOptions{
+	chains, err := cert.Verify(smx509.VerifyOptions{
 		Roots: c.roots, Intermediates: smx509.NewCertPool(), CurrentTime: cert.NotBefore,
 		KeyUsages: []smx509.ExtKeyUsage{smx509.ExtKeyUsageAny}, // the default is serverAuth
 	})
 	if err != nil {
-		return nil, &Error{Code: codeChain, Detail: fmt.Sprintf("certificate %s is not one that the authority issued", cert.SerialNumber), Err: err}
+		return nil, &Error{Code: codeChain, Detail: fmt.Sprintf("certificate %s is not one that the authority or an issuer in its directory issued", cert.SerialNumber), Err: err}
 	}
 	id := sm.KeyID(cert.PublicKey.(*ecdsa.PublicKey))
-	return &Certificate{Use: use, DER: der, KeyID: id, NotBefore: cert.NotBefore, NotAfter: cert.NotAfter}, nil
+	return &Certificate{
+		Use: use, DER: der, KeyID: id, Issuer: sm.Sum(chains[0][len(chains[0])-1].Raw), Serial: serialOf(cert),
+		NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
+	}, nil
 }
 
 // checkUsage refuses a certificate whose key usage is not that of its declared

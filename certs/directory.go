@@ -32,14 +32,23 @@ type Directory struct {
 	routes    map[pair]string // (from node, to node or anywhere) → next node
 	owners    map[sm.Digest]string
 	pins      map[[32]byte]string
+
+	issuers        []*Issuer
+	revoked        map[sm.Digest]*Revocation // by the SM3 of the certificate
+	ended          map[sm.Digest]*Revocation // what a revoked issuer issued, by the SM3 of its certificate
+	tsas           []*TSA
+	administrators []*Administrator
+	policy         *Policy
+	approvals      []*given
 }
 
 // pair is two nodes.
 type pair struct{ from, to string }
 
-// Agency is a body that sends and receives. From and Until bound the time in
-// which the agency exists, zero for no bound; they and the members before
-// them are told, not enforced.
+// Agency is a body that sends and receives. Parent and Successor are codes of
+// other agencies of the directory; Branch is one of four, see [BranchName].
+// From and Until bound the time in which it exists, zero for no bound, see
+// [Agency.ExistsAt].
 type Agency struct {
 	Holder
 	Code      string
@@ -74,9 +83,11 @@ type Link struct {
 	Ceiling string
 }
 
-// LoadDirectory verifies a directory file under the authority's certificate
-// (DER), trusted by other means, and indexes it. A version below atLeast is
-// refused with ErrRollback. Being past its next update is not an error here,
+// LoadDirectory verifies a directory file under a certificate (DER) of the
+// authority, trusted by other means, and indexes it. A list that an heir of
+// that certificate signed is followed, see [Directory.Authority]. A version
+// below atLeast is refused with ErrRollback, and one that its own policy does
+// not permit with ErrApproval. Being past its next update is not an error here,
 // see Stale, and neither is an expired certificate, see [Holder.Current]: what
 // verified once verifies for ever.
 func LoadDirectory(file, authority []byte, atLeast uint64, _ time.Time) (*Directory, error) {
@@ -84,22 +95,31 @@ func LoadDirectory(file, authority []byte, atLeast uint64, _ time.Time) (*Direct
 	if err != nil {
 		return nil, err
 	}
-	c, err := newChain(authority)
+	d, err := openList(f.List, authority)
 	if err != nil {
 		return nil, err
 	}
-	d := newDirectory()
-	d.raw, d.authority = bytes.Clone(file), bytes.Clone(authority)
-	if err := d.openList(f.List, authority); err != nil {
+	c, err := newChain(d.authority)
+	if err != nil {
 		return nil, err
 	}
+	d.raw = bytes.Clone(file)
 	if d.list.Version < atLeast {
 		return nil, fail(codeRollback, "version %d is older than version %d, which was in force here: get the newest from the authority", d.list.Version, atLeast)
 	}
 	if err := d.matches(f.Entries); err != nil {
 		return nil, err
 	}
-	return d, d.index(f.Entries, c)
+	if err := d.index(f.Entries, c); err != nil {
+		return nil, err
+	}
+	if err := d.readApprovals(f.Approvals); err != nil {
+		return nil, err
+	}
+	if err := d.approved(d); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 func newDirectory() *Directory {
@@ -107,30 +127,61 @@ func newDirectory() *Directory {
 		agencies: map[string]*Agency{}, nodes: map[string]*Node{}, links: map[string]*Link{},
 		between: map[pair]*Link{}, routes: map[pair]string{},
 		owners: map[sm.Digest]string{}, pins: map[[32]byte]string{},
+		revoked: map[sm.Digest]*Revocation{}, ended: map[sm.Digest]*Revocation{},
 	}
 }
 
-func (d *Directory) openList(signed, authority []byte) error {
+// openList reads a signed list under a trusted certificate of the authority,
+// or under the heir to which the list's succession leads from it. Where the
+// signer is not the trusted one, the succession is read before the signature
+// is verified; nothing else of the list is used until then.
+func openList(signed, authority []byte) (*Directory, error) {
+	if _, err := readCA(authority, "the authority's certificate"); err != nil {
+		return nil, err
+	}
+	stranger := func(err error) error {
+		return &Error{Code: codeSignature, Detail: "the list is not signed by the trusted authority", Err: err}
+	}
 	s, err := cms.Parse(signed, MaxDirectory)
-	if err == nil {
+	if err != nil {
+		return nil, stranger(err)
+	}
+	d := newDirectory()
+	same := bytes.Equal(s.Certificate, authority)
+	if same {
 		err = s.Verify(authority)
 	}
 	if err != nil {
-		return &Error{Code: codeSignature, Detail: "the list is not signed by the trusted authority", Err: err}
+		return nil, stranger(err)
 	}
 	if err := strictjson.Unmarshal(s.Content, &d.list); err != nil {
-		return &Error{Code: codeContent, Detail: "list", Err: err}
+		if !same {
+			return nil, stranger(nil)
+		}
+		return nil, &Error{Code: codeContent, Detail: "list", Err: err}
+	}
+	if err := follow(d.list.Succession, authority, s.Certificate); err != nil {
+		return nil, err
+	}
+	if !same {
+		err = s.Verify(s.Certificate)
+	}
+	if err != nil {
+		return nil, stranger(err)
 	}
 	if d.list.Type != listType || d.list.V != 1 || d.list.Version == 0 {
-		return fail(codeContent, "not a %s of version 1", listType)
+		return nil, fail(codeContent, "not a %s of version 1", listType)
 	}
-	d.id = s.ID()
-	return nil
+	d.authority, d.id = bytes.Clone(s.Certificate), s.ID()
+	return d, nil
 }
 
 // matches checks that the entries are those of the list: each there, each
 // once, in its order.
 func (d *Directory) matches(entries []strictjson.Raw) error {
+	if len(entries) > maxEntries {
+		return fail(codeContent, "%d entries, at most %d are possible", len(entries), maxEntries)
+	}
 	if len(entries) != len(d.list.Entries) {
 		return fail(codeContent, "%d entries, the list names %d", len(entries), len(d.list.Entries))
 	}
@@ -150,10 +201,11 @@ func (d *Directory) matches(entries []strictjson.Raw) error {
 
 // index reads the entries and checks what they say of one another.
 func (d *Directory) index(entries []strictjson.Raw, c *chain) error {
-	for i, raw := range entries {
-		if err := d.entry(raw, c); err != nil {
-			return fmt.Errorf("entry %d: %w", i, err)
-		}
+	if err := d.readEntries(entries, c); err != nil {
+		return err
+	}
+	if err := d.checkPolicy(); err != nil {
+		return err
 	}
 	d.sorted = slices.SortedFunc(maps.Values(d.agencies), func(a, b *Agency) int { return strings.Compare(a.Code, b.Code) })
 	d.order = slices.SortedFunc(maps.Values(d.links), func(a, b *Link) int { return strings.Compare(a.ID, b.ID) })
@@ -162,10 +214,36 @@ func (d *Directory) index(entries []strictjson.Raw, c *chain) error {
 			return fail(codeContent, "agency %s is served by %.40q, which is no node of the directory", a.Code, a.Node)
 		}
 	}
+	if err := d.checkPlaces(); err != nil {
+		return err
+	}
 	if err := d.joinLinks(); err != nil {
 		return err
 	}
 	return d.checkRoutes()
+}
+
+// readEntries reads revocations first, then issuers, then all others, each in
+// the order of the list.
+func (d *Directory) readEntries(entries []strictjson.Raw, c *chain) error {
+	kinds := make([]string, len(entries))
+	for i, raw := range entries {
+		var err error
+		if kinds[i], err = kindOf(raw); err != nil {
+			return fmt.Errorf("entry %d: %w", i, err)
+		}
+	}
+	for now := passRevocations; now <= passRest; now++ {
+		for i, raw := range entries {
+			if passOf(kinds[i]) != now {
+				continue
+			}
+			if err := d.entry(kinds[i], raw, c); err != nil {
+				return fmt.Errorf("entry %d: %w", i, err)
+			}
+		}
+	}
+	return nil
 }
 
 func (d *Directory) joinLinks() error {
@@ -227,14 +305,28 @@ func (d *Directory) step(from, to string) string {
 // Domain is the trust domain's name.
 func (d *Directory) Domain() string { return d.list.Domain }
 
+// ID names this version: the SM3 of its signed list.
+func (d *Directory) ID() sm.Digest { return d.id }
+
 // Version rises with every publication.
 func (d *Directory) Version() uint64 { return d.list.Version }
 
 // Raw is the directory file.
 func (d *Directory) Raw() []byte { return d.raw }
 
-// Authority is the certificate (DER) the directory was verified with.
+// Authority is the certificate (DER) that signed the directory: the trusted
+// one, or the heir to which the succession leads from it.
 func (d *Directory) Authority() []byte { return d.authority }
+
+// Approvals lists who approved this version, by what they signed; whether they
+// are its administrators is another matter.
+func (d *Directory) Approvals() []string {
+	var out []string
+	for _, g := range d.approvals {
+		out = append(out, g.Administrator)
+	}
+	return out
+}
 
 // Issued is when the authority published this version.
 func (d *Directory) Issued() time.Time { return d.list.Issued.Time() }

@@ -11,17 +11,22 @@ import (
 	"github.com/yizhan-gateway/yizhan/internal/strictjson"
 )
 
-// The "type" members of the directory format. Entries of the types
-// yizhan-inspection, yizhan-administrator and yizhan-policy are kept byte for
-// byte, as are those of types unknown here.
+// The "type" members of the directory format. Entries of the type
+// yizhan-inspection are kept byte for byte, as are those of types unknown
+// here.
 const (
-	fileType    = "yizhan-directory-file"
-	listType    = "yizhan-directory"
-	agencyType  = "yizhan-agency"
-	nodeType    = "yizhan-node"
-	linkType    = "yizhan-link"
-	routeType   = "yizhan-route"
-	requestType = "yizhan-join-request"
+	fileType          = "yizhan-directory-file"
+	listType          = "yizhan-directory"
+	agencyType        = "yizhan-agency"
+	nodeType          = "yizhan-node"
+	linkType          = "yizhan-link"
+	routeType         = "yizhan-route"
+	issuerType        = "yizhan-issuer"
+	revocationType    = "yizhan-revocation"
+	tsaType           = "yizhan-tsa"
+	administratorType = "yizhan-administrator"
+	policyType        = "yizhan-policy"
+	requestType       = "yizhan-join-request"
 )
 
 // Bounds of what an entry may hold.
@@ -35,12 +40,13 @@ const (
 // directoryFile is a directory as it lies on disk: the signed list and the
 // entries it names, in its order.
 type directoryFile struct {
-	Type    string           `json:"type"`
-	V       int              `json:"v"`
-	Crit    []string         `json:"crit,omitempty"`
-	List    []byte           `json:"list"`
-	Entries []strictjson.Raw `json:"entries"`
-	Extra   strictjson.Extra
+	Type      string           `json:"type"`
+	V         int              `json:"v"`
+	Crit      []string         `json:"crit,omitempty"`
+	List      []byte           `json:"list"`
+	Approvals [][]byte         `json:"approvals,omitempty"` // signed by administrators
+	Entries   []strictjson.Raw `json:"entries"`
+	Extra     strictjson.Extra
 }
 
 func parseFile(b []byte) (*directoryFile, error) {
@@ -69,7 +75,7 @@ type list struct {
 	Issued     strictjson.Time `json:"issued"`
 	NextUpdate strictjson.Time `json:"next_update"`
 	Entries    []sm.Digest     `json:"entries"`
-	Succession []byte          `json:"succession,omitempty"` // CMS by the old authority key over the new certificate
+	Succession [][]byte        `json:"succession,omitempty"` // oldest first: CMS by a certificate of the authority over the next
 	Extra      strictjson.Extra
 }
 
@@ -141,15 +147,29 @@ var (
 	linkForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
 )
 
-// entry reads one entry into the index.
-func (d *Directory) entry(raw strictjson.Raw, c *chain) error {
-	if len(raw) > maxEntry {
-		return fail(codeContent, "%d bytes, at most %d are possible", len(raw), maxEntry)
+// pass says when an entry is read: what certificates are judged by comes
+// before the certificates.
+type pass int
+
+const (
+	passRevocations pass = iota
+	passIssuers
+	passRest
+)
+
+func passOf(kind string) pass {
+	switch kind {
+	case revocationType:
+		return passRevocations
+	case issuerType:
+		return passIssuers
 	}
-	kind, err := kindOf(raw)
-	if err != nil {
-		return err
-	}
+	return passRest
+}
+
+// entry reads one entry of a kind into the index; one of an unknown kind is
+// kept in the file as it is.
+func (d *Directory) entry(kind string, raw strictjson.Raw, c *chain) error {
 	switch kind {
 	case agencyType:
 		return d.addAgency(raw, c)
@@ -159,13 +179,26 @@ func (d *Directory) entry(raw strictjson.Raw, c *chain) error {
 		return d.addLink(raw)
 	case routeType:
 		return d.addRoute(raw)
+	case issuerType:
+		return d.addIssuer(raw, c)
+	case revocationType:
+		return d.addRevocation(raw, c)
+	case tsaType:
+		return d.addTSA(raw)
+	case administratorType:
+		return d.addAdministrator(raw, c)
+	case policyType:
+		return d.addPolicy(raw)
 	}
-	return nil // kept in the file as it is
+	return nil
 }
 
 // kindOf gives the type of an entry. One of an unknown type that says that
 // some of it must be understood is refused.
 func kindOf(raw strictjson.Raw) (kind string, err error) {
+	if len(raw) > maxEntry {
+		return "", fail(codeContent, "%d bytes, at most %d are possible", len(raw), maxEntry)
+	}
 	bad := fail(codeContent, "an entry begins with type, v and perhaps crit")
 	members, err := strictjson.ObjectMembers(raw)
 	if err != nil || len(members) < 2 || members[0].Name != "type" || members[1].Name != "v" {
@@ -177,7 +210,8 @@ func kindOf(raw strictjson.Raw) (kind string, err error) {
 		return "", bad
 	}
 	switch kind {
-	case agencyType, nodeType, linkType, routeType:
+	case agencyType, nodeType, linkType, routeType,
+		issuerType, revocationType, tsaType, administratorType, policyType:
 		return kind, nil
 	}
 	for _, m := range members {
@@ -241,7 +275,7 @@ func (e *agencyEntry) check() error {
 			return fail(codeContent, "an alias, group, parent, branch or successor has at most %d characters, none of them for control", maxText)
 		}
 	}
-	return nil
+	return e.checkPlace()
 }
 
 func isText(s string) bool {
@@ -334,21 +368,35 @@ func (d *Directory) addRoute(raw strictjson.Raw) error {
 	return nil
 }
 
-// certificates reads the certificates of a holder. A key belongs to one holder
-// and one use: who signs with another's key would speak in its name.
+// certificates reads the certificates of a holder and marks those that are
+// revoked, by themselves or with their issuer.
 func (d *Directory) certificates(name string, list []certEntry, c *chain) ([]Certificate, error) {
 	out, err := c.read(list)
 	if err != nil {
 		return nil, within(name, err)
 	}
-	for _, one := range out {
-		owner := name + ", " + one.Use
-		if had, taken := d.owners[one.KeyID]; taken && had != owner {
-			return nil, fail(codeContent, "%s has the same key as %s", owner, had)
+	for i := range out {
+		one := &out[i]
+		if err := d.owns(name, one); err != nil {
+			return nil, err
 		}
-		d.owners[one.KeyID] = owner
+		one.Revoked = d.ended[one.Issuer]
+		if len(d.revoked) > 0 {
+			one.Revoked = earlier(one.Revoked, d.revoked[sm.Sum(one.DER)])
+		}
 	}
 	return out, nil
+}
+
+// owns notes whose a certificate's key is. A key belongs to one holder and one
+// use: who signs with another's key would speak in its name.
+func (d *Directory) owns(name string, c *Certificate) error {
+	owner := name + ", " + c.Use
+	if had, taken := d.owners[c.KeyID]; taken && had != owner {
+		return fail(codeContent, "%s has the same key as %s", owner, had)
+	}
+	d.owners[c.KeyID] = owner
+	return nil
 }
 
 // within puts the name of an object before the detail of an error.

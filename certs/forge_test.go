@@ -122,9 +122,18 @@ func route(from, to, next string) *routeEntry {
 
 // draft is a directory about to be signed.
 type draft struct {
-	list    list
-	entries []strictjson.Raw
-	by      cms.Signer // nil: the authority
+	list     list
+	entries  []strictjson.Raw
+	codes    []string   // of the agencies
+	by       cms.Signer // nil: the authority
+	approve  []approver
+	misplace func(*approval) // changes each approval before it is signed
+}
+
+// approver is an administrator with a key.
+type approver struct {
+	id string
+	by cms.Signer
 }
 
 // draft is the directory of two agencies on two linked nodes, and a third node
@@ -143,6 +152,9 @@ func (f *forge) draft(entries ...any) *draft {
 
 func (d *draft) add(t testing.TB, entry any) {
 	t.Helper()
+	if e, ok := entry.(*agencyEntry); ok {
+		d.codes = append(d.codes, e.Code)
+	}
 	raw, ok := entry.(strictjson.Raw)
 	if !ok {
 		b, err := strictjson.Marshal(entry)
@@ -162,6 +174,28 @@ func (f *forge) usual() []any {
 		f.agency("11520300000000003", "示范单位丙", "bing"),
 		link("jia-yi", "jia", "yi"), link("yi-bing", "yi", "bing"), route("jia", "bing", "yi"),
 	}
+}
+
+// person gives the entry of an administrator and the person who approves.
+func (f *forge) person(id string) (*administratorEntry, approver) {
+	f.t.Helper()
+	key := f.newKey()
+	cert := f.cert(&key.PublicKey, signUsage, nil)
+	return &administratorEntry{
+		Type: administratorType, V: 1, Domain: testDomain, ID: id, Name: "管理员" + id, Certs: []certEntry{{Use: UseSign, Cert: cert}},
+	}, approver{id, keySigner{f, key, cert}}
+}
+
+// heir is the authority with a new key and certificate, which issues and signs
+// from then on, and the signed object that says so.
+func (f *forge) heir() (*forge, []byte) {
+	f.t.Helper()
+	next := &forge{t: f.t, rand: f.rand, serial: f.serial + 1000}
+	next.key = next.newKey()
+	next.root = next.selfSigned(next.key, func(*smx509.Certificate) {})
+	signed, err := cms.Sign(f.self(), next.root.Raw, testNow)
+	f.must(err)
+	return next, signed
 }
 
 // self is the authority as a signer of lists.
@@ -187,6 +221,17 @@ func (f *forge) sign(d *draft) []byte {
 	file := &directoryFile{Type: fileType, V: 1, Entries: d.entries}
 	file.List, err = cms.Sign(by, content, testNow)
 	f.must(err)
+	for _, a := range d.approve {
+		what := approval{Type: approvalType, V: 1, Domain: d.list.Domain, Version: d.list.Version, List: sm.Sum(content), Administrator: a.id, Time: strictjson.TimeOf(testNow)}
+		if d.misplace != nil {
+			d.misplace(&what)
+		}
+		text, err := strictjson.Marshal(&what)
+		f.must(err)
+		signed, err := cms.Sign(a.by, text, testNow)
+		f.must(err)
+		file.Approvals = append(file.Approvals, signed)
+	}
 	b, err := strictjson.Marshal(file)
 	f.must(err)
 	return b

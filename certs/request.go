@@ -35,7 +35,7 @@ type AgencySpec struct {
 
 // Request is what a node hands to the authority to be admitted: who it is,
 // whom it serves, and two public keys for each, every key proving its
-// possession by a signature over the request without proofs.
+// possession by a signature over the SM3 of the request without proofs.
 type Request struct {
 	Type     string          `json:"type"`
 	V        int             `json:"v"`
@@ -46,6 +46,7 @@ type Request struct {
 	URL      string          `json:"url,omitempty"`
 	TLSPin   string          `json:"tls_pin"`
 	Keys     dualKey         `json:"keys"`
+	Certs    []certEntry     `json:"certs,omitempty"`
 	Agencies []agencyRequest `json:"agencies"`
 	Time     strictjson.Time `json:"time"`
 	Proofs   [][]byte        `json:"proofs,omitempty"`
@@ -62,7 +63,9 @@ type agencyRequest struct {
 	Name    string   `json:"name"`
 	Aliases []string `json:"aliases,omitempty"`
 	Keys    dualKey  `json:"keys"`
-	Extra   strictjson.Extra
+	// Certs are for keys that an outside authority certified already.
+	Certs []certEntry `json:"certs,omitempty"`
+	Extra strictjson.Extra
 }
 
 // NewRequest makes fresh keys for a node and its agencies and the request for
@@ -166,11 +169,17 @@ func (r *Request) publicKeys() [][]byte {
 	return out
 }
 
-// proven is what each key signs.
+// proven is what each key signs: the SM3 of the request without proofs, so
+// that a request of thousands of keys is hashed once and not once for each.
 func (r *Request) proven() ([]byte, error) {
 	bare := *r
 	bare.Proofs = nil
-	return strictjson.Marshal(&bare)
+	b, err := strictjson.Marshal(&bare)
+	if err != nil {
+		return nil, err
+	}
+	sum := sm.Sum(b)
+	return sum[:], nil
 }
 
 func (r *Request) prove(keys Keys) ([]byte, error) {
@@ -204,6 +213,9 @@ func ParseRequest(b []byte) (*Request, error) {
 		return nil, err
 	}
 	if err := r.checkProofs(); err != nil {
+		return nil, err
+	}
+	if err := r.checkCerts(); err != nil {
 		return nil, err
 	}
 	return &r, nil

@@ -16,7 +16,9 @@ var update = flag.Bool("update", false, "write testdata anew")
 // vector is one file and what every implementation must say of it.
 type vector struct {
 	File    string `json:"file"`
-	Kind    string `json:"kind"`               // directory (under authority.crt) or request
+	Kind    string `json:"kind"`               // directory, request, or delta (to be taken after another file)
+	Trust   string `json:"trust,omitempty"`    // certificate of the authority; authority.crt unless said otherwise
+	After   string `json:"after,omitempty"`    // directory that is in force at the reader
 	AtLeast uint64 `json:"at_least,omitempty"` // lowest version that is not a rollback
 	Expect  string `json:"expect"`             // accept, or the code of the refusal
 	Why     string `json:"why"`
@@ -61,8 +63,8 @@ func makeVectors(t *testing.T) (list []vector, files map[string][]byte) {
 	directory("empty.yzd", "accept", "no entries", f.draft())
 	directory("kept.yzd", "accept", "kinds of entries and members that version 1 does not act on", with(
 		raw(`{"type":"yizhan-inspection","v":1,"domain":"示范域","node":"yi"}`),
-		raw(`{"type":"yizhan-administrator","v":1,"domain":"示范域"}`),
-		raw(`{"type":"yizhan-policy","v":1,"domain":"示范域","zulu":1,"alpha":2}`)))
+		raw(`{"type":"something-later","v":1,"domain":"示范域"}`),
+		raw(`{"type":"yizhan-policy","v":1,"domain":"示范域","approvals":0,"alpha":2}`)))
 	directory("default-route.yzd", "accept", "a route to all other nodes", with(route("bing", "*", "yi")))
 
 	d := with()
@@ -99,6 +101,12 @@ func makeVectors(t *testing.T) (list []vector, files map[string][]byte) {
 	f.must(err)
 	add(vector{File: "request-proofs.json", Kind: "request", Expect: "request_content", Why: "proofs of possession swapped"}, b)
 
+	newer := &newerVectors{f: f, stranger: stranger, usual: usual, add: add, files: files}
+	newer.trust()
+	newer.places()
+	newer.approvals()
+	newer.successions()
+	newer.after()
 	return list, files
 }
 
@@ -147,10 +155,19 @@ func TestVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if v.Kind == "request" {
+			trusted := authority
+			if v.Trust != "" {
+				if trusted, err = ReadCertificate(filepath.Join("testdata", v.Trust)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			switch {
+			case v.Kind == "request":
 				_, err = ParseRequest(b)
-			} else {
-				_, err = LoadDirectory(b, authority, v.AtLeast, testNow)
+			case v.After != "":
+				err = judgeAfter(t, v, trusted, b)
+			default:
+				_, err = LoadDirectory(b, trusted, v.AtLeast, testNow)
 			}
 			want := v.Expect
 			if want == "accept" {
@@ -166,7 +183,7 @@ func TestVectors(t *testing.T) {
 			t.Errorf("%q (%s): %v", v.Code, v.Why, err)
 		}
 	}
-	if len(list) < 15 || len(codes) < 5 {
+	if len(list) < 60 || len(codes) < 5 {
 		t.Errorf("%d vectors and %d codes: some are missing", len(list), len(codes))
 	}
 }

@@ -3,6 +3,8 @@ package exchange
 import (
 	"errors"
 	"fmt"
+
+	"github.com/yizhan-gateway/yizhan/crypto/keystore"
 )
 
 // Error is the one error a use case gives on purpose: a stable code that
@@ -39,10 +41,30 @@ func Fail(code, detail string, args ...any) *Error {
 	return &Error{Code: code, Detail: detail, Temporary: code == CodeTemporary}
 }
 
-// CodeOf gives the code of the first Error in err's chain, or CodeInternal.
-func CodeOf(err error) string {
+// Known gives the Error that err is to be shown as: the first in its chain, or
+// nil. An HSM that does not answer is CodeTemporary, whatever was made of it
+// on the way: nothing is refused, returned or given up because of it. A PIN or
+// passphrase that is refused when a keystore is opened is not temporary: to
+// offer it again would lock the token.
+func Known(err error) *Error {
+	if errors.Is(err, keystore.ErrUnavailable) {
+		return &Error{Code: CodeTemporary, Temporary: true, Detail: "the HSM that holds the keys does not answer", Err: err}
+	}
 	var e *Error
-	if errors.As(err, &e) {
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.Is(err, keystore.ErrPIN):
+		return &Error{Code: CodeKeystorePIN, Err: err}
+	case errors.Is(err, keystore.ErrPassphrase):
+		return &Error{Code: CodeKeystorePassphrase, Err: err}
+	}
+	return nil
+}
+
+// CodeOf gives the code of Known, or CodeInternal.
+func CodeOf(err error) string {
+	if e := Known(err); e != nil {
 		return e.Code
 	}
 	return CodeInternal
@@ -50,13 +72,14 @@ func CodeOf(err error) string {
 
 // IsTemporary says whether err promises that the same call may succeed later.
 func IsTemporary(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Temporary
+	e := Known(err)
+	return e != nil && e.Temporary
 }
 
 // The codes. They are part of the public interface: a code is never renamed.
 const (
 	CodeUnknownRecipient    = "unknown_recipient"
+	CodeAgencyNotActive     = "agency_not_active"
 	CodeAgencyCode          = "agency_code"
 	CodeMissingBody         = "missing_body"
 	CodeEmptyFile           = "empty_file"
@@ -75,9 +98,18 @@ const (
 	CodeIdempotencyMismatch = "idempotency_mismatch"
 	CodeIdempotencyMissing  = "idempotency_missing"
 	CodeCertificateExpired  = "certificate_expired"
+	CodeCertificateRevoked  = "certificate_revoked"
 	CodeCertificateUsage    = "certificate_usage"
+	CodeApproval            = "directory_approval"
+	CodeDirectoryContent    = "directory_content"
+	CodeDirectoryFork       = "directory_fork"
+	CodeDirectoryRollback   = "directory_rollback"
+	CodeDirectorySignature  = "directory_signature"
+	CodeFingerprint         = "fingerprint_mismatch"
 	CodeSignatureInvalid    = "signature_invalid"
 	CodeUnreadable          = "unreadable"
+	CodeKeystorePIN         = "keystore_pin"
+	CodeKeystorePassphrase  = "keystore_passphrase"
 	CodeLedgerRolledBack    = "ledger_rolled_back"
 	CodeTemporary           = "temporary"
 	CodeInternal            = "internal"
@@ -105,6 +137,9 @@ var texts = map[string]bilingual{
 	CodeUnknownRecipient: {
 		Text{"A recipient is not in the directory", "Check the code with a directory search, or ask the domain authority to admit the agency."},
 		Text{"收文单位不在名录中", "请先查询名录核对单位代码，或联系名录机构登记该单位。"}},
+	CodeAgencyNotActive: {
+		Text{"An agency does not exist at this time", "Use the successor that is named, or ask the domain authority to correct the agency's dates."},
+		Text{"单位尚未成立或已撤销", "请改用所列的承继单位，或联系名录机构更正该单位的有效期。"}},
 	CodeAgencyCode: {
 		Text{"An agency code is not well formed", "Enter the 18-character unified social credit code; its last character is a check digit."},
 		Text{"单位代码格式不正确", "请填写 18 位统一社会信用代码，末位为校验码。"}},
@@ -159,15 +194,42 @@ var texts = map[string]bilingual{
 	CodeCertificateExpired: {
 		Text{"A certificate is not valid at this time", "Renew the certificate with the domain authority and publish the directory."},
 		Text{"证书不在有效期内", "请向名录机构更新证书并发布新名录。"}},
+	CodeCertificateRevoked: {
+		Text{"A certificate is revoked", "Do not act on what was signed after the revocation; its holder makes new keys and renews its certificates with the domain authority."},
+		Text{"证书已被吊销", "吊销生效后的签名不予采信；持有单位应生成新密钥并向名录机构更新证书。"}},
 	CodeCertificateUsage: {
 		Text{"A certificate may not be used for this", "Use the signing certificate for signing and the encryption certificate for encryption."},
 		Text{"证书用途不符", "签名须用签名证书，加密须用加密证书。"}},
+	CodeApproval: {
+		Text{"The publication is not approved", "Administrators approve it with yizhan directory sign; it is published as it was approved."},
+		Text{"名录发布尚未获批", "请管理员用 yizhan directory sign 批准；批准的内容将原样发布。"}},
+	CodeDirectoryContent: {
+		Text{"The directory is not valid", "Do not use the file; get the newest from the authority, or have the named entry corrected and published."},
+		Text{"名录内容不合规", "请勿使用该文件；请向名录机构索取最新名录，或请其更正所列条目后重新发布。"}},
+	CodeDirectoryFork: {
+		Text{"The authority signed two histories of the directory", "Nothing was changed. Ask the authority which one counts before anything else is installed."},
+		Text{"名录出现两个互相矛盾的版本", "未作任何更改。请先向名录机构核实以哪一份为准，再行安装。"}},
+	CodeDirectoryRollback: {
+		Text{"The directory is older than the one in force", "Get the newest version from the authority."},
+		Text{"名录版本低于现行版本", "请向名录机构索取最新名录。"}},
+	CodeDirectorySignature: {
+		Text{"The directory is not signed by the trusted authority", "Do not use the file. If the authority has a new key, it hands out a directory with its succession; ask it."},
+		Text{"名录并非由所信任的名录机构签发", "请勿使用该文件。如名录机构更换了密钥，其名录会附带继任证明；请向其核实。"}},
+	CodeFingerprint: {
+		Text{"The fingerprint is another one", "Have it read out again. If it stays different, the directory file is not from the authority: do not use it, and tell the authority."},
+		Text{"指纹不一致", "请对方重读一次；如仍不一致，该名录文件并非出自名录机构：请勿使用，并告知名录机构。"}},
 	CodeSignatureInvalid: {
 		Text{"A signature does not verify", "Do not act on the object; ask its issuer for a fresh copy."},
 		Text{"签名验证未通过", "请勿采信该对象，并向出具方重新索取。"}},
 	CodeUnreadable: {
 		Text{"The document cannot be opened", "Ask the sender to send it again; the operator finds the cause in the quarantine."},
 		Text{"公文无法打开", "请联系发文单位重发；原因见隔离区记录。"}},
+	CodeKeystorePIN: {
+		Text{"The HSM's token refuses the PIN", "Do not repeat it: tokens lock after a few wrong PINs. Correct the passphrase file or YIZHAN_PASSPHRASE; unlock a locked token by the vendor's means."},
+		Text{"密码机令牌拒绝该 PIN", "请勿重试：连续输错会锁定令牌。请更正口令文件或 YIZHAN_PASSPHRASE；已锁定的令牌按厂商方法解锁。"}},
+	CodeKeystorePassphrase: {
+		Text{"The passphrase does not open the keystore", "Give the right one with --passphrase-file or YIZHAN_PASSPHRASE; if it is right, the named file is damaged: restore it."},
+		Text{"口令无法打开密钥库", "请用 --passphrase-file 或 YIZHAN_PASSPHRASE 提供正确的口令；如口令无误，则所列文件已损坏，请恢复。"}},
 	CodeLedgerRolledBack: {
 		Text{"The ledger is older than what neighbours have seen", "The data directory was put back to an earlier state: stop the node and restore it properly."},
 		Text{"台账落后于邻居节点所见", "数据目录被回退到旧状态：请停止节点并按规程恢复。"}},

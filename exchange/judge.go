@@ -32,10 +32,32 @@ func Judge(d *certs.Directory, e *envelope.Envelope, r *Receipt, s *cms.Signed, 
 	if err != nil {
 		return err
 	}
-	if err := ValidSigner(list, s.Certificate, at); err != nil {
+	return CheckSigner(list, s.Certificate, s, at)
+}
+
+// Signature is a signed object whose signature can be asked for: whether it
+// is by the certificate shown at all, and whether that one may sign.
+type Signature interface {
+	Holds() bool
+	Verify(certificate []byte) error
+}
+
+// CheckSigner says whether an object is signed with a certificate (DER) of the
+// list that could sign at a time. A signature that does not hold, or by a
+// certificate that is not listed, is signature_invalid: damage or forgery. One
+// that holds and may not be relied on is a [SignerFault].
+func CheckSigner(list []certs.Certificate, der []byte, s Signature, at time.Time) error {
+	c := listed(list, der)
+	if c == nil {
+		return Fail(CodeSignatureInvalid, "the signer's certificate is not in the directory")
+	}
+	if !s.Holds() {
+		return Fail(CodeSignatureInvalid, "the signature does not hold")
+	}
+	if err := MaySign(c, at); err != nil {
 		return err
 	}
-	if err := s.Verify(s.Certificate); err != nil {
+	if err := s.Verify(c.DER); err != nil {
 		return &Error{Code: CodeSignatureInvalid, Err: err}
 	}
 	return nil
@@ -107,19 +129,55 @@ func serves(d *certs.Directory, e *envelope.Envelope, r *Receipt) bool {
 }
 
 // ValidSigner says whether der is a signing certificate of the list that is
-// valid at a time.
+// valid, and not revoked, at a time.
 func ValidSigner(list []certs.Certificate, der []byte, at time.Time) error {
-	for _, c := range list {
-		if subtle.ConstantTimeCompare(c.DER, der) != 1 {
-			continue
-		}
-		switch {
-		case c.Use != "sign":
-			return Fail(CodeCertificateUsage, "signed with an encryption certificate")
-		case at.Before(c.NotBefore) || at.After(c.NotAfter):
-			return Fail(CodeCertificateExpired, "valid %s to %s", c.NotBefore.Format(time.DateOnly), c.NotAfter.Format(time.DateOnly))
-		}
-		return nil
+	c := listed(list, der)
+	if c == nil {
+		return Fail(CodeSignatureInvalid, "the signer's certificate is not in the directory")
 	}
-	return Fail(CodeSignatureInvalid, "the signer's certificate is not in the directory")
+	return MaySign(c, at)
+}
+
+func listed(list []certs.Certificate, der []byte) *certs.Certificate {
+	for i := range list {
+		if subtle.ConstantTimeCompare(list[i].DER, der) == 1 {
+			return &list[i]
+		}
+	}
+	return nil
+}
+
+// MaySign says whether a certificate is one to sign with and valid at a time.
+// One that is not valid yet is Temporary: some clock is a little behind.
+func MaySign(c *certs.Certificate, at time.Time) error {
+	if c.Use != certs.UseSign {
+		return Fail(CodeCertificateUsage, "signed with an encryption certificate")
+	}
+	return ValidAt(c, at)
+}
+
+// ValidAt says whether a certificate of any use is valid, and not revoked, at a
+// time.
+func ValidAt(c *certs.Certificate, at time.Time) error {
+	switch {
+	case at.Before(c.NotBefore) || at.After(c.NotAfter):
+		err := Fail(CodeCertificateExpired, "valid %s to %s", c.NotBefore.Format(time.DateOnly), c.NotAfter.Format(time.DateOnly))
+		err.Temporary = at.Before(c.NotBefore)
+		return err
+	case c.RevokedAt(at):
+		return Fail(CodeCertificateRevoked, "revoked since %s (%s)", c.Revoked.Effective.UTC().Format(time.RFC3339), c.Revoked.Reason)
+	}
+	return nil
+}
+
+// SignerFault says whether an error of [CheckSigner] or [Judge] is about a
+// signature that holds, under a certificate the directory lists for whoever
+// speaks, which has ended, was revoked or is not for signing. Sending such an
+// object again helps nobody: it is refused for good, and never damage.
+func SignerFault(err error) bool {
+	switch CodeOf(err) {
+	case CodeCertificateExpired, CodeCertificateRevoked, CodeCertificateUsage:
+		return !IsTemporary(err)
+	}
+	return false
 }

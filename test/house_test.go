@@ -21,13 +21,16 @@ var house = []room{
 	{floor: 7, path: "test/sim"},
 	{floor: 7, path: "test/e2e"},
 	{floor: 7, path: "test/mutants"},
+	{floor: 7, path: "test/tsa"},
 
 	{floor: 6, path: "cmd/yizhan"},
 	{floor: 6, path: "cmd/yzverify"},
+	{floor: 6, path: "cmd/yizhan/bench"},
 
 	{floor: 5, path: "adapters/rest"},
 	{floor: 5, path: "adapters/console"},
 	{floor: 5, path: "adapters/peer"},
+	{floor: 5, path: "adapters/trust"},
 
 	{floor: 4, path: "exchange/link"},
 	{floor: 4, path: "exchange/node"},
@@ -45,10 +48,13 @@ var house = []room{
 	{floor: 2, path: "certs"},
 	{floor: 2, path: "crypto/envelope"},
 
+	{floor: 1, path: "crypto/timestamp/tsatest", support: true},
+	{floor: 1, path: "crypto/timestamp"},
 	{floor: 1, path: "crypto/cms"},
 	{floor: 1, path: "crypto/merkle"},
-	{floor: 1, path: "crypto/keystore"},
 	{floor: 1, path: "crypto/keystore/pkcs11"},
+	{floor: 1, path: "crypto/keystore/keystoretest", support: true},
+	{floor: 1, path: "crypto/keystore"},
 
 	{floor: 0, path: "internal/durable/crashfs", support: true},
 	{floor: 0, path: "crypto/sm"},
@@ -78,16 +84,18 @@ var doors = []struct {
 	module string
 	rooms  []string
 }{
-	{"github.com/emmansun/gmsm", []string{"crypto/...", "certs"}},
+	{"github.com/emmansun/gmsm", []string{"crypto/...", "certs", "cmd/yizhan/bench"}},
 	{"golang.org/x/crypto", []string{"crypto/...", "certs"}},
 	{"github.com/transparency-dev/merkle", []string{"crypto/merkle"}},
 	{"github.com/ThalesIgnite/crypto11", []string{"crypto/keystore/pkcs11"}},
+	{"github.com/miekg/pkcs11", []string{"crypto/keystore/pkcs11", "cmd/yizhan/bench"}},
 	{"github.com/pelletier/go-toml/v2", []string{"internal/config"}},
 	{"github.com/dgraph-io/badger/v4", []string{"queue/badgerstore"}},
 	{"github.com/oklog/ulid/v2", []string{"crypto/envelope", "exchange/...", "adapters/...", "cmd/..."}},
 	{"github.com/gorilla/mux", []string{"adapters/..."}},
 	{"github.com/danielgtaylor/huma/v2", []string{"adapters/..."}},
 	{"github.com/spf13/cobra", []string{"cmd/..."}},
+	{"github.com/prometheus/client_golang", []string{"cmd/yizhan"}},
 	{"github.com/rogpeppe/go-internal", nil},
 }
 

@@ -50,8 +50,10 @@ func (p *patient) Read(b []byte) (int, error) {
 	return p.Conn.Read(b)
 }
 
+// Write moves the deadline of both directions: while a long bundle leaves,
+// nothing is to be read.
 func (p *patient) Write(b []byte) (int, error) {
-	if err := p.SetWriteDeadline(time.Now().Add(p.idle)); err != nil {
+	if err := p.SetDeadline(time.Now().Add(p.idle)); err != nil {
 		return 0, err
 	}
 	return p.Conn.Write(b)
@@ -152,7 +154,12 @@ func (c *caller) poll(ctx context.Context) error {
 		return nil
 	}
 	c.l.heard(true)
-	_, err = c.l.session.Receive(ctx, res.Body)
+	got, err := c.l.session.Receive(ctx, res.Body)
+	if err == nil && got.Items == 0 {
+		// The neighbour told which directory it has, which push now brings it;
+		// asking again at once would only hear the same.
+		pause(ctx, time.Second)
+	}
 	return err
 }
 

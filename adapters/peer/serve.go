@@ -109,12 +109,15 @@ func (p *Peer) trouble(w http.ResponseWriter, id string, err error) {
 }
 
 // receive takes the request's bundle; false when the answer is written.
-func (p *Peer) receive(ctx context.Context, w http.ResponseWriter, r *http.Request, l *line, kind what) bool {
+func (p *Peer) receive(w http.ResponseWriter, r *http.Request, l *line, kind what) bool {
 	err := deadlines(w)
 	if err == nil {
-		_, err = l.session.Receive(ctx, r.Body)
+		_, err = l.session.Receive(r.Context(), r.Body)
 	}
 	switch {
+	case errors.Is(err, link.ErrNewer):
+		p.notice(w, r, l)
+		return false
 	case errors.Is(err, link.ErrFault):
 		http.Error(w, fmt.Sprintf("link fault: %v", err), http.StatusBadRequest)
 		return false
@@ -126,25 +129,36 @@ func (p *Peer) receive(ctx context.Context, w http.ResponseWriter, r *http.Reque
 	return true
 }
 
-func (p *Peer) servePush(w http.ResponseWriter, r *http.Request, l *line) {
-	ctx, release := l.turns[push].take(w, r)
-	defer release()
-	if !p.receive(ctx, w, r, l, push) {
-		return
-	}
-	o, err := l.session.Next(ctx, link.Reply)
+// notice answers a neighbour whose directory is newer than ours: from it the
+// neighbour learns which one we have, and brings what is missing.
+func (p *Peer) notice(w http.ResponseWriter, r *http.Request, l *line) {
+	o, err := l.session.Next(r.Context(), link.Notice)
 	if err != nil {
 		p.trouble(w, l.link, err)
 		return
 	}
-	p.write(ctx, w, l, o)
+	p.write(w, r, l, o)
+}
+
+func (p *Peer) servePush(w http.ResponseWriter, r *http.Request, l *line) {
+	_, release := l.turns[push].take(w, r)
+	defer release()
+	if !p.receive(w, r, l, push) {
+		return
+	}
+	o, err := l.session.Next(r.Context(), link.Reply)
+	if err != nil {
+		p.trouble(w, l.link, err)
+		return
+	}
+	p.write(w, r, l, o)
 }
 
 // servePoll waits until something is there for the neighbour.
 func (p *Peer) servePoll(w http.ResponseWriter, r *http.Request, l *line) {
 	ctx, release := l.turns[poll].take(w, r)
 	defer release()
-	if !p.receive(ctx, w, r, l, poll) {
+	if !p.receive(w, r, l, poll) {
 		return
 	}
 	o, err := p.answer(ctx, l, waitOf(r))
@@ -154,7 +168,7 @@ func (p *Peer) servePoll(w http.ResponseWriter, r *http.Request, l *line) {
 	case o == nil:
 		w.WriteHeader(http.StatusNoContent)
 	default:
-		p.write(ctx, w, l, o)
+		p.write(w, r, l, o)
 	}
 }
 
@@ -188,11 +202,11 @@ func (p *Peer) answer(ctx context.Context, l *line, wait time.Duration) (*link.O
 	}
 }
 
-func (p *Peer) write(ctx context.Context, w http.ResponseWriter, l *line, o *link.Outgoing) {
+func (p *Peer) write(w http.ResponseWriter, r *http.Request, l *line, o *link.Outgoing) {
 	w.Header().Set("Content-Type", bundleMedia)
 	w.Header().Set("Content-Length", strconv.FormatInt(o.Size(), 10))
 	if _, err := o.WriteTo(w); err != nil {
-		l.session.Lost(context.WithoutCancel(ctx), o)
+		l.session.Lost(context.WithoutCancel(r.Context()), o)
 		p.c.Logger.Info("a bundle could not be sent", "link", l.link, "error", err)
 	}
 }

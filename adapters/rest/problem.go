@@ -31,6 +31,18 @@ func (p *Problem) Error() string { return p.Code + ": " + p.Detail }
 // GetStatus implements huma.StatusError.
 func (p *Problem) GetStatus() int { return p.Status }
 
+// GetHeaders implements huma.HeadersError.
+func (p *Problem) GetHeaders() http.Header {
+	h := http.Header{}
+	if p.Status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", retryAfter)
+	}
+	return h
+}
+
+// retryAfter is when a caller may ask again, seconds.
+const retryAfter = "2"
+
 // ContentType implements huma.ContentTypeFilter.
 func (p *Problem) ContentType(string) string { return problemMedia }
 
@@ -43,7 +55,7 @@ var statusOf = map[string]int{
 	exchange.CodeBadMultipart: 400, exchange.CodeBadRequest: 400, exchange.CodeUnauthenticated: 401,
 	exchange.CodeForbidden: 403, exchange.CodeNotFound: 404, exchange.CodeConflict: 409,
 	exchange.CodeIdempotencyInUse: 409, exchange.CodeIdempotencyMismatch: 422, exchange.CodeIdempotencyMissing: 400,
-	exchange.CodeCertificateExpired: 422, exchange.CodeCertificateUsage: 422, exchange.CodeSignatureInvalid: 422,
+	exchange.CodeAgencyNotActive: 422, exchange.CodeCertificateExpired: 422, exchange.CodeCertificateRevoked: 422, exchange.CodeCertificateUsage: 422, exchange.CodeSignatureInvalid: 422,
 	exchange.CodeUnreadable: 422, exchange.CodeTemporary: 503,
 }
 
@@ -54,9 +66,8 @@ func problemOf(err error, lang string) *Problem {
 	if errors.As(err, &tooLarge) {
 		err = exchange.Fail(exchange.CodeTooLarge, "at most %d bytes are possible", tooLarge.Limit)
 	}
-	var known *exchange.Error
 	code, detail := exchange.CodeInternal, ""
-	if errors.As(err, &known) {
+	if known := exchange.Known(err); known != nil {
 		code, detail = known.Code, detailOf(known)
 	}
 	status := statusOf[code]
@@ -108,7 +119,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 func writeProblem(w http.ResponseWriter, p *Problem) {
 	w.Header().Set("Content-Type", problemMedia)
 	if p.Status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "2")
+		w.Header().Set("Retry-After", retryAfter)
 	}
 	if p.Status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")

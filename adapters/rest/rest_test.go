@@ -29,19 +29,20 @@ import (
 
 // office is a node serving two agencies, with its REST interface.
 type office struct {
-	t        *testing.T
+	t        testing.TB
 	dir      string
 	node     *node.Node
 	store    queue.Store
 	url      string
 	jia, yi  string // agency codes
 	keys     map[string]string
+	hsm      *losable
 	ring     *KeyRing
 	handler  http.Handler
 	maxBytes int64
 }
 
-func newOffice(t *testing.T, maxUpload int64) *office {
+func newOffice(t testing.TB, maxUpload int64) *office {
 	t.Helper()
 	o := &office{t: t, dir: t.TempDir(), keys: map[string]string{}, maxBytes: maxUpload}
 	now := time.Now()
@@ -71,8 +72,9 @@ func newOffice(t *testing.T, maxUpload int64) *office {
 	o.must(err)
 	blobs, err := blob.Open(durable.OS, filepath.Join(o.dir, "blobs"))
 	o.must(err)
+	o.hsm = &losable{Store: keys}
 	o.node, err = node.New(t.Context(), node.Config{
-		ID: "n1", Store: o.store, Blobs: blobs, Keys: keys, Directory: func() *certs.Directory { return directory },
+		ID: "n1", Store: o.store, Blobs: blobs, Keys: o.hsm, Directory: func() *certs.Directory { return directory },
 	})
 	o.must(err)
 	o.ring, err = OpenKeyRing(filepath.Join(o.dir, "api-keys.json"))

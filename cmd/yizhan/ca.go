@@ -13,6 +13,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/keystore"
 	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/internal/config"
 	"github.com/yizhan-gateway/yizhan/internal/durable"
 )
 
@@ -20,7 +21,9 @@ func (a *app) caCommand() *cobra.Command {
 	var passFile string
 	c := &cobra.Command{Use: "ca", Short: "The domain's authority: certificates and directory · 名录机构"}
 	c.PersistentFlags().StringVar(&passFile, "passphrase-file", "", "file with the authority's passphrase (or set "+passphraseEnv+")")
-	c.AddCommand(a.caInit(&passFile), a.caAdmit(&passFile), a.caLink(&passFile), a.caRoute(&passFile), a.caPublish(&passFile), a.caShow())
+	c.AddCommand(a.caInit(&passFile), a.caAdmit(&passFile), a.caLink(&passFile), a.caRoute(&passFile), a.caAgency(&passFile), a.caTSA(&passFile),
+		a.caPolicy(&passFile), a.caSucceed(&passFile), a.publishCommand(&passFile), a.caShow())
+	c.AddCommand(a.caCertificates(&passFile)...)
 	return c
 }
 
@@ -29,7 +32,11 @@ func openAuthority(dir, passFile string) (*certs.Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	authority, err := certs.OpenAuthority(dir, pass, rand.Reader)
+	places, err := authoritySettings(dir)
+	if err != nil {
+		return nil, err
+	}
+	authority, err := certs.OpenAuthorityWith(dir, func(keys string) (*keystore.Store, error) { return places.open(keys, pass) }, rand.Reader)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, exchange.Fail(exchange.CodeNotFound, "%s is not an authority's directory; make one with yizhan ca init", dir)
 	}
@@ -38,6 +45,7 @@ func openAuthority(dir, passFile string) (*certs.Authority, error) {
 
 func (a *app) caInit(passFile *string) *cobra.Command {
 	var domain string
+	var f keystoreFlags
 	c := &cobra.Command{
 		Use: "init DIR --domain NAME", Short: "Make a new authority", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -48,7 +56,11 @@ func (a *app) caInit(passFile *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			authority, err := certs.InitAuthority(args[0], domain, pass, rand.Reader, time.Now())
+			places, err := f.settings()
+			if err != nil {
+				return err
+			}
+			authority, err := initAuthority(args[0], domain, places, pass)
 			if err != nil {
 				return err
 			}
@@ -58,7 +70,44 @@ func (a *app) caInit(passFile *string) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&domain, "domain", "", "the trust domain's name")
+	f.register(c)
 	return c
+}
+
+// initAuthority makes an authority whose keys are where places says. That is
+// written down before its certificate, the last of its files: a crash in
+// between leaves a directory that nothing takes for an authority's.
+func initAuthority(dir, domain string, places *keystoreSettings, secret []byte) (*certs.Authority, error) {
+	create := func(keys string) (*keystore.Store, error) {
+		s, _, err := places.create(keys, secret)
+		if err != nil || places.mode() == modeFile {
+			return s, err
+		}
+		b, err := config.Encode(&authorityConfig{Keystore: *places})
+		if err == nil {
+			err = durable.WriteFile(durable.OS, filepath.Join(dir, configFile), b)
+		}
+		if err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		return s, nil
+	}
+	return certs.InitAuthorityWith(dir, domain, create, rand.Reader, time.Now())
+}
+
+// authorityConfig is config.toml of an authority whose keys are in an HSM; one
+// with its keys in files has none.
+type authorityConfig struct {
+	Keystore keystoreSettings `toml:"keystore"`
+}
+
+func authoritySettings(dir string) (*keystoreSettings, error) {
+	var c authorityConfig
+	err := config.Load(filepath.Join(dir, configFile), &c)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return &c.Keystore, nil
 }
 
 func (a *app) caAdmit(passFile *string) *cobra.Command {
@@ -133,36 +182,6 @@ func (a *app) caRoute(passFile *string) *cobra.Command {
 			return a.print(map[string]string{"from": args[1], "to": args[2], "next": args[3]}, "from %s to %s by %s\n", args[1], args[2], args[3])
 		},
 	}
-}
-
-func (a *app) caPublish(passFile *string) *cobra.Command {
-	var output string
-	c := &cobra.Command{
-		Use: "publish DIR", Short: "Sign the next version of the directory", Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			authority, err := openAuthority(args[0], *passFile)
-			if err != nil {
-				return err
-			}
-			file, err := authority.Publish(time.Now())
-			if err != nil {
-				return err
-			}
-			if output != "" {
-				if err := durable.WriteFile(durable.OS, output, file); err != nil {
-					return err
-				}
-			}
-			d, err := certs.LoadDirectory(file, authority.Certificate(), 0, time.Now())
-			if err != nil {
-				return err
-			}
-			out := map[string]any{"version": d.Version(), "file": filepath.Join(args[0], directoryFile), "agencies": len(d.Agencies())}
-			return a.print(out, "directory version %d with %d agencies: %s\n", d.Version(), len(d.Agencies()), out["file"])
-		},
-	}
-	c.Flags().StringVarP(&output, "output", "o", "", "write a copy here")
-	return c
 }
 
 func (a *app) caShow() *cobra.Command {

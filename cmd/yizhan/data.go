@@ -2,12 +2,8 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/exchange"
@@ -29,7 +25,6 @@ const (
 	requestFile   = "request.json"
 	directoryFile = "directory.yzd"
 	authorityFile = "authority.crt"
-	versionFile   = "directory.version"
 	apiKeysFile   = "api-keys.json"
 	storeDir      = "store"
 	blobsDir      = "blobs"
@@ -45,6 +40,12 @@ type settings struct {
 	PeerListen string `toml:"peer_listen"`
 	RestListen string `toml:"rest_listen" comment:"for agency systems; plain HTTP, so keep it on loopback or behind a TLS proxy"`
 	MaxUpload  int64  `toml:"max_upload" comment:"bytes of one submission"`
+
+	Keystore keystoreSettings `toml:"keystore"`
+	Trust    trustSettings    `toml:"trust"`
+
+	Timestamp timestampSettings `toml:"timestamp"`
+	Metrics   metricsSettings   `toml:"metrics"`
 }
 
 func (d dataDir) writeSettings(s *settings) error {
@@ -64,47 +65,25 @@ func (d dataDir) settings() (*settings, error) {
 	return &s, err
 }
 
-// directory loads and verifies the installed directory and refuses a version
-// below the highest that was ever in force here.
-func (d dataDir) directory(now nowFunc) (*certs.Directory, error) {
-	authority, err := certs.ReadCertificate(d.path(authorityFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, exchange.Fail(exchange.CodeNotFound, "no directory is installed; run yizhan init --data %s --directory FILE --authority FILE", string(d))
-	}
-	if err != nil {
-		return nil, err
-	}
-	file, err := durable.ReadFile(durable.OS, d.path(directoryFile), certs.MaxDirectory)
-	if err != nil {
-		return nil, err
-	}
-	highest, err := d.highestVersion()
-	if err != nil {
-		return nil, err
-	}
-	dir, err := certs.LoadDirectory(file, authority, highest, now())
-	if err != nil {
-		return nil, err
-	}
-	if dir.Version() > highest {
-		// Durable before the version is used: after a crash it still counts.
-		b := []byte(strconv.FormatUint(dir.Version(), 10) + "\n")
-		err = durable.WriteFile(durable.OS, d.path(versionFile), b)
-	}
-	return dir, err
+// shelf opens the node's directories. Nothing need be installed yet.
+func (d dataDir) shelf(now nowFunc) (*certs.Shelf, error) {
+	return certs.OpenShelf(durable.OS, string(d), now)
 }
 
-func (d dataDir) highestVersion() (uint64, error) {
-	b, err := os.ReadFile(d.path(versionFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+// directory gives the directory in force, for commands that only look: a node
+// may be running. It was verified, and is not below the highest version that
+// was ever in force here.
+func (d dataDir) directory(now nowFunc) (*certs.Directory, error) {
+	dir, err := certs.InForce(durable.OS, string(d), now)
+	if err == nil && dir == nil {
+		err = d.noDirectory()
 	}
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("%s is unreadable: put the highest directory version this node has seen into it", d.path(versionFile))
-	}
-	return n, nil
+	return dir, nil
+}
+
+func (d dataDir) noDirectory() error {
+	return exchange.Fail(exchange.CodeNotFound, "no directory is installed; run yizhan join --data %s --directory FILE, or yizhan init --data %s --directory FILE --authority FILE", string(d), string(d))
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -25,6 +26,7 @@ type initFlags struct {
 	peerURL, peerListen, rest      string
 	agencies                       []string
 	directory, authority, passFile string
+	keystore                       keystoreFlags
 }
 
 func (a *app) initCommand() *cobra.Command {
@@ -61,14 +63,19 @@ another channel before the first start.`,
 	fl.StringVar(&f.directory, "directory", "", "directory file to install")
 	fl.StringVar(&f.authority, "authority", "", "authority's certificate to trust, PEM")
 	fl.StringVar(&f.passFile, "passphrase-file", "", "file with the keystore's passphrase (or set "+passphraseEnv+")")
+	f.keystore.register(c)
 	return c
 }
 
-func (a *app) initNode(f *initFlags) error {
+func (a *app) initNode(f *initFlags) (err error) {
 	if f.node == "" || f.domain == "" {
 		return usage("--node and --domain are needed (or --directory to install one)")
 	}
 	agencies, err := agencySpecs(f.agencies)
+	if err != nil {
+		return err
+	}
+	places, err := f.keystore.settings()
 	if err != nil {
 		return err
 	}
@@ -83,8 +90,12 @@ func (a *app) initNode(f *initFlags) error {
 	if err := durable.OS.MkdirAll(f.data); err != nil {
 		return err
 	}
-	keys, err := keystore.Create(d.path(keysDir), pass, rand.Reader)
+	keys, made, err := places.create(d.path(keysDir), pass)
 	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, keys.Close()) }()
+	if err := keys.SelfTest(); err != nil {
 		return err
 	}
 	pin, err := d.makeTLS()
@@ -105,12 +116,19 @@ func (a *app) initNode(f *initFlags) error {
 	err = d.writeSettings(&settings{
 		Node: f.node, Domain: f.domain, Zone: f.zone, PeerURL: f.peerURL,
 		PeerListen: f.peerListen, RestListen: f.rest, MaxUpload: 32 << 20,
+		Keystore: *places,
 	})
 	if err != nil {
 		return err
 	}
-	out := map[string]string{"data": f.data, "request": d.path(requestFile)}
-	return a.print(out, "node %s is ready to join\nnext: yizhan ca admit CA-DIR %s\n", f.node, d.path(requestFile))
+	out := map[string]any{"data": f.data, "request": d.path(requestFile), "keystore": places.mode()}
+	note := ""
+	if places.mode() == modeWrapped {
+		if out["wrapping_key_made"] = made; made {
+			note = fmt.Sprintf("the wrapping key %q was made in token %q: without it the keys do not open, so back the token up\n", places.Key, places.Token)
+		}
+	}
+	return a.print(out, "%snode %s is ready to join\nnext: yizhan ca admit CA-DIR %s\n", note, f.node, d.path(requestFile))
 }
 
 func agencySpecs(list []string) ([]certs.AgencySpec, error) {
@@ -140,17 +158,11 @@ func (d dataDir) makeTLS() (pin [32]byte, err error) {
 	return pin, durable.WriteFile(durable.OS, d.path(tlsKeyFile), key)
 }
 
-// installDirectory verifies before it replaces anything.
+// installDirectory verifies before it replaces anything. Without --authority
+// the authority trusted here, or its heir, must have signed.
 func (a *app) installDirectory(f *initFlags) error {
 	d := dataDir(f.data)
-	if _, err := d.settings(); err != nil {
-		return err
-	}
-	trust := f.authority
-	if trust == "" {
-		trust = d.path(authorityFile)
-	}
-	authority, err := certs.ReadCertificate(trust)
+	s, err := d.settings()
 	if err != nil {
 		return err
 	}
@@ -158,25 +170,37 @@ func (a *app) installDirectory(f *initFlags) error {
 	if err != nil {
 		return err
 	}
-	highest, err := d.highestVersion()
+	shelf, err := d.shelf(time.Now)
 	if err != nil {
 		return err
 	}
-	dir, err := certs.LoadDirectory(file, authority, highest, time.Now())
+	var dir *certs.Directory
+	if f.authority != "" {
+		var authority []byte
+		if authority, err = certs.ReadCertificate(f.authority); err != nil {
+			return err
+		}
+		if dir, err = certs.LoadDirectory(file, authority, 0, time.Now()); err == nil {
+			err = s.ofDomain(dir)
+		}
+		if err == nil {
+			dir, err = shelf.Trust(authority, file)
+		}
+	} else {
+		dir, err = shelf.Install(file)
+	}
 	if err != nil {
-		return err
-	}
-	pem, err := os.ReadFile(trust)
-	if err != nil {
-		return err
-	}
-	if err := durable.WriteFile(durable.OS, d.path(authorityFile), pem); err != nil {
-		return err
-	}
-	if err := durable.WriteFile(durable.OS, d.path(directoryFile), file); err != nil {
 		return err
 	}
 	out := map[string]any{"domain": dir.Domain(), "version": dir.Version(), "fingerprint": dir.Fingerprint()}
 	return a.print(out, "directory of %s, version %d, is installed\nauthority's fingerprint: %s\n%s",
 		dir.Domain(), dir.Version(), dir.Fingerprint(), fmt.Sprintf("next: yizhan serve --data %s\n", f.data))
+}
+
+// ofDomain refuses the directory of another domain than the node's.
+func (s *settings) ofDomain(d *certs.Directory) error {
+	if d.Domain() == s.Domain {
+		return nil
+	}
+	return exchange.Fail(exchange.CodeConflict, "the directory is one of domain %s, and this is a node of %s; nothing was changed", d.Domain(), s.Domain)
 }

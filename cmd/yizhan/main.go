@@ -2,7 +2,7 @@
 // clerk's client and the demonstration, in one binary.
 //
 // Exit codes: 0 ok, 1 error, 2 usage, 4 not found, 5 not authorised,
-// 6 signature invalid, 7 temporary (try again).
+// 6 signature invalid, 7 temporary (try again), 9 done, with warnings.
 package main
 
 import (
@@ -16,9 +16,11 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/exchange"
 )
 
@@ -26,18 +28,26 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the whole program, for tests too.
+// run is the whole program.
 func run(args []string, stdout, stderr io.Writer) int {
+	return (&app{out: stdout, err: stderr, now: time.Now}).run(args)
+}
+
+// run is the whole program with what tests may exchange.
+func (a *app) run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	a := &app{out: stdout, err: stderr}
 	root := a.root()
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
+	}
+	var found verdictError
+	if errors.As(err, &found) {
+		return int(found) // all is said
 	}
 	a.report(err)
 	return exitCode(err)
@@ -52,11 +62,18 @@ const (
 	exitAuth      = 5
 	exitSignature = 6
 	exitTemporary = 7
+	exitWarnings  = 9
 )
+
+// verdictError is the exit code of a command that has said what it found.
+type verdictError int
+
+func (e verdictError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // app is what all commands share.
 type app struct {
 	out, err io.Writer
+	now      nowFunc
 	json     bool
 	lang     string
 }
@@ -71,12 +88,18 @@ func exitCode(err error) int {
 	if errors.As(err, &bad) || strings.HasPrefix(err.Error(), "unknown command") {
 		return exitUsage
 	}
-	switch exchange.CodeOf(err) {
+	code := exchange.CodeOf(err)
+	var judged *certs.Error
+	if exchange.Known(err) == nil && errors.As(err, &judged) {
+		code = judged.Code
+	}
+	switch code {
 	case exchange.CodeNotFound:
 		return exitNotFound
-	case exchange.CodeUnauthenticated, exchange.CodeForbidden:
+	case exchange.CodeUnauthenticated, exchange.CodeForbidden, exchange.CodeApproval,
+		exchange.CodeKeystorePIN, exchange.CodeKeystorePassphrase:
 		return exitAuth
-	case exchange.CodeSignatureInvalid:
+	case exchange.CodeSignatureInvalid, exchange.CodeFingerprint, exchange.CodeDirectorySignature:
 		return exitSignature
 	case exchange.CodeTemporary:
 		return exitTemporary
@@ -87,14 +110,17 @@ func exitCode(err error) int {
 // report prints an error: cause and next step in the user's language, or one
 // JSON object on standard error with --json.
 func (a *app) report(err error) {
-	var known *exchange.Error
+	known := exchange.Known(err)
 	var bad usageError
+	var judged *certs.Error
 	code, detail := "error", err.Error()
 	switch {
 	case errors.As(err, &bad):
 		code = "usage"
-	case errors.As(err, &known):
+	case known != nil:
 		code, detail = known.Code, strings.TrimPrefix(known.Error(), known.Code+": ")
+	case errors.As(err, &judged):
+		code = judged.Code
 	}
 	text := exchange.Explain(code, a.language())
 	if a.json {
@@ -109,7 +135,7 @@ func (a *app) report(err error) {
 	if a.language() == "zh" {
 		word, next = "错误", "处理"
 	}
-	if known == nil {
+	if known == nil && text == exchange.Explain(exchange.CodeInternal, a.language()) {
 		fmt.Fprintf(a.err, "yizhan: %s: %s\n", word, detail)
 		if code == "usage" {
 			fmt.Fprintln(a.err, "yizhan: see --help")
@@ -152,9 +178,9 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&a.lang, "lang", "", "language of messages: zh or en (default: from LANG)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
-		a.initCommand(), a.caCommand(), a.serveCommand(), a.keyCommand(),
+		a.initCommand(), a.joinCommand(), a.caCommand(), a.directoryCommand(), a.serveCommand(), a.keyCommand(), a.certCommand(),
 		a.sendCommand(), a.inboxCommand(), a.collectCommand(), a.signForCommand(), a.returnCommand(),
-		a.traceCommand(), a.verifyCommand(), a.demoCommand(), a.versionCommand(),
+		a.traceCommand(), a.verifyCommand(), a.demoCommand(), a.benchCommand(), a.doctorCommand(), a.versionCommand(),
 	)
 	for _, c := range root.Commands() {
 		usageOfArgs(c)
@@ -181,23 +207,33 @@ func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			v := struct {
-				Version string `json:"version"`
-				Commit  string `json:"commit,omitempty"`
-				Go      string `json:"go"`
-			}{Version: "dev"}
-			if info, ok := debug.ReadBuildInfo(); ok {
-				v.Go = info.GoVersion
-				if info.Main.Version != "" && info.Main.Version != "(devel)" {
-					v.Version = info.Main.Version
-				}
-				for _, s := range info.Settings {
-					if s.Key == "vcs.revision" {
-						v.Commit = s.Value
-					}
-				}
-			}
+			v := versionInfo()
 			return a.print(v, "yizhan %s %s %s\n", v.Version, v.Commit, v.Go)
 		},
 	}
+}
+
+// version says what runs.
+type version struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit,omitempty"`
+	Go      string `json:"go"`
+}
+
+func versionInfo() version {
+	v := version{Version: "dev"}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return v
+	}
+	v.Go = info.GoVersion
+	if info.Main.Version != "" && info.Main.Version != "(devel)" {
+		v.Version = info.Main.Version
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			v.Commit = s.Value
+		}
+	}
+	return v
 }

@@ -3,23 +3,64 @@ package main
 import (
 	"crypto/rand"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/yizhan-gateway/yizhan/certs"
+	"github.com/yizhan-gateway/yizhan/crypto/timestamp/tsatest"
 	"github.com/yizhan-gateway/yizhan/exchange"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"yizhan": main})
+	testscript.Main(m, map[string]func(){"yizhan": main, "yizhan-in": later, "tsa": timestamps, "get": get})
+}
+
+// later is yizhan with another clock: yizhan-in DURATION ARGUMENT…
+func later() {
+	by, err := time.ParseDuration(os.Args[1])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(exitUsage)
+	}
+	a := &app{out: os.Stdout, err: os.Stderr, now: func() time.Time { return time.Now().Add(by) }}
+	os.Exit(a.run(os.Args[2:]))
+}
+
+// timestamps is a timestamp authority: tsa HOST:PORT CERTIFICATE.
+func timestamps() {
+	t, err := tsatest.New(rand.Reader, time.Now)
+	if err == nil {
+		b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: t.Certificate()})
+		err = os.WriteFile(os.Args[2], b, 0o600)
+	}
+	if err == nil {
+		err = http.ListenAndServe(os.Args[1], t)
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(exitError)
+}
+
+// get URL prints what is there.
+func get() {
+	res, err := http.Get(os.Args[1])
+	if err == nil {
+		_, err = io.Copy(os.Stdout, res.Body)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(exitError)
+	}
 }
 
 // TestScripts are the command line as a manual: testdata/script.
@@ -46,18 +87,36 @@ func TestScripts(t *testing.T) {
 				l.Close()
 				rest.Close()
 			}
+			for _, name := range []string{"METRICS", "TSA"} {
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					return err
+				}
+				e.Setenv(name, l.Addr().String())
+				l.Close()
+			}
 			e.Setenv("YIZHAN_PASSPHRASE", rand.Text())
 			e.Setenv("LANG", "C.UTF-8")
+			e.Setenv("HSM_MODULE", softHSM())
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exitcode": exitCodeIs,
-			"keep":     keep,
-			"waitfor":  waitFor,
+			"exitcode":  exitCodeIs,
+			"keep":      keep,
+			"outsideca": outsideCA,
+			"waitfor":   waitFor,
+			"well":      well,
+			"token":     makeToken,
 		},
 		Condition: func(cond string) (bool, error) {
-			if cond == "short" {
+			switch cond {
+			case "short":
 				return testing.Short(), nil
+			case "cgo":
+				return withCgo, nil
+			case "softhsm":
+				_, err := exec.LookPath("softhsm2-util")
+				return err == nil && softHSM() != "", nil
 			}
 			return false, fmt.Errorf("unknown condition %s", cond)
 		},
@@ -81,6 +140,19 @@ func exitCodeIs(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
+// well COMMAND… runs a doctor, which may find the disk of this machine small
+// and nothing else.
+func well(ts *testscript.TestScript, _ bool, args []string) {
+	_ = ts.Exec(args[0], args[1:]...) // its exit code follows from what it says
+	var report struct{ Checks []finding }
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &report))
+	for _, f := range report.Checks {
+		if f.Result != resultOK && f.Name != "disk" {
+			ts.Fatalf("%s: %s", f.Name, f.Cause)
+		}
+	}
+}
+
 // keep NAME sets a variable to what the last command printed.
 func keep(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
@@ -95,6 +167,28 @@ func waitFor(ts *testscript.TestScript, _ bool, args []string) {
 		_ = ts.Exec("sleep", "0.05")
 	}
 	ts.Fatalf("%q did not come: %s", args[0], ts.ReadFile("stdout"))
+}
+
+// softHSM is where Debian puts the module; empty when it is not installed.
+func softHSM() string {
+	for _, path := range []string{"/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so", "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so"} {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+// makeToken LABEL makes a SoftHSM2 token of the script's own, whose PIN is the
+// passphrase.
+func makeToken(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(os.MkdirAll(ts.MkAbs("tokens"), 0o700))
+	conf := ts.MkAbs("softhsm2.conf")
+	text := "directories.tokendir = " + ts.MkAbs("tokens") + "\nobjectstore.backend = file\nlog.level = ERROR\n"
+	ts.Check(os.WriteFile(conf, []byte(text), 0o600))
+	ts.Setenv("SOFTHSM2_CONF", conf)
+	pin := ts.Getenv("YIZHAN_PASSPHRASE")
+	ts.Check(ts.Exec("softhsm2-util", "--init-token", "--free", "--label", args[0], "--pin", pin, "--so-pin", pin))
 }
 
 // TestDemoOnce: the demo prints one JSON object with exactly the members that

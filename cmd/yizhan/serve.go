@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/yizhan-gateway/yizhan/adapters/peer"
 	"github.com/yizhan-gateway/yizhan/adapters/rest"
+	"github.com/yizhan-gateway/yizhan/adapters/trust"
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/keystore"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
@@ -53,15 +53,22 @@ func (a *app) serveCommand() *cobra.Command {
 
 // gateway is a running node with everything it stands on.
 type gateway struct {
-	dir       dataDir
-	settings  *settings
-	log       *slog.Logger
-	directory atomic.Pointer[certs.Directory]
-	store     *badgerstore.Store
-	blobs     *blob.Store
-	node      *node.Node
-	peer      *peer.Peer
-	rest      *rest.Server
+	dir         dataDir
+	settings    *settings
+	log         *slog.Logger
+	keys        *keystore.Store
+	shelf       *certs.Shelf
+	directory   atomic.Pointer[certs.Directory] // in force: the shelf's, with the lists of its issuers
+	adopting    sync.Mutex                      // one directory at a time; guards base and crls
+	base        *certs.Directory                // what directory was made of
+	crls        []*certs.CRL
+	revocations *trust.Watcher
+	stamper     *trust.Stamper
+	store       *badgerstore.Store
+	blobs       *blob.Store
+	node        *node.Node
+	peer        *peer.Peer
+	rest        *rest.Server
 }
 
 // ready is the line that serve prints when it answers.
@@ -85,17 +92,21 @@ func (a *app) serve(ctx context.Context, f *serveFlags) error {
 	}
 	restListener, err := net.Listen("tcp", or(f.rest, g.settings.RestListen))
 	if err != nil {
-		return errors.Join(fmt.Errorf("rest_listen: %w", err), g.store.Close())
+		return errors.Join(fmt.Errorf("rest_listen: %w", err), g.close())
+	}
+	metricsListener, err := g.settings.Metrics.open()
+	if err != nil {
+		return errors.Join(err, restListener.Close(), g.close())
 	}
 	peerListener, err := net.Listen("tcp", or(f.peer, g.settings.PeerListen))
 	if err != nil {
-		return errors.Join(fmt.Errorf("peer_listen: %w", err), restListener.Close(), g.store.Close())
+		return errors.Join(fmt.Errorf("peer_listen: %w", err), restListener.Close(), closeAny(metricsListener), g.close())
 	}
 	line := ready{true, g.settings.Node, "http://" + restListener.Addr().String(), "https://" + peerListener.Addr().String(), g.node.Directory().Version()}
 	if err := a.print(line, "node %s serves agencies on %s and neighbours on %s\n", line.Node, line.REST, line.Peer); err != nil {
 		return err
 	}
-	return g.run(ctx, restListener, peerListener)
+	return g.run(ctx, restListener, peerListener, metricsListener)
 }
 
 func or(a, b string) string {
@@ -113,47 +124,52 @@ func openGateway(ctx context.Context, f *serveFlags, log *slog.Logger) (*gateway
 	if g.settings, err = g.dir.settings(); err != nil {
 		return nil, err
 	}
-	pass, err := keystore.Passphrase(f.passFile, passphraseEnv)
-	if err != nil {
+	if g.keys, err = g.dir.openKeys(f.passFile); err != nil {
 		return nil, err
 	}
-	keys, err := keystore.Open(g.dir.path(keysDir), pass, rand.Reader)
-	if err != nil {
-		return nil, err
+	if err := g.openRest(ctx); err != nil {
+		return nil, errors.Join(err, g.keys.Close())
 	}
-	if err := keys.SelfTest(); err != nil {
-		return nil, err
-	}
-	directory, err := g.dir.directory(time.Now)
-	if err != nil {
-		return nil, err
-	}
-	g.directory.Store(directory)
-	cert, err := tls.LoadX509KeyPair(g.dir.path(tlsCertFile), g.dir.path(tlsKeyFile))
-	if err != nil {
-		return nil, err
-	}
-	ring, err := rest.OpenKeyRing(g.dir.path(apiKeysFile))
-	if err != nil {
-		return nil, err
-	}
-	if g.store, err = badgerstore.Open(g.dir.path(storeDir), badgerstore.Options{Logger: log}); err != nil {
-		return nil, err
-	}
-	if err := g.openNode(ctx, keys); err != nil {
-		return nil, errors.Join(err, g.store.Close())
-	}
-	g.peer = peer.New(peer.Config{Node: g.node, Certificate: cert, Logger: log})
-	g.rest = rest.New(rest.Config{Node: g.node, Keys: ring, Logger: log, MaxUpload: g.settings.MaxUpload})
 	return g, nil
 }
 
-func (g *gateway) openNode(ctx context.Context, keys *keystore.File) (err error) {
+// openRest opens all but the keys, which must pass their self-test first.
+func (g *gateway) openRest(ctx context.Context) error {
+	if err := g.keys.SelfTest(); err != nil {
+		return err
+	}
+	if err := g.openShelf(); err != nil {
+		return err
+	}
+	cert, err := tls.LoadX509KeyPair(g.dir.path(tlsCertFile), g.dir.path(tlsKeyFile))
+	if err != nil {
+		return err
+	}
+	ring, err := rest.OpenKeyRing(g.dir.path(apiKeysFile))
+	if err != nil {
+		return err
+	}
+	if g.store, err = badgerstore.Open(g.dir.path(storeDir), badgerstore.Options{Logger: g.log}); err != nil {
+		return err
+	}
+	if err := g.openNode(ctx); err != nil {
+		return errors.Join(err, g.store.Close())
+	}
+	g.peer = peer.New(peer.Config{Node: g.node, Certificate: cert, Logger: g.log})
+	if err := g.openStamper(); err != nil {
+		return errors.Join(err, g.store.Close())
+	}
+	g.rest = rest.New(rest.Config{Node: g.node, Keys: ring, Logger: g.log, MaxUpload: g.settings.MaxUpload})
+	return nil
+}
+
+func (g *gateway) openNode(ctx context.Context) (err error) {
 	if g.blobs, err = blob.Open(durable.OS, g.dir.path(blobsDir)); err != nil {
 		return err
 	}
 	g.node, err = node.New(ctx, node.Config{
-		ID: g.settings.Node, Store: g.store, Blobs: g.blobs, Keys: keys, Directory: g.directory.Load,
+		ID: g.settings.Node, Store: g.store, Blobs: g.blobs, Keys: g.keys, Rand: g.keys.Random(), Directory: g.directory.Load, Directories: distribution{g},
+		CRLs: g.crlFiles,
 	})
 	if err != nil {
 		return err
@@ -165,7 +181,8 @@ func (g *gateway) openNode(ctx context.Context, keys *keystore.File) (err error)
 }
 
 // run serves until the context ends, then lets requests finish and closes.
-func (g *gateway) run(ctx context.Context, restListener, peerListener net.Listener) error {
+// Without metrics there is no listener for them.
+func (g *gateway) run(ctx context.Context, restListener, peerListener, metricsListener net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wait sync.WaitGroup
@@ -173,12 +190,18 @@ func (g *gateway) run(ctx context.Context, restListener, peerListener net.Listen
 	wait.Go(func() { g.work(ctx) })
 	wait.Go(func() { g.peer.Run(ctx) })
 	wait.Go(func() { g.watchDirectory(ctx) })
+	wait.Go(func() { g.revocations.Run(ctx) })
+	wait.Go(func() { g.stamper.Run(ctx) })
+	wait.Go(func() { g.warnOfExpiry(ctx) })
 	wait.Go(func() { g.sweep(ctx) })
 	wait.Go(func() {
 		if err := g.peer.Serve(ctx, peerListener); err != nil && ctx.Err() == nil {
 			failed <- err
 		}
 	})
+	if metricsListener != nil {
+		wait.Go(func() { g.serveMetrics(ctx, metricsListener) })
+	}
 	server := &http.Server{
 		Handler: g.rest.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
 		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
@@ -198,8 +221,11 @@ func (g *gateway) run(ctx context.Context, restListener, peerListener net.Listen
 	err = errors.Join(err, server.Shutdown(grace))
 	cancel()
 	wait.Wait()
-	return errors.Join(err, g.store.Close())
+	return errors.Join(err, g.close())
 }
+
+// close lets the store and the HSM go, when nothing works with them any more.
+func (g *gateway) close() error { return errors.Join(g.store.Close(), g.keys.Close()) }
 
 // work distributes and delivers as long as there is something to do, then
 // waits for the next commit. Entries that failed become ready without one,
@@ -222,7 +248,23 @@ func (g *gateway) work(ctx context.Context) {
 	}
 }
 
-// watchDirectory takes a newly installed directory into force.
+// openShelf takes the installed directory into force.
+func (g *gateway) openShelf() (err error) {
+	if g.shelf, err = g.dir.shelf(time.Now); err != nil {
+		return err
+	}
+	if g.shelf.Current() == nil {
+		return g.dir.noDirectory()
+	}
+	if why := g.shelf.Restored(); why != nil {
+		g.log.Error("the directory file could not be used and was replaced by its copy", "error", why)
+	}
+	g.base = g.shelf.Current()
+	return g.openRevocations()
+}
+
+// watchDirectory takes into force what "yizhan init --directory" installs
+// while the node is running.
 func (g *gateway) watchDirectory(ctx context.Context) {
 	var last time.Time
 	for {
@@ -232,21 +274,62 @@ func (g *gateway) watchDirectory(ctx context.Context) {
 		case <-time.After(2 * time.Second):
 		}
 		info, err := os.Stat(g.dir.path(directoryFile))
-		if err != nil || info.ModTime().Equal(last) {
-			continue
+		if err == nil && !info.ModTime().Equal(last) {
+			last = info.ModTime()
+			if _, err := g.shelf.Reload(); err != nil {
+				g.log.Error("the installed directory is refused; the one in force stays", "error", err)
+			}
 		}
-		last = info.ModTime()
-		d, err := g.dir.directory(time.Now)
-		if err != nil {
-			g.log.Error("the installed directory is refused; the one in force stays", "error", err)
-			continue
-		}
-		if d.Version() != g.directory.Load().Version() {
-			g.directory.Store(d)
-			g.node.Wake()
-			g.log.Info("a new directory is in force", "version", d.Version())
-		}
+		g.adopt() // also what waited for the keys
 	}
+}
+
+// adopt lets the node judge by the shelf's directory from now on. What a
+// neighbour brought and what a person installed may come at once: whichever is
+// newer stays.
+func (g *gateway) adopt() {
+	g.adopting.Lock()
+	defer g.adopting.Unlock()
+	d := g.shelf.Current()
+	if g.base == d {
+		return
+	}
+	if !g.reloadKeys() {
+		return
+	}
+	g.putInForce(d)
+	g.node.Wake()
+	g.log.Info("a new directory is in force", "version", d.Version())
+}
+
+// distribution lets the node's links carry directories: what a neighbour has
+// less is given to it, what it gives is judged and taken into force.
+type distribution struct{ g *gateway }
+
+func (x distribution) Delta(from uint64) ([]byte, error) { return x.g.shelf.Delta(from) }
+
+func (x distribution) Take(update []byte) error {
+	_, err := x.g.shelf.Take(update)
+	if err == nil {
+		x.g.adopt()
+	}
+	return err
+}
+
+// reloadKeys finds the keys that a renewal made beside this process, before a
+// directory names them: a document for a key that is here and not yet known
+// would be taken for one that is elsewhere. False while the HSM is lost, and
+// the directory waits for it; a key that cannot be read holds nothing up.
+func (g *gateway) reloadKeys() bool {
+	err := g.keys.Reload()
+	if errors.Is(err, keystore.ErrUnavailable) {
+		g.log.Warn("a new directory waits for the HSM", "error", err)
+		return false
+	}
+	if err != nil {
+		g.log.Error("a key of the keystore cannot be read; those known before go on", "error", err)
+	}
+	return true
 }
 
 func (g *gateway) sweep(ctx context.Context) {

@@ -112,16 +112,28 @@ func verdict(ok bool) string {
 }
 
 func (a *app) verifyCommand() *cobra.Command {
-	var authority string
+	var authority, relabel string
 	c := &cobra.Command{
 		Use: "verify EVIDENCE [FILE...]", Short: "Verify a proof file, and received files against it, offline · 离线验证",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			report, err := verifyFiles(args[0], authority, args[1:])
+			v, err := openEvidence(args[0], authority)
 			if err != nil {
 				return err
 			}
-			if err := a.print(report, "%s", reportText(report)); err != nil {
+			report, err := v.verify(args[1:])
+			if err != nil {
+				return err
+			}
+			text := reportText(report)
+			if relabel != "" {
+				names, err := v.relabel(relabel)
+				if err != nil {
+					return err
+				}
+				text += fmt.Sprintf("  已导出 exported: %d files in %s (RFC 5652; docs/verify-with-other-tools.md)\n", len(names), relabel)
+			}
+			if err := a.print(report, "%s", text); err != nil {
 				return err
 			}
 			if !report.OK() {
@@ -131,10 +143,23 @@ func (a *app) verifyCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&authority, "authority", "", "the authority's certificate, PEM, from a source you trust")
+	c.Flags().StringVar(&relabel, "relabel", "", "also write the signed objects as RFC 5652 CMS into this new `folder`, for other tools")
 	return c
 }
 
 func verifyFiles(path, authority string, files []string) (*evidence.Report, error) {
+	v, err := openEvidence(path, authority)
+	if err != nil {
+		return nil, err
+	}
+	return v.verify(files)
+}
+
+// openedEvidence is an evidence file with the authority's certificate that the
+// user trusts, nil without one.
+type openedEvidence struct{ file, trusted []byte }
+
+func openEvidence(path, authority string) (*openedEvidence, error) {
 	b, err := durable.ReadFile(durable.OS, path, evidence.MaxFile)
 	if os.IsNotExist(err) {
 		return nil, exchange.Fail(exchange.CodeNotFound, "file %s", path)
@@ -142,12 +167,25 @@ func verifyFiles(path, authority string, files []string) (*evidence.Report, erro
 	if err != nil {
 		return nil, err
 	}
-	var trusted []byte
+	v := &openedEvidence{file: b}
 	if authority != "" {
-		if trusted, err = certs.ReadCertificate(authority); err != nil {
+		if v.trusted, err = certs.ReadCertificate(authority); err != nil {
 			return nil, err
 		}
 	}
+	return v, nil
+}
+
+// relabel writes the signed objects for other tools; it gives the names written.
+func (v *openedEvidence) relabel(dir string) ([]string, error) {
+	f, err := evidence.Parse(v.file)
+	if err != nil {
+		return nil, err
+	}
+	return f.WriteRelabelled(dir, v.trusted)
+}
+
+func (v *openedEvidence) verify(files []string) (*evidence.Report, error) {
 	var delivered []evidence.Delivered
 	for _, name := range files {
 		d, err := sumFile(name)
@@ -156,7 +194,7 @@ func verifyFiles(path, authority string, files []string) (*evidence.Report, erro
 		}
 		delivered = append(delivered, d)
 	}
-	return evidence.Verify(b, trusted, delivered)
+	return evidence.Verify(v.file, v.trusted, delivered)
 }
 
 func sumFile(name string) (evidence.Delivered, error) {
@@ -178,6 +216,11 @@ func reportText(r *evidence.Report) string {
 		fmt.Fprintf(&b, "  → %s %s: %s %s\n", s.Agency, s.Name, s.Stage.Chinese(), s.Stage.English())
 	}
 	fmt.Fprintf(&b, "  %d 份回执 receipts: %s\n  台账 ledger: %s\n", r.Receipts, verdict(r.ReceiptsVerified), verdict(r.LedgerVerified))
+	if r.Timestamp != "" {
+		fmt.Fprintf(&b, "  时间戳证明不晚于 a timestamp proves all of it to be no later than %s\n", r.Timestamp)
+	} else if r.TimePending {
+		fmt.Fprintf(&b, "  时间戳待补 time-pending: export again when the timestamp authority has answered\n")
+	}
 	if r.BytesMatch {
 		fmt.Fprintf(&b, "  文件与封装时一致 the files are those that were sealed\n")
 	}

@@ -23,7 +23,7 @@ var passphrase = []byte("correct horse battery staple")
 
 // shared is a keystore with one key, for tests that leave its files alone.
 // Making one costs seconds of PBKDF2 under the race detector.
-var shared = sync.OnceValues(func() (*File, string) {
+var shared = sync.OnceValues(func() (*Store, string) {
 	dir, err := os.MkdirTemp("", "keystore-test-*")
 	if err != nil {
 		panic(err)
@@ -61,7 +61,7 @@ func fresh(t *testing.T) (dir string, id sm.Digest) {
 	return dir, f.IDs()[0]
 }
 
-func key(t *testing.T) (*File, sm.Digest) {
+func key(t *testing.T) (*Store, sm.Digest) {
 	t.Helper()
 	f, _ := shared()
 	return f, f.IDs()[0]
@@ -151,11 +151,11 @@ func TestUnknownKey(t *testing.T) {
 
 func TestUnwrapHasOneError(t *testing.T) {
 	f, id := key(t)
-	key, err := f.key(id)
+	pub, err := f.Public(id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	good, err := sm.Encrypt(rand.Reader, &key.PublicKey, []byte("file key"))
+	good, err := sm.Encrypt(rand.Reader, pub, []byte("file key"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func TestOtherProtectionsAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := sm.KeyID(&key.PublicKey).String() + suffix
+	name := sm.KeyID(&key.PublicKey).String() + fileSuffix
 	tests := []struct {
 		name      string
 		encrypter pkcs.PBESEncrypter
@@ -256,7 +256,7 @@ func TestOtherProtectionsAreRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f := newFile(t.TempDir(), passphrase, rand.Reader)
+			f := newFiles(t.TempDir(), passphrase)
 			write(t, filepath.Join(f.dir, name), string(pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: der})))
 			_, err = f.read(name)
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
@@ -284,14 +284,23 @@ func TestDamageIsNoticed(t *testing.T) {
 				continue // accepted and slow: not what is asked here
 			}
 			write(t, path, string(pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: bad})))
-			f := newFile(dir, passphrase, rand.Reader)
+			f := newFiles(dir, passphrase)
 			// Bytes that do not matter (the copy of the public key) may differ.
 			err := f.load(filepath.Base(path))
-			if err == nil && !f.Has(id) && (f.rows == nil || f.MAC(nil) != good.MAC(nil)) {
+			if err == nil && f.keys[id] == nil && (f.storage == nil || macOf(t, f) != good.MAC(nil)) {
 				t.Errorf("%s with byte %d flipped gave another key", filepath.Base(path), at)
 			}
 		}
 	}
+}
+
+func macOf(t *testing.T, f *files) sm.Digest {
+	t.Helper()
+	s := newStore(f, sm.Digest{}, rand.Reader)
+	if err := s.derive(scalar(f.storage)); err != nil {
+		t.Fatal(err)
+	}
+	return s.MAC(nil)
 }
 
 func TestStrangeFiles(t *testing.T) {
@@ -304,13 +313,13 @@ func TestStrangeFiles(t *testing.T) {
 		{"a note", func(t *testing.T, dir string) { write(t, filepath.Join(dir, "README"), "hello") }, ""},
 		{"named wrongly", func(t *testing.T, dir string) { write(t, filepath.Join(dir, "mine.p8"), "x") }, "not named by a key id"},
 		{"not PEM", func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, sm.Sum(nil).String()+suffix), "x")
+			write(t, filepath.Join(dir, sm.Sum(nil).String()+fileSuffix), "x")
 		}, "not an encrypted PKCS#8 key"},
 		{"huge", func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, sm.Sum(nil).String()+suffix), strings.Repeat("x", maxKeyFile+1))
+			write(t, filepath.Join(dir, sm.Sum(nil).String()+fileSuffix), strings.Repeat("x", maxKeyFile+1))
 		}, "larger than"},
 		{"renamed key", func(t *testing.T, dir string) {
-			if err := os.Rename(ordinary(t, dir), filepath.Join(dir, sm.Sum(nil).String()+suffix)); err != nil {
+			if err := os.Rename(ordinary(t, dir), filepath.Join(dir, sm.Sum(nil).String()+fileSuffix)); err != nil {
 				t.Fatal(err)
 			}
 		}, "another key than its name says"},
@@ -394,8 +403,8 @@ func TestRows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := newFile("", passphrase, rand.Reader)
-	if err := other.derive(stranger); err != nil {
+	other := newStore(newFiles("", passphrase), sm.Digest{}, rand.Reader)
+	if err := other.derive(scalar(stranger)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := other.OpenRow(row, sealed); err == nil {
@@ -452,7 +461,7 @@ func TestWithRandomIsDeterministic(t *testing.T) {
 
 func TestConcurrentUse(t *testing.T) {
 	f, id := key(t)
-	key, err := f.key(id)
+	pub, err := f.Public(id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -462,7 +471,7 @@ func TestConcurrentUse(t *testing.T) {
 		wg.Go(func() {
 			for range 10 {
 				sig, err := view.Sign(id, []byte("m"))
-				if err != nil || !sm.Verify(&key.PublicKey, []byte("m"), sig) {
+				if err != nil || !sm.Verify(pub, []byte("m"), sig) {
 					t.Errorf("sign: %v", err)
 				}
 				sealed, err := view.SealRow([]byte("r"), []byte("v"))

@@ -32,6 +32,8 @@ type File struct {
 	Disclosed  []Leaf    `json:"disclosed,omitempty"` // manifest fields and files with their salts
 	Receipts   []Receipt `json:"receipts"`
 	Checkpoint []byte    `json:"checkpoint"`
+	Timestamp  []byte    `json:"timestamp,omitempty"` // RFC 3161 token over the checkpoint
+	CRLs       [][]byte  `json:"crls,omitempty"`      // revocation lists of issuers, as the exporting node had them
 	Extra      strictjson.Extra
 }
 
@@ -44,7 +46,8 @@ type Leaf struct {
 }
 
 // Receipt is a receipt with its place in the exporting node's ledger. Seen is
-// when that node first received it: signatures are judged at that time.
+// when that node first received it: signatures are judged at that time. It is
+// the leaf's own time, to which the checkpoint's signature holds the node.
 type Receipt struct {
 	CMS   []byte          `json:"cms"`
 	Seen  strictjson.Time `json:"seen"`
@@ -101,6 +104,8 @@ type Report struct {
 	Receipts         int                       `json:"receipts"`
 	ReceiptsVerified bool                      `json:"receipts_verified"`
 	LedgerVerified   bool                      `json:"ledger_verified"`
+	Timestamp        string                    `json:"timestamp"`    // when the checkpoint existed, proven; empty when nothing proves it
+	TimePending      bool                      `json:"time_pending"` // a timestamp authority is named, and has not stamped it yet
 	BytesMatch       bool                      `json:"bytes_match"`
 	Authority        string                    `json:"authority"` // fingerprint: SM3 of the certificate
 	AuthorityTrusted bool                      `json:"authority_trusted"`
@@ -140,10 +145,11 @@ func Verify(b, authority []byte, delivered []Delivered) (*Report, error) {
 }
 
 type verifier struct {
-	f *File
-	r *Report
-	d *certs.Directory
-	e *envelope.Envelope
+	f            *File
+	r            *Report
+	d            *certs.Directory
+	e            *envelope.Envelope
+	headerSigned bool // by the sender, whenever that was
 }
 
 func (v *verifier) directory(authority []byte) bool {
@@ -152,7 +158,7 @@ func (v *verifier) directory(authority []byte) bool {
 		v.r.problem("directory: %v", err)
 		return false
 	}
-	v.d = d
+	v.d = v.withCRLs(d)
 	return true
 }
 
@@ -183,6 +189,8 @@ func (v *verifier) header() bool {
 		v.r.problem("header: not signed with a certificate of %s", e.Header.Sender)
 	} else if err := e.Verify(e.SignerCertificate()); err != nil {
 		v.r.problem("header: %v", err)
+	} else {
+		v.headerSigned = true
 	}
 	return true
 }
@@ -198,6 +206,7 @@ func (v *verifier) receipts() {
 		}
 		good = append(good, body)
 	}
+	v.headerSigner(good)
 	v.r.Receipts = len(v.f.Receipts)
 	v.r.ReceiptsVerified = len(good) == len(v.f.Receipts) && len(good) > 0
 	v.r.State, v.r.Recipients = exchange.Fold(exchange.Recipients(v.e), good)
@@ -217,7 +226,16 @@ func (v *verifier) receipt(r *Receipt) (*exchange.Receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	return body, exchange.Judge(v.d, v.e, body, signed, r.Seen.Time())
+	leaf, err := merkle.ParseLeaf(r.Leaf)
+	if err != nil {
+		return nil, err
+	}
+	// The leaf is in the ledger that the node signed, and seen is not: were it
+	// judged by, whoever holds the file could move it to before a revocation.
+	if r.Seen != leaf.At {
+		return nil, exchange.Fail(exchange.CodeSignatureInvalid, "its leaf in the ledger is of another time than seen says")
+	}
+	return body, exchange.Judge(v.d, v.e, body, signed, leaf.At.Time())
 }
 
 // ledger checks the signed checkpoint and each receipt's leaf in its tree.
@@ -246,9 +264,9 @@ func (v *verifier) checkpoint() (*merkle.Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	node, ok := v.d.Node(cp.Node)
-	if !ok || !node.Holds("sign", signed.Certificate) {
-		return nil, fmt.Errorf("not signed by node %s", cp.Node)
+	stamped := v.stamp()
+	if err := v.checkpointSigner(signed, cp, stamped); err != nil {
+		return nil, err
 	}
 	return cp, signed.Verify(signed.Certificate)
 }
@@ -265,7 +283,30 @@ func (v *verifier) leaf(r *Receipt, cp *merkle.Checkpoint) error {
 	if leaf.Object != signed.ID() {
 		return fmt.Errorf("the leaf names another object")
 	}
+	body, err := exchange.ParseReceipt(signed.Content)
+	if err != nil {
+		return err
+	}
+	if leaf.Envelope != body.Header.String() || !proves(leaf.Event, body.Stage) {
+		return fmt.Errorf("the leaf is of another event than that this receipt of its document came")
+	}
 	return merkle.VerifyInclusion(merkle.LeafHash(r.Leaf), r.Index, cp.Size, r.Proof, cp.Root)
+}
+
+// proves says whether a leaf of an event is one for a receipt of a stage
+// (docs/spec/ledger-v1.md).
+func proves(event string, stage exchange.Stage) bool {
+	switch event {
+	case "accepted":
+		return stage == exchange.StageAccepted
+	case "delivered":
+		return stage == exchange.StageDelivered
+	case "acted":
+		return stage.ByAgency()
+	case "ended", "conflict":
+		return !stage.ByAgency()
+	}
+	return event == "receipt" || event == "deferred"
 }
 
 // files compares delivered files with the disclosed manifest.

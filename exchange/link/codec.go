@@ -48,6 +48,11 @@ const (
 // not for us. Nothing of it was taken; the neighbour still holds everything.
 var ErrFault = errors.New("link: the bundle cannot be used")
 
+// ErrNewer marks a fault of the moment: the neighbour signs with a certificate
+// that only a newer directory than ours lists, and did not bring that one,
+// since it does not know what we have. Answer with a [Notice].
+var ErrNewer = fmt.Errorf("%w: it is signed under a newer directory, which did not come along", ErrFault)
+
 func fault(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrFault, fmt.Sprintf(format, args...))
 }

@@ -69,26 +69,14 @@ func (s *Session) open(ctx context.Context, r io.Reader) (*bundle, error) {
 		return nil, err
 	}
 	b := &bundle{rest: rest}
-	if b.clear, b.header, err = s.openClear(signed); err != nil {
+	b.clear, b.header, err = s.openClear(signed)
+	stranger := errors.Is(err, errStranger)
+	if err != nil && !stranger {
 		return nil, s.quarantined(ctx, signed, err)
 	}
-	sealed := make([]byte, b.clear.Sealed.Size)
-	if _, err := io.ReadFull(rest, sealed); err != nil || sm.Sum(sealed) != b.clear.Sealed.SM3 {
-		return nil, s.quarantined(ctx, signed, fault("the section is damaged"))
-	}
-	secret, err := s.secretOf(b.clear)
-	if err != nil {
-		return nil, s.quarantined(ctx, signed, err)
-	}
-	section, err := openSection(secret, b.clear, sealed)
-	if err == nil {
-		b.inner, b.small, err = parseInner(section)
-	}
-	if err == nil {
-		err = b.inner.checkParts(b.clear.Parts)
-	}
-	if err == nil {
-		err = b.inner.checkKinds()
+	err = s.openBody(b)
+	if err == nil && stranger {
+		err = s.introduce(ctx, signed, b)
 	}
 	if err == nil {
 		err = s.checkNumber(b)
@@ -97,12 +85,39 @@ func (s *Session) open(ctx context.Context, r io.Reader) (*bundle, error) {
 		return nil, s.quarantined(ctx, signed, err)
 	}
 	b.total = int64(len(signed)) + 8 + b.clear.Sealed.Size + b.clear.Parts.Size + footerSize
-	return b, nil
+	s.mu.Lock()
+	s.theirs = b.clear.Directory
+	s.mu.Unlock()
+	return b, s.node.ShownDirectory(ctx, s.link, b.clear.Directory)
 }
 
-// quarantined shows a link fault to the operator and gives it back.
+// openBody reads and opens what lies behind the clear header, but the parts.
+func (s *Session) openBody(b *bundle) error {
+	sealed := make([]byte, b.clear.Sealed.Size)
+	if _, err := io.ReadFull(b.rest, sealed); err != nil || sm.Sum(sealed) != b.clear.Sealed.SM3 {
+		return fault("the section is damaged")
+	}
+	secret, err := s.secretOf(b.clear)
+	if err != nil {
+		return err
+	}
+	section, err := openSection(secret, b.clear, sealed)
+	if err != nil {
+		return err
+	}
+	if b.inner, b.small, err = parseInner(section); err != nil {
+		return err
+	}
+	if err := b.inner.checkParts(b.clear.Parts); err != nil {
+		return err
+	}
+	return b.inner.checkKinds()
+}
+
+// quarantined shows a link fault to the operator and gives it back. A neighbour
+// that is ahead of us is none.
 func (s *Session) quarantined(ctx context.Context, sample []byte, err error) error {
-	if !errors.Is(err, ErrFault) {
+	if !errors.Is(err, ErrFault) || errors.Is(err, ErrNewer) {
 		return err
 	}
 	return errors.Join(err, s.node.Quarantine(ctx, s.link, "bundle", err.Error(), sample))
@@ -112,7 +127,7 @@ func (s *Session) quarantined(ctx context.Context, sample []byte, err error) err
 func (in *Inner) checkKinds() error {
 	for _, e := range in.Items {
 		switch e.Kind {
-		case node.KindHeader, node.KindConsignment, node.KindPart, node.KindReceipt:
+		case node.KindHeader, node.KindConsignment, node.KindPart, node.KindReceipt, node.KindDirectory:
 		default:
 			if e.Critical {
 				return fault("a critical item of an unknown kind")

@@ -1,6 +1,8 @@
 package link
 
 import (
+	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -9,6 +11,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/node"
 	"github.com/yizhan-gateway/yizhan/internal/strictjson"
 )
 
@@ -80,7 +83,12 @@ func signClear(s cms.Signer, c *Clear) (digest sm.Digest, frame []byte, err erro
 	return sm.Sum(content), appendFrame(signed), nil
 }
 
-// openClear checks who signed a bundle and whom it is for.
+// errStranger marks a bundle that is whole and signed, by a certificate that
+// our directory does not list for the neighbour and a newer one may.
+var errStranger = errors.New("link: signed with a certificate that is not in our directory")
+
+// openClear checks who signed a bundle and whom it is for. With errStranger
+// it gives what the header says; nothing of it is to be believed yet.
 func (s *Session) openClear(signed []byte) (*Clear, sm.Digest, error) {
 	o, err := cms.Parse(signed, MaxClearHeader)
 	if err != nil {
@@ -91,20 +99,49 @@ func (s *Session) openClear(signed []byte) (*Clear, sm.Digest, error) {
 	if !ok {
 		return nil, sm.Digest{}, fault("node %s is not in the directory", s.neighbour)
 	}
-	if err := exchange.ValidSigner(neighbour.Certificates, o.Certificate, s.node.Now()); err != nil {
-		return nil, sm.Digest{}, fault("%v", err)
-	}
-	if err := o.Verify(o.Certificate); err != nil {
-		return nil, sm.Digest{}, fault("%v", err)
+	judged := exchange.CheckSigner(neighbour.Certificates, o.Certificate, o, s.node.Now())
+	stranger := !neighbour.Holds(certs.UseSign, o.Certificate) && o.Holds()
+	if judged != nil && !stranger {
+		return nil, sm.Digest{}, fault("%v", judged)
 	}
 	c, err := parseClear(o.Content)
 	if err != nil {
 		return nil, sm.Digest{}, err
 	}
+	if judged != nil && c.Directory <= d.Version() {
+		return nil, sm.Digest{}, fault("%v", judged)
+	}
 	if c.Domain != d.Domain() || c.Link != s.link || c.From != s.neighbour || c.To != s.node.ID() {
 		return nil, sm.Digest{}, fault("it is for another link")
 	}
+	if judged != nil {
+		return c, o.ID(), errStranger
+	}
 	return c, o.ID(), nil
+}
+
+// introduce takes, out of a bundle whose signer we do not know, the directory
+// item and nothing else: that one is signed by the authority, whoever carries
+// it. Then the bundle's signer is judged again, by the directory it brought.
+// So a node whose keys were renewed is never locked out by a neighbour that
+// has not heard of it.
+func (s *Session) introduce(ctx context.Context, signed []byte, b *bundle) error {
+	if len(b.inner.Items) == 0 || b.inner.Items[0].Kind != node.KindDirectory {
+		return ErrNewer
+	}
+	e := b.inner.Items[0]
+	item := node.Item{Kind: e.Kind, ID: e.ID, Size: e.Size, Digest: e.Digest}
+	out, err := s.node.Intake(ctx, s.link, item, bytes.NewReader(b.small[:e.Size]))
+	if err != nil {
+		return err
+	}
+	if out.Status != node.Taken && out.Status != node.Duplicate {
+		return fault("the directory it brings is %s: %s", out.Status, out.Reason)
+	}
+	if _, _, err = s.openClear(signed); errors.Is(err, errStranger) {
+		return ErrNewer
+	}
+	return err
 }
 
 // secretOf unwraps the epoch secret of a bundle; the last one is remembered,

@@ -21,6 +21,9 @@ import (
 //
 //	Push    dialer's items          Reply   acks for them
 //	Poll    acks for the Answer     Answer  listener's items
+//
+// A Notice carries neither; it tells a neighbour which directory is in force
+// here when its bundle cannot be read yet (ErrNewer).
 type Kind int
 
 // The kinds.
@@ -29,6 +32,7 @@ const (
 	Poll
 	Reply
 	Answer
+	Notice
 )
 
 func (k Kind) carriesItems() bool { return k == Push || k == Answer }
@@ -58,6 +62,7 @@ type Session struct {
 	acks      []Ack
 	seen      *SeenHead
 	numbers   []number
+	theirs    uint64 // the neighbour's directory version
 	unwrapped struct {
 		id     sm.Digest
 		secret []byte
@@ -118,13 +123,17 @@ func (o *Outgoing) Size() int64 { return o.size }
 func (o *Outgoing) HasItems() bool { return len(o.outs) > 0 }
 
 // Next makes the next bundle of a kind. Push and Answer are nil when no item
-// waits.
+// waits; but an Answer to a neighbour with a newer directory than ours says at
+// least which one is in force here, so that the newer one comes.
 func (s *Session) Next(ctx context.Context, kind Kind) (*Outgoing, error) {
 	o := &Outgoing{s: s, kind: kind}
 	if kind.carriesItems() {
 		var err error
-		if o.outs, err = s.node.Outgoing(ctx, s.link, FillBytes, FillItems); err != nil || len(o.outs) == 0 {
+		if o.outs, err = s.node.Outgoing(ctx, s.link, FillBytes, FillItems); err != nil {
 			return nil, err
+		}
+		if len(o.outs) == 0 && !(kind == Answer && s.behind()) {
+			return nil, nil
 		}
 	}
 	in, items, err := s.inner(ctx, o)
@@ -141,6 +150,13 @@ func (s *Session) Next(ctx context.Context, kind Kind) (*Outgoing, error) {
 		return nil, err
 	}
 	return o, nil
+}
+
+// behind says whether the neighbour's newest bundle showed a newer directory.
+func (s *Session) behind() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.theirs > s.node.Directory().Version()
 }
 
 // inner gathers what the sealed section says and the bytes of its items.

@@ -321,6 +321,11 @@ func writeVectors(t *testing.T) {
 	m.must(err)
 	add("signed with another key", "fault", stranger.bundle(k, noItems(), nil, mixed[0]))
 
+	// Added later, behind the others, whose bytes stay as they are.
+	directory := item{kind: "directory", id: "43", bytes: []byte("an update of the directory"), critical: true}
+	add("a directory before what is judged by it", "ok", m.bundle(k, noItems(), func(c *Clear) { c.Directory = 43 }, directory, mixed[0]), "good", "good")
+	add("a notice: neither items nor acks", "ok", m.bundle(k, noItems(), func(c *Clear) { c.Seq = 0 }))
+
 	b, err := json.MarshalIndent(out, "", " ")
 	m.must(err)
 	m.must(os.MkdirAll("testdata", 0o755))

@@ -74,12 +74,12 @@ func (m *memory) View(_ context.Context, fn func(queue.Tx) error) error {
 func (m *memory) Close() error { return nil }
 
 // facts are the rows that say what was taken: all but the quarantine, which
-// notes what was not.
+// notes what was not, and the directory version a neighbour shows.
 func (m *memory) facts() map[string][]byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := maps.Clone(m.rows)
-	maps.DeleteFunc(out, func(k string, _ []byte) bool { return strings.HasPrefix(k, "qu") })
+	maps.DeleteFunc(out, func(k string, _ []byte) bool { return strings.HasPrefix(k, "qu") || strings.HasPrefix(k, "nbr") })
 	return out
 }
 
@@ -142,8 +142,11 @@ var start = time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
 // cast is a domain with three nodes, one agency each: jia dials yi, yi and
 // bing are neighbours as well.
 type cast struct {
+	dir       string
+	random    *rand.ChaCha8
+	authority *certs.Authority
 	directory *certs.Directory
-	keys      map[string]*keystore.File
+	keys      map[string]*keystore.Store
 	agencies  map[string]string
 }
 
@@ -162,12 +165,13 @@ func theCast(t testing.TB) *cast {
 
 func newCast(dir string) (*cast, error) {
 	random := rand.NewChaCha8(sha256.Sum256([]byte("link tests")))
-	c := &cast{keys: map[string]*keystore.File{}, agencies: map[string]string{}}
+	c := &cast{dir: dir, random: random, keys: map[string]*keystore.Store{}, agencies: map[string]string{}}
 	pass, begin := []byte("link tests"), start.AddDate(0, -1, 0)
 	authority, err := certs.InitAuthority(filepath.Join(dir, "ca"), "test", pass, random, begin)
 	if err != nil {
 		return nil, err
 	}
+	c.authority = authority
 	for i, id := range []string{"jia", "yi", "bing"} {
 		if c.keys[id], err = keystore.Create(filepath.Join(dir, id), pass, random); err != nil {
 			return nil, err
@@ -213,7 +217,8 @@ type world struct {
 	cast  *cast
 	rand  *lockedRand
 	clock time.Time
-	files map[string][][]byte // by document id
+	files map[string][][]byte                     // by document id
+	watch func(h *host, keys node.Keys) node.Keys // nil: the keys as they are
 }
 
 type lockedRand struct {
@@ -242,13 +247,14 @@ type host struct {
 	store *memory
 	blobs *blob.Store
 	node  *node.Node
+	shelf *shelf
 	*Session
 }
 
 // host starts a node over a store; nil is an empty one.
 func (w *world) host(id, link string, store *memory, blobs *blob.Store) *host {
 	w.t.Helper()
-	h := &host{w: w, id: id, link: link, store: store, blobs: blobs}
+	h := &host{w: w, id: id, link: link, store: store, blobs: blobs, shelf: &shelf{cast: w.cast, inForce: w.cast.directory}}
 	if store == nil {
 		h.store = newMemory()
 	}
@@ -265,10 +271,14 @@ func (w *world) host(id, link string, store *memory, blobs *blob.Store) *host {
 func (h *host) restart() {
 	h.w.t.Helper()
 	var err error
+	keys := node.Keys(h.w.cast.keys[h.id].WithRandom(h.w.rand))
+	if h.w.watch != nil {
+		keys = h.w.watch(h, keys)
+	}
 	h.node, err = node.New(h.w.ctx, node.Config{
-		ID: h.id, Store: h.store, Blobs: h.blobs, Keys: h.w.cast.keys[h.id].WithRandom(h.w.rand),
-		Directory: func() *certs.Directory { return h.w.cast.directory },
-		Now:       func() time.Time { return h.w.clock }, Rand: h.w.rand, Clock: "test",
+		ID: h.id, Store: h.store, Blobs: h.blobs, Keys: keys,
+		Directory: func() *certs.Directory { return h.shelf.inForce }, Directories: h.shelf,
+		Now: func() time.Time { return h.w.clock }, Rand: h.w.rand, Clock: "test",
 	})
 	h.w.must(err)
 	h.Session, err = NewSession(h.node, h.link)

@@ -337,20 +337,27 @@ func (n *Node) sealDetail(hh sm.Digest, sender string, a Action) ([]byte, error)
 	return envelope.SealDetail(n.c.Rand, cert.DER, hh[:], b)
 }
 
-// openDetail opens a detail with the sender's key, when it is here.
-func (n *Node) openDetail(hh sm.Digest, sender string, sealed []byte) *ActDetail {
+// openDetail opens a detail with the sender's key, when it is here. The error
+// is trouble with the key: without it an opinion would look unwritten.
+func (n *Node) openDetail(hh sm.Digest, sender string, sealed []byte) (*ActDetail, error) {
 	agency, ok := n.Directory().Agency(sender)
 	if !ok || len(sealed) == 0 {
-		return nil
+		return nil, nil
 	}
-	unwrap := func(b []byte) ([]byte, error) { return n.unwrapAny(agency.Certificates, b) }
-	b, err := envelope.OpenDetail(unwrap, hh[:], sealed)
+	var trouble error
+	b, err := envelope.OpenDetail(func(b []byte) ([]byte, error) {
+		plain, err := n.unwrapAny(agency.Certificates, b)
+		if err != nil && !errors.Is(err, sm.ErrDecrypt) {
+			trouble = err
+		}
+		return plain, err
+	}, hh[:], sealed)
 	if err != nil {
-		return nil
+		return nil, trouble
 	}
 	detail := new(ActDetail)
 	if json.Unmarshal(b, detail) != nil {
-		return nil
+		return nil, nil
 	}
-	return detail
+	return detail, nil
 }

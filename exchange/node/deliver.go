@@ -136,21 +136,38 @@ func (n *Node) inspect(ctx context.Context, p *parcel, slot SlotItem) (s *summar
 	if _, here := n.encryptionKey(p.e.Header.Recipients[slot.I]); !here {
 		return facts, exchange.FormSealed, "", nil
 	}
-	opened, err := n.open(ctx, p.e, slot.I, slot.Slot)
-	if errors.Is(err, envelope.ErrOpen) {
+	err = n.look(ctx, p, slot)
+	switch {
+	case errors.Is(err, envelope.ErrOpen):
 		return facts, "", reasonUnreadable, nil
-	}
-	if err != nil {
+	case err != nil:
 		return nil, "", "", err
+	case p.inside.reason != "":
+		return facts, "", p.inside.reason, nil
+	}
+	return p.inside.summary, exchange.FormOpened, "", nil
+}
+
+// look opens the payload with a recipient's slot; for all but the first
+// recipient of a parcel only the slot is left to be judged.
+func (n *Node) look(ctx context.Context, p *parcel, slot SlotItem) error {
+	if p.inside != nil {
+		return n.unlocks(p.e, slot.I, slot.Slot)
+	}
+	opened, err := n.open(ctx, p.e, slot.I, slot.Slot)
+	if err != nil {
+		return err
 	}
 	doc, err := exchange.ParseDocument(opened.Manifest.Document)
-	if err != nil {
-		return facts, "", exchange.CodeInvalidDocument, nil
+	switch {
+	case err != nil:
+		p.inside = &inside{reason: exchange.CodeInvalidDocument}
+	case doc.Contradiction(p.e.Header.Sender, exchange.Recipients(p.e), p.routing) != "":
+		p.inside = &inside{reason: reasonContradiction}
+	default:
+		p.inside = &inside{summary: summaryOf(doc, opened.Manifest)}
 	}
-	if doc.Contradiction(p.e.Header.Sender, exchange.Recipients(p.e), p.routing) != "" {
-		return facts, "", reasonContradiction, nil
-	}
-	return summaryOf(doc, opened.Manifest), exchange.FormOpened, "", nil
+	return nil
 }
 
 // idTaken says whether the agency has another document under this id: of

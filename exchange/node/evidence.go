@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
@@ -22,6 +23,9 @@ func (n *Node) Evidence(ctx context.Context, agency, document string, w io.Write
 	}
 	dir := n.Directory()
 	f := &evidence.File{Domain: dir.Domain(), Authority: dir.Authority(), Directory: dir.Raw()}
+	if n.c.CRLs != nil {
+		f.CRLs = atMostCRLs(n.c.CRLs())
+	}
 	if f.Header, err = d.env.Header.Load(ctx, n.c.Blobs); err != nil {
 		return err
 	}
@@ -39,14 +43,36 @@ func (n *Node) Evidence(ctx context.Context, agency, document string, w io.Write
 	return err
 }
 
+// atMostCRLs keeps an evidence file within its bounds. A list that is left out
+// does not make anything true: it can only make a verifier accept what this
+// node, which knows the list, refused long before.
+func atMostCRLs(list [][]byte) (out [][]byte) {
+	total := 0
+	for _, b := range list {
+		if total += len(b); len(out) == evidence.MaxCRLs || total > evidence.MaxCRLBytes {
+			break
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
 // proveReceipts adds receipts, leaves and inclusion proofs, all against one
-// checkpoint.
+// checkpoint: the oldest one with a timestamp that covers all of them, else the
+// newest, which is then time-pending or, where nothing is stamped, as old as
+// the node says.
 func (n *Node) proveReceipts(ctx context.Context, list []*storedReceipt, f *evidence.File) error {
+	stamp, err := n.stampFor(ctx, list)
+	if err != nil {
+		return err
+	}
 	var size uint64
 	var root sm.Digest
-	err := n.view(ctx, func(tx queue.Tx) (err error) {
+	err = n.view(ctx, func(tx queue.Tx) (err error) {
 		f.Receipts = nil
-		if size, err = n.ledger.Size(tx); err != nil {
+		if stamp != nil {
+			size = stamp.Size
+		} else if size, err = n.ledger.Size(tx); err != nil {
 			return err
 		}
 		if root, err = n.ledger.Root(tx, size); err != nil {
@@ -64,10 +90,36 @@ func (n *Node) proveReceipts(ctx context.Context, list []*storedReceipt, f *evid
 		}
 		return nil
 	})
-	if err == nil {
-		f.Checkpoint, err = n.checkpoint(size, root)
+	if err != nil {
+		return err
 	}
+	if stamp != nil {
+		f.Checkpoint, f.Timestamp = stamp.CMS, stamp.Token
+		return nil
+	}
+	f.Checkpoint, err = n.checkpoint(size, root)
 	return err
+}
+
+// stampFor finds the oldest stamped checkpoint that covers all receipts. One
+// whose authority the directory no longer names, or names as revoked by then,
+// would only spoil the file: nil, as if there were none.
+func (n *Node) stampFor(ctx context.Context, list []*storedReceipt) (stamp *records.Stamp, err error) {
+	var leaf uint64
+	for _, s := range list {
+		leaf = max(leaf, s.row.Leaf)
+	}
+	err = n.view(ctx, func(tx queue.Tx) (err error) {
+		stamp, err = n.stampCovering(tx, leaf)
+		return err
+	})
+	if err != nil || stamp == nil {
+		return nil, err
+	}
+	if _, err := evidence.VerifyStamp(n.Directory(), stamp.CMS, stamp.Token); err != nil {
+		return nil, nil
+	}
+	return stamp, nil
 }
 
 // disclose opens the manifest with the asker's slot. Without the key nothing
@@ -81,6 +133,9 @@ func (n *Node) disclose(ctx context.Context, d *dossier, agency string) ([]evide
 		return nil, nil
 	}
 	opened, err := n.open(ctx, d.e, i, slot)
+	if err != nil && !errors.Is(err, envelope.ErrOpen) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, exchange.Fail(exchange.CodeUnreadable, "document %s", d.env.ID)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
@@ -27,7 +28,8 @@ const (
 
 // Item is one thing carried over a link, as the bundle's manifest names it.
 // ID is the header hash (header, consignment: followed by "/" and its own
-// SM3; part: followed by "/" and its index) or the receipt id. Digest is the
+// SM3; part: followed by "/" and its index), the receipt id or the directory's
+// version. Digest is the
 // SM3 of the bytes, of a part the subtree digest of its 1 MiB leaves.
 type Item struct {
 	Kind   string
@@ -64,7 +66,7 @@ func (n *Node) Intake(ctx context.Context, link string, it Item, body io.Reader)
 	if it.Kind == KindPart {
 		return n.intakePart(ctx, link, it, body)
 	}
-	limits := map[string]int64{KindHeader: envelope.MaxHeader, KindConsignment: MaxConsignment, KindReceipt: maxReceiptItem}
+	limits := map[string]int64{KindHeader: envelope.MaxHeader, KindConsignment: MaxConsignment, KindReceipt: maxReceiptItem, KindDirectory: MaxDelta}
 	limit, known := limits[it.Kind]
 	if !known {
 		return Outcome{Refused, "unknown_kind"}, nil
@@ -81,6 +83,8 @@ func (n *Node) Intake(ctx context.Context, link string, it Item, body io.Reader)
 		return n.intakeHeader(ctx, link, it, b)
 	case KindConsignment:
 		return n.intakeConsignment(ctx, link, it, b)
+	case KindDirectory:
+		return n.intakeDirectory(ctx, link, it, b)
 	}
 	return n.intakeReceipt(ctx, link, it, b)
 }
@@ -104,16 +108,31 @@ func (n *Node) intakeHeader(ctx context.Context, link string, it Item, b []byte)
 		return Outcome{Duplicate, ""}, err
 	}
 	d := n.Directory()
-	deferred := e.Header.Directory > d.Version()
-	if !deferred {
-		if out, err := n.verifyHeader(ctx, d, link, it, e, b); out.Status != "" || err != nil {
-			return out, err
-		}
+	if e.Header.Directory > d.Version() {
+		return n.deferHeader(ctx, d, link, e, b, routing)
 	}
-	if reason := n.inadmissible(d, link, e, routing); reason != "" {
-		return n.rejectHeader(ctx, d, e, b, reason, deferred)
+	reason, err := n.verifyHeader(d, e, n.c.Now())
+	if err != nil {
+		return n.faulty(ctx, link, it, err, b)
 	}
-	return n.takeHeader(ctx, d, link, e, b, deferred)
+	if reason == "" {
+		reason = n.inadmissible(d, link, e, routing, n.c.Now())
+	}
+	if reason != "" {
+		return n.rejectHeader(ctx, d, e, b, reason)
+	}
+	return n.takeHeader(ctx, d, link, e, b, false)
+}
+
+// deferHeader takes a header that only a newer directory can judge. Until
+// then nothing in it is known to be the sender's, so that nobody is told of a
+// refusal; whether a link lets it pass is asked when the directory is here.
+// State secrets are not stored, whoever says so.
+func (n *Node) deferHeader(ctx context.Context, d *certs.Directory, link string, e *envelope.Envelope, b []byte, r *exchange.Routing) (Outcome, error) {
+	if r.Label.StateSecret() {
+		return Outcome{Refused, exchange.CodeStateSecret}, nil
+	}
+	return n.takeHeader(ctx, d, link, e, b, true)
 }
 
 func (n *Node) envelopeRow(ctx context.Context, hh sm.Digest) (env *records.Envelope, err error) {
@@ -124,30 +143,47 @@ func (n *Node) envelopeRow(ctx context.Context, hh sm.Digest) (env *records.Enve
 	return env, err
 }
 
-// verifyHeader checks the signature with what the directory says. A header
-// that does not verify is a link fault; nobody sends receipts to whoever a
-// forged header names.
-func (n *Node) verifyHeader(ctx context.Context, d *certs.Directory, link string, it Item, e *envelope.Envelope, b []byte) (Outcome, error) {
+// errUnknownSender: the directory that a header was made with is here, and
+// does not name its sender.
+var errUnknownSender = exchange.Fail(exchange.CodeSignatureInvalid, "unknown_sender")
+
+// verifyHeader checks the signature with what the directory says. at is when
+// the header first came here: it, and not the header, decides whether the
+// certificate was valid. reason is set when the sender is to be told why its
+// header is refused; err is a fault of the link, since nobody sends receipts
+// to whoever a forged header names.
+func (n *Node) verifyHeader(d *certs.Directory, e *envelope.Envelope, at time.Time) (reason string, err error) {
 	sender, ok := d.Agency(e.Header.Sender)
 	if !ok {
-		err := n.Quarantine(ctx, link, it.Kind+" "+it.ID, "unknown_sender", b)
-		return Outcome{Refused, "unknown_sender"}, err
+		return "", errUnknownSender
 	}
-	cert := e.SignerCertificate()
-	if e.Header.Domain != d.Domain() || exchange.ValidSigner(sender.Certificates, cert, n.c.Now()) != nil || e.Verify(cert) != nil {
-		return n.damaged(ctx, link, it, exchange.CodeSignatureInvalid, b)
+	if e.Header.Domain != d.Domain() {
+		return "", exchange.Fail(exchange.CodeSignatureInvalid, "another domain")
 	}
-	return Outcome{}, nil
+	err = exchange.CheckSigner(sender.Certificates, e.SignerCertificate(), e, at)
+	if exchange.SignerFault(err) {
+		return exchange.CodeOf(err), nil
+	}
+	return "", err
+}
+
+// faulty answers for a header that does not verify.
+func (n *Node) faulty(ctx context.Context, link string, it Item, fault error, b []byte) (Outcome, error) {
+	if errors.Is(fault, errUnknownSender) {
+		err := n.Quarantine(ctx, link, it.Kind+" "+it.ID, errUnknownSender.Detail, b)
+		return Outcome{Refused, errUnknownSender.Detail}, err
+	}
+	return n.damaged(ctx, link, it, exchange.CodeOf(fault), b)
 }
 
 // inadmissible names the reason why policy will not pass a header; empty when
 // it passes.
-func (n *Node) inadmissible(d *certs.Directory, link string, e *envelope.Envelope, r *exchange.Routing) string {
+func (n *Node) inadmissible(d *certs.Directory, link string, e *envelope.Envelope, r *exchange.Routing, at time.Time) string {
 	l, ok := d.Link(link)
 	if !ok {
 		return exchange.CodeNoRoute
 	}
-	if err := guard.Check(guard.Policy{Ceiling: exchange.Label(l.Ceiling)}, r, n.c.Now()); err != nil {
+	if err := guard.Check(guard.Policy{Ceiling: exchange.Label(l.Ceiling)}, r, at); err != nil {
 		return exchange.CodeOf(err)
 	}
 	if e.Header.Domain != d.Domain() {
@@ -188,7 +224,8 @@ func (n *Node) takeHeader(ctx context.Context, d *certs.Directory, link string, 
 			return err
 		}
 		if deferred {
-			return putDeferred(tx, "header", e.Hash, &records.DeferredItem{Link: link, Directory: e.Header.Directory, Item: e.Hash[:]})
+			wait := &records.DeferredItem{Kind: KindHeader, Link: link, Directory: e.Header.Directory, Envelope: e.Hash, At: env.At}
+			return n.putDeferred(tx, e.Hash, wait)
 		}
 		_, err = n.leaf(tx, eventTaken, e.Hash, e.Hash)
 		return err
@@ -196,8 +233,11 @@ func (n *Node) takeHeader(ctx context.Context, d *certs.Directory, link string, 
 	if err != nil {
 		return Outcome{}, err
 	}
+	if conflict && deferred {
+		return Outcome{Refused, reasonConflict}, nil
+	}
 	if conflict {
-		return n.rejectHeader(ctx, d, e, b, reasonConflict, deferred)
+		return n.rejectHeader(ctx, d, e, b, reasonConflict)
 	}
 	return out, nil
 }
@@ -214,19 +254,18 @@ func headerConflict(tx queue.Tx, e *envelope.Envelope) (bool, error) {
 	return *first != e.Hash, nil
 }
 
-// rejectHeader signs the refusal of a verified header and sends it home. An
-// unverified one is only refused on the link.
-func (n *Node) rejectHeader(ctx context.Context, d *certs.Directory, e *envelope.Envelope, b []byte, reason string, unverified bool) (Outcome, error) {
-	if unverified {
-		return Outcome{Refused, reason}, nil
-	}
-	if err := n.Quarantine(ctx, "", "header "+e.Hash.String(), reason, b); err != nil {
-		return Outcome{}, err
-	}
+// rejectHeader signs the refusal of a header that the sender did sign, and
+// sends it home.
+func (n *Node) rejectHeader(ctx context.Context, d *certs.Directory, e *envelope.Envelope, b []byte, reason string) (Outcome, error) {
+	// Signed first: when that is not possible now, the header comes again and
+	// nothing was noted.
 	receipt, err := n.nodeReceipt(d, &exchange.Receipt{
 		Stage: exchange.StageRejected, Envelope: e.Header.ID, Header: e.Hash, Reason: reason,
 	})
 	if err != nil {
+		return Outcome{}, err
+	}
+	if err := n.Quarantine(ctx, "", "header "+e.Hash.String(), reason, b); err != nil {
 		return Outcome{}, err
 	}
 	event := eventEnded

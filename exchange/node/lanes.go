@@ -105,6 +105,13 @@ func (c *laneCursors) pause(lane string, seq uint64, now time.Time, damaged bool
 	c.held[k] = c.held[k].next(now)
 }
 
+// hold keeps an entry back until a time.
+func (c *laneCursors) hold(lane string, seq uint64, until time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held[laneSeq{lane, seq}] = retry{until: until, after: time.Minute}
+}
+
 func (c *laneCursors) get(lane string) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()

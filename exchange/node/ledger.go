@@ -25,12 +25,17 @@ const (
 	eventHanded    = "handed"
 	eventEnded     = "ended"
 	eventConflict  = "conflict"
+	eventDeferred  = "deferred"
+	eventDirectory = "directory"
 )
 
 // leaf appends one state change to the ledger, in the transaction that makes
 // it: there is no change without a leaf and no leaf without a change.
 func (n *Node) leaf(tx queue.Tx, event string, hh, object sm.Digest) (uint64, error) {
-	l := merkle.Leaf{Event: event, Envelope: hh.String(), Object: object, At: n.now()}
+	return n.append(tx, &merkle.Leaf{Event: event, Envelope: hh.String(), Object: object, At: n.now()})
+}
+
+func (n *Node) append(tx queue.Tx, l *merkle.Leaf) (uint64, error) {
 	b, err := l.Marshal()
 	if err != nil {
 		return 0, err

@@ -52,6 +52,7 @@ type Keys interface {
 	Has(id sm.Digest) bool
 	Sign(id sm.Digest, msg []byte) ([]byte, error)
 	Unwrap(id sm.Digest, sealed []byte) ([]byte, error)
+	IDs() []sm.Digest
 	SealRow(row, plain []byte) ([]byte, error)
 	OpenRow(row, sealed []byte) ([]byte, error)
 	MAC(parts ...[]byte) sm.Digest
@@ -60,16 +61,20 @@ type Keys interface {
 // Config is everything a node stands on. Directory must always give a
 // verified directory; it may give a newer one at any call. Rand must be safe
 // for concurrent use; nil is crypto/rand. Clock names the source of Now in
-// receipts; empty is "system".
+// receipts; empty is "system". Without Directories the node neither passes on
+// directories nor takes any from neighbours. CRLs, if set, gives the revocation
+// lists (DER) that Directory was made with, for evidence; nil for none.
 type Config struct {
-	ID        string
-	Store     queue.Store
-	Blobs     queue.Blobs
-	Keys      Keys
-	Directory func() *certs.Directory
-	Now       func() time.Time
-	Rand      io.Reader
-	Clock     string
+	ID          string
+	Store       queue.Store
+	Blobs       queue.Blobs
+	Keys        Keys
+	Directory   func() *certs.Directory
+	Directories Directories
+	Now         func() time.Time
+	Rand        io.Reader
+	Clock       string
+	CRLs        func() [][]byte
 }
 
 // Node is one gateway identity. Its methods are safe for concurrent use.
@@ -85,6 +90,8 @@ type Node struct {
 	work    workState
 	lanes   laneCursors
 	heads   headState
+	shown   shownState
+	stamps  stampCursor
 }
 
 // New opens a node over its store. The first start fixes the node's name and
@@ -102,6 +109,7 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	n := &Node{c: c, ledger: queue.Ledger{Name: "main"}, changed: make(chan struct{})}
 	n.work.init()
 	n.lanes.init()
+	n.shown.version, n.shown.apart = map[string]uint64{}, map[string]apart{}
 	if err := n.identify(ctx); err != nil {
 		return nil, err
 	}
@@ -189,11 +197,7 @@ func (n *Node) Signer() (cms.Signer, error) {
 	if !ok {
 		return nil, exchange.Fail(exchange.CodeInternal, "the directory does not name this node %q; admit it and publish", n.c.ID)
 	}
-	cert, err := self.Current("sign", n.c.Now())
-	if err != nil {
-		return nil, certificateError(err)
-	}
-	return certs.Signer(n.c.Keys, cert), nil
+	return n.signer(&self.Holder)
 }
 
 func (n *Node) agencySigner(code string) (cms.Signer, error) {
@@ -201,24 +205,70 @@ func (n *Node) agencySigner(code string) (cms.Signer, error) {
 	if !ok {
 		return nil, exchange.Fail(exchange.CodeForbidden, "agency %s is not in the directory", code)
 	}
-	cert, err := agency.Current("sign", n.c.Now())
+	return n.signer(&agency.Holder)
+}
+
+// signer signs with a holder's newest certificate that is valid now and whose
+// key is here. The directory may list a renewed certificate before its key has
+// come into this keystore, and the other way round: until both are here the
+// one before it goes on signing.
+func (n *Node) signer(h *certs.Holder) (cms.Signer, error) {
+	now := n.c.Now()
+	for i := range h.Certificates {
+		c := &h.Certificates[i]
+		if exchange.MaySign(c, now) == nil && n.c.Keys.Has(c.KeyID) {
+			return certs.Signer(n.c.Keys, c), nil
+		}
+	}
+	c, err := h.Current(certs.UseSign, now)
 	if err != nil {
 		return nil, certificateError(err)
 	}
-	if !n.c.Keys.Has(cert.KeyID) {
-		return nil, exchange.Fail(exchange.CodeForbidden, "this node does not hold the signing key of %s", code)
-	}
-	return certs.Signer(n.c.Keys, cert), nil
+	return nil, exchange.Fail(exchange.CodeForbidden, "this node does not hold the signing key %s", c.KeyID)
 }
 
 // UnwrapNode opens an SM2 ciphertext made for one of this node's encryption
-// certificates.
+// certificates: of any year, and also one that only the neighbour's newer
+// directory lists.
 func (n *Node) UnwrapNode(sealed []byte) ([]byte, error) {
 	self, ok := n.Directory().Node(n.c.ID)
 	if !ok {
 		return nil, sm.ErrDecrypt
 	}
-	return n.unwrapAny(self.Certificates, sealed)
+	plain, err := n.unwrapAny(self.Certificates, sealed)
+	if !errors.Is(err, sm.ErrDecrypt) {
+		return plain, err
+	}
+	return n.unwrapUnlisted(self, sealed)
+}
+
+// unwrapUnlisted tries the keys that no certificate in the directory names:
+// they were made for a renewal that has not come into force here.
+func (n *Node) unwrapUnlisted(self *certs.Node, sealed []byte) ([]byte, error) {
+	named := map[sm.Digest]bool{}
+	note := func(list []certs.Certificate) {
+		for _, c := range list {
+			named[c.KeyID] = true
+		}
+	}
+	note(self.Certificates)
+	for _, a := range n.Directory().Agencies() {
+		note(a.Certificates)
+	}
+	err := error(sm.ErrDecrypt)
+	for _, id := range n.c.Keys.IDs() {
+		if named[id] {
+			continue
+		}
+		plain, e := n.c.Keys.Unwrap(id, sealed)
+		if e == nil {
+			return plain, nil
+		}
+		if !errors.Is(e, sm.ErrDecrypt) {
+			err = e
+		}
+	}
+	return nil, err
 }
 
 func (n *Node) unwrapAny(list []certs.Certificate, sealed []byte) ([]byte, error) {
@@ -231,7 +281,11 @@ func (n *Node) unwrapAny(list []certs.Certificate, sealed []byte) ([]byte, error
 		if e == nil {
 			return plain, nil
 		}
-		err = e
+		// A key that could not be asked may be the right one: that goes before
+		// the answer of those that are not.
+		if !errors.Is(e, sm.ErrDecrypt) {
+			err = e
+		}
 	}
 	return nil, err
 }

@@ -30,6 +30,9 @@ type Out struct {
 // that the neighbour has it.
 func (n *Node) Outgoing(ctx context.Context, link string, maxBytes int64, maxItems int) ([]Out, error) {
 	b := &batch{room: maxBytes, items: maxItems}
+	if err := n.addDirectory(ctx, link, b); err != nil {
+		return nil, err
+	}
 	for rank := topRank; rank >= 0; rank-- {
 		if err := n.fillFrom(ctx, link, laneName(link, rank), b); err != nil {
 			return nil, err
@@ -240,6 +243,15 @@ func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcome
 	n.lanes.pause(o.lane, o.seq, n.c.Now(), slices.ContainsFunc(outcomes, func(c Outcome) bool { return c.Status == Damaged }))
 	if !slices.ContainsFunc(outcomes, func(c Outcome) bool { return has(c) || c.Status == Refused }) {
 		return nil
+	}
+	if o.Kind == KindDirectory {
+		return n.settleDirectory(ctx, link, o, outcomes[0])
+	}
+	if o.Kind == KindReceipt && outcomes[0].Status == Refused {
+		// A receipt has nobody to tell: it is shown on both sides of the link.
+		if err := n.Quarantine(ctx, link, o.Kind+" "+o.ID, "refused by the neighbour: "+outcomes[0].Reason, nil); err != nil {
+			return err
+		}
 	}
 	return n.update(ctx, func(tx queue.Tx) error {
 		if o.Kind == KindReceipt {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
+	"github.com/yizhan-gateway/yizhan/crypto/merkle"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/records"
@@ -19,6 +20,7 @@ type signedReceipt struct {
 	cms    []byte
 	detail []byte
 	body   *exchange.Receipt
+	first  *records.DeferredItem // it came before it could be judged
 }
 
 // nodeReceipt signs a transport stage as this node.
@@ -51,13 +53,18 @@ func (n *Node) putReceipt(tx queue.Tx, hh sm.Digest, r *signedReceipt, event str
 	if err != nil {
 		return false, err
 	}
+	// One time for row and leaf: evidence is judged by the leaf's.
 	row := &records.Receipt{CMS: r.cms, Detail: r.detail, Leaf: next, At: n.now()}
+	at := row.At
+	if r.first != nil { // the leaf of its first coming proves since when it is here
+		row.Leaf, row.At = r.first.Leaf, r.first.At
+	}
 	if err := records.Receipts.Insert(tx, row, hh, r.id); errors.Is(err, queue.ErrExists) {
 		return false, nil
 	} else if err != nil {
 		return false, err
 	}
-	leaf, err := n.leaf(tx, event, hh, r.id)
+	leaf, err := n.append(tx, &merkle.Leaf{Event: event, Envelope: hh.String(), Object: r.id, At: at})
 	if err == nil && leaf != next {
 		err = exchange.Fail(exchange.CodeTemporary, "the ledger grew under this transaction")
 	}

@@ -96,26 +96,14 @@ func (n *Node) Referenced(ctx context.Context, ref queue.Ref) (bool, error) {
 	return needed, err
 }
 
-// open opens an envelope with one of the agency's keys. The error is
-// envelope.ErrOpen for everything that is wrong with the envelope, and
-// another one when it is our own storage or key store that fails.
 func (n *Node) open(ctx context.Context, e *envelope.Envelope, i int, slot []byte) (*envelope.Opened, error) {
-	var trouble error
-	unwrap := func(sealed []byte) ([]byte, error) {
-		plain, err := n.unwrapFor(e.Header.Recipients[i], sealed)
-		if err != nil && !errors.Is(err, sm.ErrDecrypt) {
-			trouble = err
-		}
-		return plain, err
-	}
-	opened, err := envelope.Open(ctx, e, unwrap, slot, source{n, e.Hash})
-	switch {
-	case err == nil:
-		return opened, nil
-	case trouble != nil:
-		return nil, trouble
-	case !errors.Is(err, envelope.ErrOpen):
-		return nil, err
+	var opened *envelope.Opened
+	err := n.unwrapping(e, i, func(unwrap func([]byte) ([]byte, error)) (err error) {
+		opened, err = envelope.Open(ctx, e, unwrap, slot, source{n, e.Hash})
+		return err
+	})
+	if !errors.Is(err, envelope.ErrOpen) {
+		return opened, err
 	}
 	// The bytes were verified when they came. If they no longer are what they
 	// were, it is our disk that fails, and nobody else is told otherwise.
@@ -123,6 +111,30 @@ func (n *Node) open(ctx context.Context, e *envelope.Envelope, i int, slot []byt
 		return nil, exchange.Fail(exchange.CodeTemporary, "stored payload of %s is damaged", e.Hash)
 	}
 	return nil, err
+}
+
+// unlocks says whether a slot opens an envelope that another slot has opened.
+func (n *Node) unlocks(e *envelope.Envelope, i int, slot []byte) error {
+	return n.unwrapping(e, i, func(unwrap func([]byte) ([]byte, error)) error {
+		return envelope.Unlocks(e, unwrap, slot)
+	})
+}
+
+// unwrapping runs fn with the key of recipient i; trouble with the key itself
+// goes before whatever fn makes of it.
+func (n *Node) unwrapping(e *envelope.Envelope, i int, fn func(func([]byte) ([]byte, error)) error) error {
+	var trouble error
+	err := fn(func(sealed []byte) ([]byte, error) {
+		plain, err := n.unwrapFor(e.Header.Recipients[i], sealed)
+		if err != nil && !errors.Is(err, sm.ErrDecrypt) {
+			trouble = err
+		}
+		return plain, err
+	})
+	if trouble != nil {
+		return trouble
+	}
+	return err
 }
 
 func (n *Node) unwrapFor(slot envelope.Slot, sealed []byte) ([]byte, error) {

@@ -89,6 +89,9 @@ func (n *Node) plan(d *certs.Directory, s *Submission) (*envelope.Plan, error) {
 	if !ok || sender.Node != n.c.ID {
 		return nil, exchange.Fail(exchange.CodeForbidden, "agency %s is not served by this node", s.Agency)
 	}
+	if ok, why := sender.ExistsAt(now); !ok {
+		return nil, exchange.Fail(exchange.CodeAgencyNotActive, "%s", why)
+	}
 	routing := n.routing(s, now)
 	recipients, err := n.recipients(d, &s.Document, routing, now)
 	if err != nil {
@@ -133,6 +136,9 @@ func (n *Node) recipients(d *certs.Directory, doc *exchange.Document, r *exchang
 		agency, ok := d.Agency(code)
 		if !ok {
 			return nil, exchange.Fail(exchange.CodeUnknownRecipient, "%s", code)
+		}
+		if ok, why := agency.ExistsAt(now); !ok {
+			return nil, exchange.Fail(exchange.CodeAgencyNotActive, "%s", why)
 		}
 		cert, err := agency.Current("encrypt", now)
 		if err != nil {

@@ -162,12 +162,14 @@ func (n *Node) Trace(ctx context.Context, agency, document string) (*Trace, erro
 		Label: d.routing.Label, Urgency: d.routing.Urgency, Kind: d.routing.Kind,
 		Created: d.routing.Created, Expires: d.routing.Expires, ReceiptsVerified: true,
 	}
-	n.addEvents(t, d, agency)
+	if err := n.addEvents(t, d, agency); err != nil {
+		return nil, err
+	}
 	t.LedgerVerified, err = n.leavesHold(ctx, d.visible(agency))
 	return t, err
 }
 
-func (n *Node) addEvents(t *Trace, d *dossier, agency string) {
+func (n *Node) addEvents(t *Trace, d *dossier, agency string) error {
 	var good []*exchange.Receipt
 	for _, s := range d.visible(agency) {
 		r := s.body
@@ -178,7 +180,10 @@ func (n *Node) addEvents(t *Trace, d *dossier, agency string) {
 			Verified: exchange.Judge(n.Directory(), d.e, r, s.signed, s.row.At.Time()) == nil,
 		}
 		if d.sender {
-			ev.Detail = n.openDetail(d.hh, d.env.Sender, s.row.Detail)
+			var err error
+			if ev.Detail, err = n.openDetail(d.hh, d.env.Sender, s.row.Detail); err != nil {
+				return err
+			}
 		}
 		if ev.Verified {
 			good = append(good, r)
@@ -196,6 +201,7 @@ func (n *Node) addEvents(t *Trace, d *dossier, agency string) {
 	for i := range t.Recipients {
 		t.Recipients[i].Name = n.agencyName(t.Recipients[i].Agency)
 	}
+	return nil
 }
 
 // leavesHold checks that each receipt's leaf names it and that the leaf is in

@@ -8,6 +8,7 @@ import (
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
+	"github.com/yizhan-gateway/yizhan/crypto/keystore"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/records"
@@ -38,11 +39,20 @@ func (w *workState) ready(seq uint64, now time.Time) bool {
 	return !now.Before(w.wait[seq].until)
 }
 
-func (w *workState) failed(seq uint64, now time.Time) {
+func (w *workState) failed(seq uint64, now time.Time, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.wait[seq] = w.wait[seq].next(now)
+	next := w.wait[seq].next(now)
+	if errors.Is(err, keystore.ErrUnavailable) {
+		// Everything waits for one device, and asking it again costs nothing.
+		next.after = min(next.after, hsmPause)
+		next.until = now.Add(next.after)
+	}
+	w.wait[seq] = next
 }
+
+// hsmPause is how long after an HSM is back its documents still wait, at most.
+const hsmPause = 3 * time.Second
 
 // next doubles the pause, from 200 ms up to a minute.
 func (r retry) next(now time.Time) retry {
@@ -60,6 +70,9 @@ func (w *workState) done(seq uint64) {
 // waited for a newer directory. did says whether there may be more. An error
 // is about one entry, which is tried again later; the others go on.
 func (n *Node) Work(ctx context.Context) (did bool, err error) {
+	if did, err := n.noteDirectory(ctx); did || err != nil {
+		return did, err
+	}
 	if did, err := n.resumeDeferred(ctx); did || err != nil {
 		return did, err
 	}
@@ -68,7 +81,7 @@ func (n *Node) Work(ctx context.Context) (did bool, err error) {
 		return false, err
 	}
 	if err := n.fan(ctx, entry); err != nil {
-		n.work.failed(entry.seq, n.c.Now())
+		n.work.failed(entry.seq, n.c.Now(), err)
 		return true, err
 	}
 	n.work.done(entry.seq)
@@ -111,6 +124,13 @@ type parcel struct {
 	from    string // link it came over
 	fan     *records.Fan
 	work    uint64
+	inside  *inside // what the payload holds, once one recipient's slot has opened it
+}
+
+// inside is what a payload holds, the same for every recipient.
+type inside struct {
+	summary *summary
+	reason  string // why the document is to be rejected
 }
 
 func (n *Node) loadParcel(ctx context.Context, entry laneItem) (*parcel, error) {
@@ -340,26 +360,4 @@ func (n *Node) putConsignment(tx queue.Tx, hh, id sm.Digest, c *records.Consignm
 func startFan(tx queue.Tx, hh, id sm.Digest, fan *records.Fan) (err error) {
 	fan.Work, err = enqueueEntry(tx, laneWork, laneEntry{Envelope: hh, Object: id})
 	return err
-}
-
-// resumeDeferred takes one item whose directory has come.
-func (n *Node) resumeDeferred(ctx context.Context) (bool, error) {
-	version := n.Directory().Version()
-	var key []byte
-	var item *records.DeferredItem
-	err := n.view(ctx, func(tx queue.Tx) error {
-		return records.Deferred.Each(tx, 0, func(k []byte, v *records.DeferredItem) bool {
-			if v.Directory <= version {
-				key, item = k, v
-			}
-			return item == nil
-		})
-	})
-	if item == nil || err != nil {
-		return false, err
-	}
-	if err := n.resume(ctx, item); err != nil {
-		return false, err
-	}
-	return true, n.update(ctx, func(tx queue.Tx) error { return tx.Delete(key) })
 }

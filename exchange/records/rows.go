@@ -38,6 +38,8 @@ var (
 	QuarantineNo = Table[uint64]{"quc"}        //
 	Deferred     = Table[DeferredItem]{"dfr"}  // kind, id
 	Identity     = Table[NodeIdentity]{"node"} //
+	Neighbours   = Table[Neighbour]{"nbr"}     // link
+	InForce      = Table[uint64]{"dirv"}       //
 )
 
 // QuarantineSize is how many newest quarantine records are kept.
@@ -48,6 +50,10 @@ type NodeIdentity struct {
 	Node   string
 	Ledger string
 }
+
+// Neighbour is what a link's neighbour has told of itself: the version of the
+// directory that it has in force.
+type Neighbour struct{ Directory uint64 }
 
 // Document is the sender's record of a submission.
 type Document struct {
@@ -252,9 +258,15 @@ type Quarantined struct {
 // SampleSize bounds a quarantine sample.
 const SampleSize = 4 << 10
 
-// DeferredItem is an item that waits for a newer directory.
+// DeferredItem is an item that waits for a newer directory. At is when it
+// first came, the time as of which its signature will be judged; Leaf is where
+// the ledger says so. A header is in its Envelope; Body is a receipt item.
 type DeferredItem struct {
+	Kind      string
 	Link      string
 	Directory uint64
-	Item      []byte
+	Envelope  sm.Digest
+	At        strictjson.Time
+	Leaf      uint64
+	Body      Body
 }

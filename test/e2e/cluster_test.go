@@ -49,6 +49,9 @@ type proc struct {
 	httpClient *http.Client
 }
 
+// passphrase of every keystore, and PIN of every token.
+var passphrase = rand.Text()
+
 var build = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "yizhan-e2e-")
 	if err != nil {
@@ -74,13 +77,19 @@ func TestMain(m *testing.M) {
 // row; the first of each pair dials.
 func newCluster(t *testing.T, names ...string) *cluster {
 	t.Helper()
+	return newClusterWith(t, nil, names...)
+}
+
+// newClusterWith gives init further arguments for each node.
+func newClusterWith(t *testing.T, initArgs func(id string) []string, names ...string) *cluster {
+	t.Helper()
 	binary, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &cluster{t: t, dir: t.TempDir(), binary: binary}
 	pass := filepath.Join(c.dir, "passphrase")
-	if err := os.WriteFile(pass, []byte(rand.Text()), 0o600); err != nil {
+	if err := os.WriteFile(pass, []byte(passphrase), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ca := filepath.Join(c.dir, "ca")
@@ -93,8 +102,12 @@ func newCluster(t *testing.T, names ...string) *cluster {
 		p := &proc{c: c, id: id, data: filepath.Join(c.dir, id), agency: string(code), restAddr: freeAddress(t), logPath: filepath.Join(c.dir, id+".log")}
 		p.httpClient = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32}}
 		peer := freeAddress(t)
-		c.run("init", "--data", p.data, "--node", id, "--zone", "z"+id, "--domain", "e2e", "--peer-url", "https://"+peer,
-			"--peer-listen", peer, "--rest-listen", p.restAddr, "--agency", p.agency+"=单位"+id)
+		args := []string{"init", "--data", p.data, "--node", id, "--zone", "z" + id, "--domain", "e2e", "--peer-url", "https://" + peer,
+			"--peer-listen", peer, "--rest-listen", p.restAddr, "--agency", p.agency + "=单位" + id}
+		if initArgs != nil {
+			args = append(args, initArgs(id)...)
+		}
+		c.run(args...)
 		c.run("ca", "admit", ca, filepath.Join(p.data, "request.json"))
 		p.key = strings.TrimSpace(c.run("key", "create", "--data", p.data, "--agency", p.agency))
 		if i > 0 {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"strings"
+	"time"
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
@@ -28,15 +29,21 @@ func (w *world) attack() {
 	if d.id == "" {
 		return
 	}
-	switch w.rng.IntN(4) {
+	switch w.rng.IntN(8) {
 	case 0:
 		w.guarded(to, func() { w.secondHeader(d, to) })
 	case 1:
 		w.guarded(to, func() { w.otherSlots(d, to) })
 	case 2:
 		w.guarded(to, func() { w.forgedHeader(d, to) })
-	default:
+	case 3:
 		w.guarded(to, func() { w.stolenPayload(d, to) })
+	case 4:
+		w.guarded(to, func() { w.stolenKey(d.host, to) })
+	case 5:
+		w.guarded(d.host, func() { w.stolenVoice(d) })
+	default:
+		w.guarded(to, func() { w.wrongDirectory(to) })
 	}
 }
 
@@ -55,14 +62,26 @@ func (w *world) intake(to *host, it node.Item, body []byte) (node.Outcome, bool)
 	return out, err == nil
 }
 
+// signer signs with the newest of an agency's certificates that its node
+// knows, whether or not it may use it any more.
 func (w *world) signer(h *host, agency string) (cms.Signer, *certs.Agency) {
-	a, ok := w.cast.directory.Agency(agency)
+	a, ok := h.shelf.Current().Agency(agency)
 	if !ok {
 		w.fail("agency %s is not in the directory", agency)
 	}
-	cert, err := a.Current(certs.UseSign, w.clock)
-	w.must(err, "certificate")
-	return certs.Signer(w.cast.keys[h.id].WithRandom(w.stream), cert), a
+	for i := range a.Certificates {
+		if a.Certificates[i].Use == certs.UseSign {
+			return certs.Signer(w.cast.keys[h.id].WithRandom(w.stream), &a.Certificates[i]), a
+		}
+	}
+	w.fail("agency %s has no certificate to sign with", agency)
+	return nil, nil
+}
+
+// mayBeRefused says whether a host refuses what is signed with a certificate
+// now, because it is revoked.
+func (w *world) mayBeRefused(to *host, der []byte) bool {
+	return w.cast.revoked[sm.Sum(der)] && !w.clock.Before(w.cast.effective) && to.version() >= versionRevoked
 }
 
 // secondHeader: a sender signs another document under an id it has used. Once
@@ -79,11 +98,23 @@ func (w *world) secondHeader(d *submission, to *host) {
 		return
 	}
 	signer, sender := w.signer(d.host, d.sender)
-	receiver, _ := w.cast.directory.Agency(recipient)
+	receiver, _ := d.host.shelf.Current().Agency(recipient)
 	plan := envelope.Plan{
-		Domain: w.cast.directory.Domain(), ID: d.id, Sender: d.sender, Directory: w.cast.directory.Version(),
+		Domain: w.cast.directory.Domain(), ID: d.id, Sender: d.sender, Directory: d.host.version(),
 		Routing: w.routing(), Document: strictjson.Raw(`{"title":"another"}`), Files: oneFile([]byte("another body")),
 	}
+	sealed := w.seal(plan, receiver, sender, signer, w.clock)
+	if w.mayBeRefused(to, signer.Certificate()) {
+		return
+	}
+	out, ok := w.intake(to, node.Item{Kind: node.KindHeader, ID: sealed.Hash.String()}, sealed.Header)
+	if ok && (out.Status != node.Refused || out.Reason != exchange.CodeConflict) {
+		w.fail("I2: a second header under id %s was %s %s, not refused as a conflict", d.id, out.Status, out.Reason)
+	}
+}
+
+// seal makes an envelope whose payload goes nowhere.
+func (w *world) seal(plan envelope.Plan, receiver, sender *certs.Agency, signer cms.Signer, at time.Time) *envelope.Sealed {
 	for _, r := range []struct {
 		agency *certs.Agency
 		role   envelope.Role
@@ -93,12 +124,9 @@ func (w *world) secondHeader(d *submission, to *host) {
 		plan.Recipients = append(plan.Recipients, envelope.Recipient{Agency: r.agency.Code, Role: r.role, Certificate: cert.DER})
 	}
 	discard := func(_ context.Context, _ int, r io.Reader) error { _, err := io.Copy(io.Discard, r); return err }
-	sealed, err := envelope.Seal(w.ctx, plan, signer, w.clock, w.stream, discard)
+	sealed, err := envelope.Seal(w.ctx, plan, signer, at, w.stream, discard)
 	w.must(err, "seal")
-	out, ok := w.intake(to, node.Item{Kind: node.KindHeader, ID: sealed.Hash.String()}, sealed.Header)
-	if ok && (out.Status != node.Refused || out.Reason != exchange.CodeConflict) {
-		w.fail("I2: a second header under id %s was %s %s, not refused as a conflict", d.id, out.Status, out.Reason)
-	}
+	return sealed
 }
 
 func (w *world) routing() strictjson.Raw {
@@ -256,7 +284,11 @@ func (w *world) forgedHeader(d *submission, to *host) {
 	signed, err := cms.Sign(forger{other, s.header.SignerCertificate()}, content, w.clock)
 	w.must(err, "forge")
 	out, ok := w.intake(to, node.Item{Kind: node.KindHeader, ID: sm.Sum(content).String()}, signed)
-	if ok && out.Status != node.Damaged {
+	want := node.Damaged
+	if h.Directory > to.version() {
+		want = node.Postponed // nobody can tell yet; it will be found out then
+	}
+	if ok && out.Status != want {
 		w.fail("I2: a forged header was %s %s", out.Status, out.Reason)
 	}
 }

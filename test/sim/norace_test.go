@@ -2,4 +2,8 @@
 
 package sim
 
-const defaultSeeds = 2000
+const (
+	defaultSeeds = 2000
+	sameSeeds    = 20
+	raced        = false
+)

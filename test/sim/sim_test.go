@@ -29,7 +29,7 @@ func play(seed uint64) (Stats, error) {
 	return stats, err
 }
 
-// TestPromises holds I1–I5, I7 and I8 against many seeds. A run is one
+// TestPromises holds I1–I5, I7, I8 and I10 against many seeds. A run is one
 // goroutine; several runs go side by side.
 func TestPromises(t *testing.T) {
 	if *oneSeed != 0 {
@@ -70,14 +70,15 @@ func TestPromises(t *testing.T) {
 		t.Error(err)
 	}
 	t.Logf("ran %d seeds: %+v", n, sum)
-	if n >= 100 && (sum.Submitted == 0 || sum.Crashes == 0 || sum.Lost == 0 || sum.Doubled == 0 || sum.Mangled == 0) {
+	if n >= 100 && (sum.Submitted == 0 || sum.Crashes == 0 || sum.Lost == 0 || sum.Doubled == 0 || sum.Mangled == 0 ||
+		sum.Spread == 0 || sum.Strangers == 0 || sum.Stolen == 0 || sum.Void == 0) {
 		t.Errorf("the storm did not blow: %+v", sum)
 	}
 }
 
 // TestSameSeedSameRun: a run is a function of its seed, byte for byte.
 func TestSameSeedSameRun(t *testing.T) {
-	for seed := uint64(1); seed <= 20; seed++ {
+	for seed := uint64(1); seed <= sameSeeds; seed++ {
 		a, _, err := Run(seed, runSteps, runDocs)
 		if err != nil {
 			t.Fatal(err)

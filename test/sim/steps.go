@@ -32,11 +32,17 @@ func (w *world) step(maxDocs int) {
 	w.clock = w.clock.Add(time.Duration(1+w.rng.IntN(60)) * time.Millisecond)
 	p := w.pairs[w.rng.IntN(len(w.pairs))]
 	h := w.hosts[w.rng.IntN(len(w.hosts))]
+	if w.rng.IntN(20) == 0 {
+		w.stamp(h)
+		return
+	}
 	switch n := w.rng.IntN(100); {
 	case n < 12:
 		w.submit(maxDocs)
-	case n < 34:
+	case n < 32:
 		w.work(h)
+	case n < 34:
+		w.publish(h)
 	case n < 48:
 		w.startCall(p, false)
 	case n < 62:
@@ -159,6 +165,10 @@ func (w *world) work(h *host) {
 
 // tolerate accepts the faults this world injects and nothing else.
 func (w *world) tolerate(err error, what string) {
+	if errors.Is(err, link.ErrNewer) { // for a moment only: quiet expects everybody to hear of it
+		w.stats.Strangers++
+		return
+	}
 	if err == nil || isInjected(err) {
 		return
 	}
@@ -255,11 +265,13 @@ func (w *world) deliverRequest(m *message) {
 	whole := w.guarded(p.listener, func() {
 		_, err := p.b.Receive(w.ctx, bytes.NewReader(m.data))
 		w.tolerate(err, "receive")
-		if err != nil && errors.Is(err, link.ErrFault) {
-			return
-		}
 		kind := link.Reply
-		if m.poll {
+		switch {
+		case errors.Is(err, link.ErrNewer):
+			kind = link.Notice
+		case errors.Is(err, link.ErrFault):
+			return
+		case m.poll:
 			kind = link.Answer
 		}
 		o, data = w.next(p.b, kind)

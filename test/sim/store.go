@@ -23,6 +23,8 @@ type store struct {
 	// cut, when set, is asked before and after every commit whether the power
 	// goes now.
 	cut func(after bool) bool
+
+	inside int // transactions under way
 }
 
 // crash is what a simulated power cut panics with.
@@ -46,10 +48,10 @@ func (s *store) Update(ctx context.Context, fn func(queue.Tx) error) error {
 		return err
 	}
 	for s.faults.hit(40) { // the contract lets a closure run again
-		_ = fn(s.begin())
+		_ = s.run(fn, s.begin())
 	}
 	t := s.begin()
-	if err := fn(t); err != nil {
+	if err := s.run(fn, t); err != nil {
 		return err
 	}
 	if t.err != nil {
@@ -93,7 +95,13 @@ func (s *store) View(ctx context.Context, fn func(queue.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return fn(s.begin())
+	return s.run(fn, s.begin())
+}
+
+func (s *store) run(fn func(queue.Tx) error, t *tx) error {
+	s.inside++
+	defer func() { s.inside-- }()
+	return fn(t)
 }
 
 func (s *store) Close() error { return nil }

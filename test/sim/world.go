@@ -1,9 +1,13 @@
 // Package sim runs the real node and link code of several nodes in one
 // goroutine, under a scheduler that draws every decision from a seed: which
 // client submits, which node works, which bundle is lost, doubled, reordered,
-// truncated or has bits flipped, where a node loses its power. Stores and
-// disks lose what was not synced. The same seed gives the same run, byte for
-// byte; a failing seed prints the one command that replays it.
+// truncated or has bits flipped, where a node loses its power, when which node
+// first hears of a new directory. Stores and disks lose what was not synced.
+// The same seed gives the same run, byte for byte; a failing seed prints the
+// one command that replays it.
+//
+// The directories bring renewed keys for both nodes and a revocation that takes
+// effect at some moment of the run; the links carry them on.
 //
 // After the storm comes a quiet phase without faults in which everything must
 // finish; then the promises are checked. Refusing everything does not pass.
@@ -19,6 +23,7 @@ import (
 	"path"
 	"time"
 
+	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange/link"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
@@ -43,12 +48,18 @@ type world struct {
 	log    hash.Hash
 	lines  []string // the newest of the trace, for a failing seed
 	shown  map[string][]node.Head
+	last   uint64 // the directory that every node ends with
 	stats  Stats
 }
 
 // Stats count what a run went through.
 type Stats struct {
 	Submitted, Crashes, Lost, Doubled, Mangled, Bundles, Attacks int
+
+	Installed, Spread int // directories: by a person, by a link
+	Strangers         int // bundles under a directory not known yet, without it
+	Stolen            int // attacks with a revoked key
+	Void              int // what a revoked key signed when it was too late
 }
 
 // host is one node with the disk that survives its crashes.
@@ -59,6 +70,9 @@ type host struct {
 	fs    *crashfs.FS
 	blobs *blob.Store
 	node  *node.Node
+	shelf *certs.Shelf
+	keys  *keyring
+	torn  bool // the power went while the shelf was at work
 	boots int
 }
 
@@ -95,15 +109,23 @@ func newWorld(c *cast, seed uint64) *world {
 	w := &world{
 		ctx: context.Background(), seed: seed, cast: c,
 		rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), stream: rand.NewChaCha8(key),
-		clock: c.start, log: sm.New(), shown: map[string][]node.Head{},
+		log: sm.New(), shown: map[string][]node.Head{},
 	}
+	// In every other run the directory stays as it is: there nothing at all may
+	// be void.
+	if w.last = versionFirst; seed%2 == 0 {
+		w.last = versionLast
+	}
+	w.clock = c.start.Add(time.Duration(w.rng.Int64N(int64(spread))))
 	w.faults = &faults{world: w}
 	for _, id := range c.nodes {
 		h := &host{w: w, id: id, fs: crashfs.New(w.rng)}
 		h.store = newStore(w.now, w.faults)
+		h.keys = &keyring{Store: c.keys[id].WithRandom(w.stream), h: h, late: w.rng.IntN(2) == 0}
 		w.hosts = append(w.hosts, h)
+		h.enrol()
 	}
-	for _, l := range c.directory.LinksOf(c.nodes[0]) {
+	for _, l := range w.hosts[0].shelf.Current().LinksOf(c.nodes[0]) {
 		p := &pair{link: l.ID, dialer: w.host(l.Dialer)}
 		p.listener = w.host(l.A)
 		if l.A == l.Dialer {
@@ -147,9 +169,10 @@ func (h *host) boot() {
 	blobs, err := blob.Open(h.fs, "blobs")
 	h.w.must(err, "open blobs of "+h.id)
 	h.blobs = blobs
+	h.reopenShelf()
 	h.node, err = node.New(h.w.ctx, node.Config{
-		ID: h.id, Store: h.store, Blobs: blobs, Keys: h.w.cast.keys[h.id].WithRandom(h.w.stream),
-		Directory: h.w.cast.current, Now: h.w.now, Rand: h.w.stream, Clock: "sim",
+		ID: h.id, Store: h.store, Blobs: blobs, Keys: h.keys,
+		Directory: h.shelf.Current, Directories: directories{h}, Now: h.w.now, Rand: h.w.stream, Clock: "sim",
 	})
 	h.w.must(err, "open node "+h.id)
 	for _, p := range h.w.pairs {
@@ -220,6 +243,11 @@ func (s *Stats) add(t Stats) {
 	s.Mangled += t.Mangled
 	s.Bundles += t.Bundles
 	s.Attacks += t.Attacks
+	s.Installed += t.Installed
+	s.Spread += t.Spread
+	s.Strangers += t.Strangers
+	s.Stolen += t.Stolen
+	s.Void += t.Void
 }
 
 // isInjected says whether an error is one this world injected.

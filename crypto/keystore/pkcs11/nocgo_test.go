@@ -9,7 +9,7 @@ import (
 )
 
 func TestWithoutCgo(t *testing.T) {
-	if _, err := Open(Config{}); !errors.Is(err, ErrNoPKCS11) {
+	if _, err := OpenGuard(Config{}); !errors.Is(err, ErrNoPKCS11) {
 		t.Errorf("got %v", err)
 	}
 	if err := GenerateKey(Config{}); !errors.Is(err, ErrNoPKCS11) {

@@ -1,0 +1,231 @@
+package certs
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/emmansun/gmsm/smx509"
+
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+)
+
+// approving makes an authority with three administrators and their keys.
+func approving(t *testing.T) (*Authority, string, map[string]*memoryKeys, *forge) {
+	t.Helper()
+	a, dir := newAuthority(t)
+	f := newForge(t, "approving")
+	f.must(a.Admit(parsed(t, f.request("jia")), testNow))
+	keys := map[string]*memoryKeys{}
+	for _, id := range []string{"zhang-san", "li-si", "wang-wu"} {
+		keys[id] = f.keys()
+		f.must(a.AddAdministrator(id, "管理员"+id, keys[id], testNow))
+	}
+	f.must(a.SetPolicy(2))
+	return a, dir, keys, f
+}
+
+func (m *memoryKeys) Has(id sm.Digest) bool { return m.keys[id] != nil }
+
+func TestPublishWithApprovals(t *testing.T) {
+	a, dir, keys, f := approving(t)
+	_, err := a.Publish(testNow)
+	wantCode(t, err, "directory_approval")
+	if _, err := os.Stat(filepath.Join(dir, directoryName)); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("published without approvals")
+	}
+
+	// Approving needs the folder alone, and fixes what is approved.
+	desk, err := ReadAuthority(dir)
+	f.must(err)
+	if _, err := desk.Publish(testNow); err == nil {
+		t.Error("published without keys")
+	}
+	draft, err := desk.Draft(testNow)
+	f.must(err)
+	wantCode(t, desk.Approve(draft, "nobody", keys["li-si"], testNow), "directory_approval")
+	wantCode(t, desk.Approve(draft, "li-si", keys["wang-wu"], testNow), "directory_approval")
+	f.must(desk.Approve(draft, "li-si", keys["li-si"], testNow))
+	f.must(desk.Approve(draft, "li-si", keys["li-si"], testNow)) // again changes nothing
+	wantCode(t, draft.Approved(), "directory_approval")
+	later := testNow.Add(time.Hour)
+	draft, err = desk.Draft(later)
+	f.must(err)
+	if !draft.Directory.Issued().Equal(testNow) || len(draft.Directory.Approvals()) != 1 {
+		t.Error("the draft was not fixed")
+	}
+	f.must(desk.Approve(draft, "wang-wu", keys["wang-wu"], later))
+	wantCode(t, draft.Approved(), "")
+	file, err := a.Publish(later)
+	f.must(err)
+	d, err := LoadDirectory(file, a.Certificate(), 0, later)
+	f.must(err)
+	if got := d.Approvals(); !slices.Equal(got, []string{"li-si", "wang-wu"}) || !d.Issued().Equal(testNow) {
+		t.Errorf("approved by %v, issued %s", got, d.Issued())
+	}
+	for _, name := range []string{draftFile, filepath.Join(approvalsDir, "li-si.cms")} {
+		if _, err := os.Stat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is still there", name)
+		}
+	}
+	// The same approvals do not publish the next version.
+	_, err = a.Publish(later)
+	wantCode(t, err, "directory_approval")
+}
+
+// TestChangedEntriesVoidApprovals: what is published is what was approved.
+func TestChangedEntriesVoidApprovals(t *testing.T) {
+	a, _, keys, f := approving(t)
+	approve := func(id string) *Draft {
+		d, err := a.Draft(testNow)
+		f.must(err)
+		f.must(a.Approve(d, id, keys[id], testNow))
+		return d
+	}
+	approve("zhang-san")
+	approve("li-si")
+	f.must(a.Admit(parsed(t, f.request("yi")), testNow))
+	_, err := a.Publish(testNow)
+	wantCode(t, err, "directory_approval")
+	d, err := a.Draft(testNow)
+	f.must(err)
+	if !slices.Equal(d.Void, []string{"li-si", "zhang-san"}) || len(d.Directory.Approvals()) != 0 {
+		t.Errorf("void: %v, approved: %v", d.Void, d.Directory.Approvals())
+	}
+	if d := approve("zhang-san"); !slices.Equal(d.Void, []string{"li-si"}) {
+		t.Errorf("void: %v", d.Void)
+	}
+	approve("wang-wu")
+	published(t, a, 1)
+	// A policy of the version before counts for the one that abolishes it.
+	f.must(a.SetPolicy(0))
+	_, err = a.Publish(testNow)
+	wantCode(t, err, "directory_approval")
+	approve("zhang-san")
+	approve("li-si")
+	published(t, a, 2)
+	published(t, a, 3)
+}
+
+func TestDraftRefuses(t *testing.T) {
+	a, dir, keys, f := approving(t)
+	wantCode(t, a.SetPolicy(-1), "request_content")
+	wantCode(t, a.SetPolicy(65), "request_content")
+	d, err := a.Draft(testNow)
+	f.must(err)
+	f.must(a.Approve(d, "li-si", keys["li-si"], testNow))
+	for name, text := range map[string]string{draftFile: "{}", filepath.Join(approvalsDir, "li-si.cms"): "x"} {
+		path := filepath.Join(dir, name)
+		good, err := os.ReadFile(path)
+		f.must(err)
+		f.must(os.WriteFile(path, []byte(text), 0o600))
+		if _, err := a.Draft(testNow); err == nil {
+			t.Errorf("%s: not noticed", name)
+		}
+		f.must(os.WriteFile(path, good, 0o600))
+	}
+	// One administrator's approval under another's name is not his.
+	f.must(os.Rename(filepath.Join(dir, approvalsDir, "li-si.cms"), filepath.Join(dir, approvalsDir, "wang-wu.cms")))
+	d, err = a.Draft(testNow)
+	f.must(err)
+	if len(d.Directory.Approvals()) != 0 || !slices.Equal(d.Void, []string{"li-si"}) {
+		t.Errorf("approved: %v, void: %v", d.Directory.Approvals(), d.Void)
+	}
+	f.must(a.SetPolicy(4))
+	_, err = a.Draft(testNow)
+	wantCode(t, err, "directory_content")
+}
+
+func TestSucceed(t *testing.T) {
+	a, dir := newAuthority(t)
+	f := newForge(t, "succeed")
+	jia := agencySpec(t, "11520300000000001", "示范单位甲")
+	f.must(a.Admit(parsed(t, f.request("jia", jia)), testNow))
+	first := published(t, a, 1)
+	certificates := [][]byte{a.Certificate()}
+	for range 2 {
+		f.must(a.Succeed(testNow))
+		certificates = append(certificates, a.Certificate())
+	}
+	a, err := OpenAuthority(dir, testPassphrase, rand.Reader)
+	f.must(err)
+	if !bytes.Equal(a.Certificate(), certificates[2]) {
+		t.Fatal("another authority after opening")
+	}
+	file, err := a.Publish(testNow)
+	f.must(err)
+	for i, der := range certificates {
+		d, err := LoadDirectory(file, der, 2, testNow)
+		if err != nil {
+			t.Fatalf("for who trusts certificate %d: %v", i, err)
+		}
+		if !bytes.Equal(d.Authority(), certificates[2]) || d.Successions() != 2 || len(d.Issuers()) != 2 || d.list.Previous != first.id {
+			t.Errorf("%d successions, %d issuers", d.Successions(), len(d.Issuers()))
+		}
+		g, _ := d.Agency(string(jia.Code))
+		if c, err := g.Current(UseSign, testNow); err != nil || c.Issuer != sm.Sum(certificates[0]) {
+			t.Errorf("what the first key issued: %v", err)
+		}
+	}
+	// The new key issues from now on; what the old one issued stays.
+	f.must(a.Admit(parsed(t, f.request("jia", jia)), testNow.AddDate(0, 1, 0)))
+	g, _ := published(t, a, 3).Agency(string(jia.Code))
+	if len(g.Certificates) != 4 || g.Certificates[0].Issuer != sm.Sum(certificates[2]) {
+		t.Errorf("%d certificates", len(g.Certificates))
+	}
+	names := func(der []byte) string {
+		c, err := smx509.ParseCertificate(der)
+		f.must(err)
+		if _, ok := c.PublicKey.(*ecdsa.PublicKey); !ok {
+			t.Error("no SM2 key")
+		}
+		return string(c.RawSubject)
+	}
+	if names(certificates[0]) != names(certificates[2]) {
+		t.Error("another name")
+	}
+}
+
+// TestSucceedCrashes: after a crash at any step the authority opens as the old
+// one or the new one, publishes, and succeeds again.
+func TestSucceedCrashes(t *testing.T) {
+	f := newForge(t, "succeed crashes")
+	for _, lost := range [][]string{
+		{authorityFile, entriesDir}, // before the certificate: a signed object for nobody
+		{entriesDir},                // after it, and before the issuer's entry
+	} {
+		a, dir := newAuthority(t)
+		f.must(a.Admit(parsed(t, f.request("jia")), testNow))
+		published(t, a, 1)
+		saved := t.TempDir()
+		f.must(os.CopyFS(saved, os.DirFS(dir)))
+		f.must(a.Succeed(testNow))
+		for _, name := range lost {
+			f.must(os.RemoveAll(filepath.Join(dir, name)))
+			if name == entriesDir {
+				f.must(os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join(saved, name))))
+				continue
+			}
+			b, err := os.ReadFile(filepath.Join(saved, name))
+			f.must(err)
+			f.must(os.WriteFile(filepath.Join(dir, name), b, 0o600))
+		}
+		a, err := OpenAuthority(dir, testPassphrase, rand.Reader)
+		f.must(err)
+		want := 2 - len(lost)
+		if d := published(t, a, 2); d.Successions() != want || len(d.Issuers()) != want {
+			t.Errorf("%d successions, %d issuers, want %d", d.Successions(), len(d.Issuers()), want)
+		}
+		f.must(a.Succeed(testNow))
+		if d := published(t, a, 3); d.Successions() != want+1 {
+			t.Errorf("%d successions in the end", d.Successions())
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package node
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/yizhan-gateway/yizhan/crypto/cms"
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/internal/strictjson"
+)
+
+// typed says whether an error names its class to a program.
+func typed(err error) bool {
+	var known *exchange.Error
+	return errors.As(err, &known) || errors.Is(err, strictjson.ErrEncoding) || errors.Is(err, strictjson.ErrCritical) || errors.Is(err, cms.ErrMalformed)
+}
+
+// FuzzParseConsignment: one encoding, slots in rising order.
+func FuzzParseConsignment(f *testing.F) {
+	good := &ConsignmentItem{
+		Envelope: sm.Sum([]byte("header")), Parts: []sm.Digest{sm.Sum([]byte("part"))},
+		Slots: []SlotItem{{I: 0, Slot: []byte{1}}, {I: 3, Slot: []byte{2}}},
+	}
+	b, err := good.Marshal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add(bytes.Replace(b, []byte(`"i":3`), []byte(`"i":0`), 1))
+	f.Add(bytes.Replace(b, []byte(`"i":3`), []byte(`"i":-1`), 1))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := ParseConsignment(b)
+		if err != nil {
+			if !typed(err) {
+				t.Fatalf("an error without a class: %v", err)
+			}
+			return
+		}
+		if again, err := c.Marshal(); err != nil || !bytes.Equal(again, b) {
+			t.Fatalf("parse then marshal gives %q, %v", again, err)
+		}
+		last := -1
+		for _, s := range c.Slots {
+			if s.I <= last {
+				t.Fatal("slots out of order")
+			}
+			last = s.I
+		}
+	})
+}
+
+// FuzzParseReceiptItem: the item has one encoding and holds a receipt in its
+// own; a detail is the one the receipt was signed over.
+func FuzzParseReceiptItem(f *testing.F) {
+	for _, receipt := range signedReceipts(f) {
+		for _, detail := range [][]byte{nil, []byte("detail")} {
+			item := ReceiptItem{Receipt: receipt, Detail: detail}
+			b, err := item.Marshal()
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(b)
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, signed, err := parseReceiptItem(b)
+		if err != nil {
+			if !typed(err) {
+				t.Fatalf("an error without a class: %v", err)
+			}
+			return
+		}
+		if r.id != signed.ID() || len(r.detail) > maxDetail || r.body.Detail != digestText(r.detail) {
+			t.Fatal("not what was signed")
+		}
+		var item ReceiptItem
+		if err := strictjson.Unmarshal(b, &item); err != nil {
+			t.Fatal(err)
+		}
+		if again, err := item.Marshal(); err != nil || !bytes.Equal(again, b) {
+			t.Fatalf("parse then marshal gives other bytes, %v", err)
+		}
+	})
+}
+
+func digestText(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	return sm.Sum(b).String()
+}
+
+// signedReceipts are those of the vectors: no key has to be made for them,
+// which would take longer than a short run of this target.
+func signedReceipts(f *testing.F) [][]byte {
+	b, err := os.ReadFile(filepath.Join("..", "evidence", "testdata", "receipt-v1.json"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	var file struct{ Vectors []struct{ Receipt []byte } }
+	if err := json.Unmarshal(b, &file); err != nil {
+		f.Fatal(err)
+	}
+	var out [][]byte
+	for _, v := range file.Vectors {
+		out = append(out, v.Receipt)
+	}
+	return out
+}
+
+// FuzzParsePartID: an id has one text.
+func FuzzParsePartID(f *testing.F) {
+	f.Add(partID(sm.Sum(nil), 0))
+	f.Add(partID(sm.Sum(nil), 999999))
+	f.Add(strings.Repeat("0", 64) + "/00")
+	f.Fuzz(func(t *testing.T, id string) {
+		hh, i, err := parsePartID(id)
+		if err == nil && (partID(hh, i) != id || i < 0) {
+			t.Fatalf("%q is read as part %d of %s", id, i, hh)
+		}
+	})
+}
