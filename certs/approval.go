@@ -189,10 +189,12 @@ func (d *Directory) readApprovals(list [][]byte) error {
 
 // approvedBy lists the administrators of a directory, this one or the one
 // before it, whose approvals this one carries. A certificate is judged at the
-// time at which this one was issued, by both directories: who is revoked in
-// the new one does not approve it.
-func (d *Directory) approvedBy(judge *Directory) (approved, missing []string) {
+// time at which this one was issued, by both directories and the revocation
+// lists that are known: who is revoked in the new one, by himself or with his
+// issuer, does not approve it.
+func (d *Directory) approvedBy(judge *Directory, known *lists) (approved, missing []string) {
 	at := d.Issued()
+	ended := d.endings(known, append(judge.authorities(), d.authorities()...))
 	for _, a := range judge.administrators {
 		ok := slices.ContainsFunc(d.approvals, func(g *given) bool {
 			if g.Administrator != a.ID {
@@ -202,9 +204,9 @@ func (d *Directory) approvedBy(judge *Directory) (approved, missing []string) {
 			if i < 0 {
 				return false
 			}
-			c := &a.Certificates[i]
-			r := d.revoked[sm.Sum(c.DER)]
-			return !at.Before(c.NotBefore) && !at.After(c.NotAfter) && !c.RevokedAt(at) && (r == nil || at.Before(r.Effective))
+			c := a.Certificates[i]
+			c.Revoked = earliest(c.Revoked, d.revoked[sm.Sum(c.DER)], ended[c.Issuer], known.find(&c))
+			return !at.Before(c.NotBefore) && !at.After(c.NotAfter) && !c.RevokedAt(at)
 		})
 		if ok {
 			approved = append(approved, a.ID)
@@ -217,9 +219,9 @@ func (d *Directory) approvedBy(judge *Directory) (approved, missing []string) {
 
 // approved checks that enough administrators of a directory approve this one
 // by that directory's policy.
-func (d *Directory) approved(judge *Directory) error {
+func (d *Directory) approved(judge *Directory, known []*CRL) error {
 	need := judge.Policy().Approvals
-	approved, missing := d.approvedBy(judge)
+	approved, missing := d.approvedBy(judge, listsOf(known))
 	if len(approved) >= need {
 		return nil
 	}

@@ -350,7 +350,7 @@ func (a *Authority) revocations() ([]RevokedSerial, error) {
 // issued says whether the authority's present key issued a certificate.
 func (a *Authority) issued(der []byte) bool {
 	cert, err := smx509.ParseCertificate(der)
-	return err == nil && bytes.Equal(cert.RawIssuer, a.cert.RawSubject) && cert.CheckSignatureFrom(a.cert) == nil
+	return err == nil && issuedBy(cert, a.cert)
 }
 
 // revokedCertificate gives a certificate that was revoked here; nil for one

@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/subtle"
 	"fmt"
+	"math/big"
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
@@ -90,19 +91,23 @@ const (
 	UseEncrypt = "encrypt"
 )
 
-// Certificate is one SM2 certificate as the directory lists it. Issuer is the
-// SM3 of the issuing certificate's DER, Serial the serial number in hex.
+// Certificate is one SM2 certificate as the directory lists it. Issuer is zero
+// for a timestamp authority's, which is trusted by itself; Serial is the serial
+// number in hex.
 // Revoked is nil for one that is not revoked.
 type Certificate struct {
 	Use       string
 	DER       []byte
 	KeyID     sm.Digest
-	Issuer    sm.Digest
+	Issuer    IssuerID
 	Serial    string
 	NotBefore time.Time
 	NotAfter  time.Time
 	Revoked   *Revocation
 }
+
+// serial is Serial as a number.
+func (c *Certificate) serial() (*big.Int, bool) { return new(big.Int).SetString(c.Serial, 16) }
 
 // RevokedAt says whether the certificate's revocation counts at a time.
 func (c *Certificate) RevokedAt(at time.Time) bool {

@@ -24,6 +24,31 @@ type chain struct {
 	issuers   map[sm.Digest]*smx509.Certificate // by the SM3 of the DER, the authority among them
 }
 
+// IssuerID names who issues: the SM3 of a CA's subject and its public key. Two
+// with one name are two, as anybody can give himself a name; two certificates
+// of one name and one key are one, as nothing that the key signs tells them
+// apart.
+type IssuerID sm.Digest
+
+// String gives it in hex.
+func (i IssuerID) String() string { return sm.Digest(i).String() }
+
+// IssuerOf gives the name of the issuer that a CA's certificate (DER) is of.
+func IssuerOf(der []byte) (IssuerID, error) {
+	cert, err := readCA(der, "an issuer's certificate")
+	if err != nil {
+		return IssuerID{}, err
+	}
+	return issuerID(cert), nil
+}
+
+// issuerID is for a certificate that readCA gave. The subject is DER, which
+// says itself where it ends.
+func issuerID(ca *smx509.Certificate) IssuerID {
+	key := sm.PublicKeyBytes(ca.PublicKey.(*ecdsa.PublicKey))
+	return IssuerID(sm.Sum(append(slices.Clone(ca.RawSubject), key...)))
+}
+
 // newChain reads the authority's certificate, which was trusted by other
 // means: a CA with an SM2 key.
 func newChain(der []byte) (*chain, error) {
@@ -86,7 +111,7 @@ func (c *chain) verify(use string, der []byte) (*Certificate, error) {
 	}
 	id := sm.KeyID(cert.PublicKey.(*ecdsa.PublicKey))
 	return &Certificate{
-		Use: use, DER: der, KeyID: id, Issuer: sm.Sum(chains[0][len(chains[0])-1].Raw), Serial: serialOf(cert),
+		Use: use, DER: der, KeyID: id, Issuer: issuerID(chains[0][len(chains[0])-1]), Serial: serialOf(cert),
 		NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
 	}, nil
 }

@@ -30,6 +30,7 @@ type CRL struct {
 	ThisUpdate time.Time
 	NextUpdate time.Time // by when the next one is due; zero for answers of OCSP
 
+	by      IssuerID
 	source  string
 	file    []byte     // DER as it was signed; nil for answers of OCSP
 	raw     []byte     // what the signature covers
@@ -94,7 +95,7 @@ func ParseCRL(b, issuer []byte) (*CRL, error) {
 	if !sm.Verify(key, s.tbs, s.signature) {
 		return nil, fail(codeCRLSignature, "the CRL is not signed by the issuer %s", ca.SerialNumber)
 	}
-	c := &CRL{Issuer: bytes.Clone(issuer), file: der, raw: s.tbs, source: SourceCRL}
+	c := &CRL{Issuer: bytes.Clone(issuer), by: issuerID(ca), file: der, raw: s.tbs, source: SourceCRL}
 	return c, c.read(ca)
 }
 
@@ -279,6 +280,15 @@ func (c *CRL) Find(serial *big.Int) (RevokedSerial, bool) {
 	return c.revoked(c.entries[i]), true
 }
 
+// revocation is what the list says of a serial number; nil is nothing.
+func (c *CRL) revocation(serial *big.Int) *Revocation {
+	r, ok := c.Find(serial)
+	if !ok {
+		return nil
+	}
+	return &Revocation{Effective: r.Effective, Reason: r.Reason, Source: c.source}
+}
+
 func (c *CRL) revoked(e crlEntry) RevokedSerial {
 	return RevokedSerial{new(big.Int).SetBytes(c.serial(e)), time.Unix(e.effective, 0).UTC(), crlReasons[e.reason]}
 }
@@ -299,7 +309,7 @@ func (c *CRL) Stale(now time.Time) bool { return !c.NextUpdate.IsZero() && now.A
 // Replaces checks that a CRL may take the place of the one before it, nil for
 // none: a lower number would take revocations back.
 func (c *CRL) Replaces(before *CRL) error {
-	if before == nil || before.Number == nil || c.Number == nil || !bytes.Equal(before.Issuer, c.Issuer) {
+	if before == nil || before.Number == nil || c.Number == nil || before.by != c.by {
 		return nil
 	}
 	if c.Number.Cmp(before.Number) < 0 {

@@ -2,7 +2,7 @@ package certs
 
 import (
 	"bytes"
-	"math/big"
+	"maps"
 
 	"github.com/emmansun/gmsm/smx509"
 
@@ -16,60 +16,113 @@ const (
 )
 
 // WithCRLs gives a copy of the directory in which certificates are revoked,
-// too, that the lists of their issuers name; of several revocations the
-// earliest counts. A list speaks of what the very certificate issued that it
-// was verified with, and of nothing else. So all judging goes through the
-// directory, and whoever has the lists comes to the same result offline.
+// too, that the lists of their issuers name, or whose issuer's certificate a
+// list names; of several revocations the earliest counts. A list speaks of what
+// the issuer issued by whose certificate it was verified, and of nothing else.
+// So all judging goes through the directory, and whoever has the lists comes to
+// the same result offline.
 func (d *Directory) WithCRLs(list []*CRL) *Directory {
-	by := map[sm.Digest][]*CRL{}
-	for _, c := range list {
-		id := sm.Sum(c.Issuer)
-		by[id] = append(by[id], c)
+	known := listsOf(list)
+	ended := d.endings(known, d.authorities())
+	out := d.revoke(func(c *Certificate) *Revocation { return earliest(ended[c.Issuer], known.find(c)) })
+	out.ended = ended
+	out.issuers = make([]*Issuer, len(d.issuers))
+	for i, had := range d.issuers {
+		one := *had
+		one.Revoked = earliest(one.Revoked, known.ofIssuer(one.DER))
+		out.issuers[i] = &one
 	}
-	return d.revoke(func(c *Certificate) *Revocation {
-		serial, ok := new(big.Int).SetString(c.Serial, 16)
-		if !ok {
-			return nil
-		}
-		if c.Issuer.IsZero() { // a timestamp authority is trusted by itself
-			return foundBy(list, c.DER, serial)
-		}
-		var first *Revocation
-		for _, crl := range by[c.Issuer] {
-			first = earlier(first, crl.revocation(serial))
-		}
-		return first
-	})
+	return out
 }
 
-// revocation is what the list says of a serial number; nil is nothing.
-func (c *CRL) revocation(serial *big.Int) *Revocation {
-	r, ok := c.Find(serial)
+// authorities lists the certificates (DER) of the authority and the issuers.
+func (d *Directory) authorities() [][]byte {
+	out := [][]byte{d.authority}
+	for _, i := range d.issuers {
+		out = append(out, i.DER)
+	}
+	return out
+}
+
+// endings gives what ends everything that an issuer issued: the revocations of
+// this directory, and those of the lists, of the issuers' certificates. It
+// looks at given certificates (DER), besides the directory's own issuers,
+// because a revocation may be of one that the directory does not name.
+func (d *Directory) endings(known *lists, issuers [][]byte) map[IssuerID]*Revocation {
+	out := maps.Clone(d.ended)
+	for _, der := range issuers {
+		id, err := IssuerOf(der)
+		if err != nil {
+			continue
+		}
+		if r := earliest(d.revoked[sm.Sum(der)], known.ofIssuer(der)); r != nil {
+			by := *r
+			by.Source = SourceIssuer
+			out[id] = earliest(out[id], &by)
+		}
+	}
+	return out
+}
+
+// lists are revocation lists by who issued them.
+type lists struct {
+	all []*CRL
+	by  map[IssuerID][]*CRL
+}
+
+func listsOf(list []*CRL) *lists {
+	l := &lists{list, map[IssuerID][]*CRL{}}
+	for _, c := range list {
+		l.by[c.by] = append(l.by[c.by], c)
+	}
+	return l
+}
+
+// find says what the lists say of a directory's certificate; nil is nothing.
+func (l *lists) find(c *Certificate) (first *Revocation) {
+	if len(l.all) == 0 {
+		return nil
+	}
+	if c.Issuer == (IssuerID{}) { // a timestamp authority is trusted by itself
+		return l.ofIssuer(c.DER)
+	}
+	serial, ok := c.serial()
 	if !ok {
 		return nil
 	}
-	return &Revocation{Effective: r.Effective, Reason: r.Reason, Source: c.source}
+	for _, crl := range l.by[c.Issuer] {
+		first = earliest(first, crl.revocation(serial))
+	}
+	return first
 }
 
-// foundBy looks for a certificate of which it is not known who issued it. That
-// is verified for the serial numbers that a list names, and those are few.
-func foundBy(list []*CRL, der []byte, serial *big.Int) *Revocation {
-	var first *Revocation
-	for _, crl := range list {
-		r := crl.revocation(serial)
+// ofIssuer is for a certificate of which it is not known who issued it: an
+// issuer's or a timestamp authority's. That is verified for the serial numbers
+// that a list names, and those are few.
+func (l *lists) ofIssuer(der []byte) (first *Revocation) {
+	if len(l.all) == 0 {
+		return nil
+	}
+	cert, err := smx509.ParseCertificate(der)
+	if err != nil {
+		return nil
+	}
+	for _, crl := range l.all {
+		r := crl.revocation(cert.SerialNumber)
 		if r == nil {
 			continue
 		}
 		issuer, err := smx509.ParseCertificate(crl.Issuer)
-		if err != nil {
-			continue
-		}
-		cert, err := smx509.ParseCertificate(der)
-		if err == nil && bytes.Equal(cert.RawIssuer, issuer.RawSubject) && cert.CheckSignatureFrom(issuer) == nil {
-			first = earlier(first, r)
+		if err == nil && issuedBy(cert, issuer) {
+			first = earliest(first, r)
 		}
 	}
 	return first
+}
+
+// issuedBy asks for the name and the key: a name alone proves nothing.
+func issuedBy(cert, issuer *smx509.Certificate) bool {
+	return bytes.Equal(cert.RawIssuer, issuer.RawSubject) && cert.CheckSignatureFrom(issuer) == nil
 }
 
 // AllCertificates lists the certificates of agencies, nodes, administrators

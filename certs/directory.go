@@ -35,7 +35,7 @@ type Directory struct {
 
 	issuers        []*Issuer
 	revoked        map[sm.Digest]*Revocation // by the SM3 of the certificate
-	ended          map[sm.Digest]*Revocation // what a revoked issuer issued, by the SM3 of its certificate
+	ended          map[IssuerID]*Revocation  // what a revoked issuer issued
 	tsas           []*TSA
 	administrators []*Administrator
 	policy         *Policy
@@ -116,7 +116,7 @@ func LoadDirectory(file, authority []byte, atLeast uint64, _ time.Time) (*Direct
 	if err := d.readApprovals(f.Approvals); err != nil {
 		return nil, err
 	}
-	if err := d.approved(d); err != nil {
+	if err := d.approved(d, nil); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -127,7 +127,7 @@ func newDirectory() *Directory {
 		agencies: map[string]*Agency{}, nodes: map[string]*Node{}, links: map[string]*Link{},
 		between: map[pair]*Link{}, routes: map[pair]string{},
 		owners: map[sm.Digest]string{}, pins: map[[32]byte]string{},
-		revoked: map[sm.Digest]*Revocation{}, ended: map[sm.Digest]*Revocation{},
+		revoked: map[sm.Digest]*Revocation{}, ended: map[IssuerID]*Revocation{},
 	}
 }
 

@@ -382,7 +382,7 @@ func (d *Directory) certificates(name string, list []certEntry, c *chain) ([]Cer
 		}
 		one.Revoked = d.ended[one.Issuer]
 		if len(d.revoked) > 0 {
-			one.Revoked = earlier(one.Revoked, d.revoked[sm.Sum(one.DER)])
+			one.Revoked = earliest(one.Revoked, d.revoked[sm.Sum(one.DER)])
 		}
 	}
 	return out, nil

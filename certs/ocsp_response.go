@@ -289,7 +289,7 @@ func mayAnswer(delegate, ca *smx509.Certificate, now time.Time) error {
 	bad := func(why string) error {
 		return fail(codeOCSPSignature, "response: the delegate's certificate %s %s", delegate.SerialNumber, why)
 	}
-	if !isSM2(delegate) || !bytes.Equal(delegate.RawIssuer, ca.RawSubject) || delegate.CheckSignatureFrom(ca) != nil {
+	if !isSM2(delegate) || !issuedBy(delegate, ca) {
 		return bad("was not issued by the issuer itself")
 	}
 	if delegate.IsCA || delegate.KeyUsage&smx509.KeyUsageDigitalSignature == 0 ||
@@ -407,6 +407,7 @@ func (a *OCSPAnswer) addStatus(b *cryptobyte.Builder) {
 // the form in which a directory takes revocations, [Directory.WithCRLs].
 func RevokedByOCSP(issuer []byte, this time.Time, list []RevokedSerial) *CRL {
 	c := &CRL{Issuer: bytes.Clone(issuer), ThisUpdate: this, source: SourceOCSP}
+	c.by, _ = IssuerOf(issuer) // of what is no issuer's certificate nothing is revoked
 	for _, r := range list {
 		if r.Serial.Sign() <= 0 || r.Serial.BitLen() > 8*maxSerial {
 			continue

@@ -169,11 +169,11 @@ func (a *Authority) gather(d *Draft) error {
 // its own approve it by its own policy, and of the version before by that one's.
 func (d *Draft) Approved() error {
 	if d.Before != nil {
-		if err := d.Directory.approved(d.Before); err != nil {
+		if err := d.Directory.approved(d.Before, nil); err != nil {
 			return err
 		}
 	}
-	return d.Directory.approved(d.Directory)
+	return d.Directory.approved(d.Directory, nil)
 }
 
 // Keyring signs with private keys that it may or may not hold.
@@ -284,7 +284,7 @@ func (a *Authority) Publish(now time.Time) ([]byte, error) {
 	}
 	next, err := LoadDirectory(b, a.cert.Raw, d.Directory.Version(), now)
 	if err == nil && d.Before != nil {
-		err = next.follows(d.Before)
+		err = next.follows(d.Before, nil)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("certs: not published: %w", err)

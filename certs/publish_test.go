@@ -170,14 +170,14 @@ func TestSucceed(t *testing.T) {
 			t.Errorf("%d successions, %d issuers", d.Successions(), len(d.Issuers()))
 		}
 		g, _ := d.Agency(string(jia.Code))
-		if c, err := g.Current(UseSign, testNow); err != nil || c.Issuer != sm.Sum(certificates[0]) {
+		if c, err := g.Current(UseSign, testNow); err != nil || c.Issuer != issuerNamed(t, certificates[0]) {
 			t.Errorf("what the first key issued: %v", err)
 		}
 	}
 	// The new key issues from now on; what the old one issued stays.
 	f.must(a.Admit(parsed(t, f.request("jia", jia)), testNow.AddDate(0, 1, 0)))
 	g, _ := published(t, a, 3).Agency(string(jia.Code))
-	if len(g.Certificates) != 4 || g.Certificates[0].Issuer != sm.Sum(certificates[2]) {
+	if len(g.Certificates) != 4 || g.Certificates[0].Issuer != issuerNamed(t, certificates[2]) {
 		t.Errorf("%d certificates", len(g.Certificates))
 	}
 	names := func(der []byte) string {

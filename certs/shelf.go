@@ -47,10 +47,11 @@ type Shelf struct {
 	now  func() time.Time
 
 	current atomic.Pointer[Directory]
+	known   atomic.Pointer[[]*CRL]
 
 	mu       sync.Mutex // one installation at a time; guards what follows
 	restored error
-	lists    map[uint64][]sm.Digest // of kept versions, read when first asked for
+	entries  map[uint64][]sm.Digest // of kept versions, read when first asked for
 	last     lastDelta
 }
 
@@ -67,7 +68,7 @@ type lastDelta struct {
 // replaced by a kept version if one is as new as the highest ever in force, see
 // Restored; else that is the error.
 func OpenShelf(fsys durable.FS, path string, now func() time.Time) (*Shelf, error) {
-	s := &Shelf{fs: fsys, path: path, now: now, lists: map[uint64][]sm.Digest{}}
+	s := &Shelf{fs: fsys, path: path, now: now, entries: map[uint64][]sm.Digest{}}
 	d, err := s.read(0)
 	if err != nil {
 		d = s.rescue()
@@ -92,6 +93,18 @@ func (s *Shelf) Current() *Directory { return s.current.Load() }
 // Restored says why the directory file was replaced by a kept version when the
 // shelf was opened; nil when it was not.
 func (s *Shelf) Restored() error { return s.restored }
+
+// Know tells the shelf the revocation lists that are known here, in place of
+// those before: an administrator whom they revoke, or whose issuer, approves
+// nothing that is installed from now on.
+func (s *Shelf) Know(list []*CRL) { s.known.Store(&list) }
+
+func (s *Shelf) lists() []*CRL {
+	if list := s.known.Load(); list != nil {
+		return *list
+	}
+	return nil
+}
 
 func (s *Shelf) at(name string) string { return filepath.Join(s.path, name) }
 
@@ -183,7 +196,7 @@ func (s *Shelf) judge(d *Directory, trusted []byte) error {
 	if err != nil || had.id == d.id {
 		return nil
 	}
-	return d.follows(had)
+	return d.follows(had, s.lists())
 }
 
 // settle makes durable what follows from the directory file: its authority's
@@ -314,7 +327,7 @@ func (s *Shelf) install(file []byte) (*Directory, error) {
 		// The one that came first stays: it has the approvals it needed.
 		return before, nil
 	}
-	if err := d.follows(before); err != nil {
+	if err := d.follows(before, s.lists()); err != nil {
 		return nil, err
 	}
 	if err := s.force(d); err != nil {
@@ -323,8 +336,9 @@ func (s *Shelf) install(file []byte) (*Directory, error) {
 	return d, nil
 }
 
-// follows judges a newer version by the one in force.
-func (d *Directory) follows(before *Directory) error {
+// follows judges a newer version by the one in force and the revocation lists
+// that are known.
+func (d *Directory) follows(before *Directory, known []*CRL) error {
 	if d.Domain() != before.Domain() {
 		return fail(codeContent, "the directory is one of domain %.128q, and this is a node of %.128q", d.Domain(), before.Domain())
 	}
@@ -337,7 +351,10 @@ func (d *Directory) follows(before *Directory) error {
 	if d.list.Issued < before.list.Issued {
 		return fail(codeFork, "version %d was issued before version %d: the authority checks its clock and publishes again", d.Version(), before.Version())
 	}
-	return d.approved(before)
+	if err := d.approved(before, known); err != nil {
+		return err
+	}
+	return d.approved(d, known)
 }
 
 // force makes a judged directory durable and then current.
@@ -370,6 +387,9 @@ func (s *Shelf) Trust(authority, file []byte) (*Directory, error) {
 	}
 	d, err := LoadDirectory(file, authority, highest, s.now())
 	if err != nil {
+		return nil, err
+	}
+	if err := d.approved(d, s.lists()); err != nil {
 		return nil, err
 	}
 	if err := s.force(d); err != nil {
@@ -425,10 +445,10 @@ func (s *Shelf) keep(d *Directory) error {
 		if err := s.fs.Remove(s.copyOf(versions[0])); err != nil {
 			return err
 		}
-		delete(s.lists, versions[0])
+		delete(s.entries, versions[0])
 		versions = versions[1:]
 	}
-	delete(s.lists, d.Version())
+	delete(s.entries, d.Version())
 	return durable.WriteFile(s.fs, s.copyOf(d.Version()), d.raw)
 }
 
@@ -466,7 +486,7 @@ func (s *Shelf) Delta(from uint64) ([]byte, error) {
 	if d == nil || from >= d.Version() {
 		return nil, nil
 	}
-	had, ok := s.lists[from]
+	had, ok := s.entries[from]
 	if !ok && from > 0 {
 		file, err := durable.ReadFile(s.fs, s.copyOf(from), MaxDirectory)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -478,7 +498,7 @@ func (s *Shelf) Delta(from uint64) ([]byte, error) {
 		if had, err = listed(file); err != nil {
 			return nil, fmt.Errorf("certs: the kept directory version %d: %w", from, err)
 		}
-		s.lists[from] = had
+		s.entries[from] = had
 	}
 	update, err := d.deltaFrom(from, had)
 	if err != nil {

@@ -54,12 +54,14 @@ type Revocation struct {
 	Source    string
 }
 
-// earlier gives the revocation that takes effect first; nil is none.
-func earlier(a, b *Revocation) *Revocation {
-	if a == nil || b != nil && b.Effective.Before(a.Effective) {
-		return b
+// earliest gives the revocation that takes effect first; nil is none.
+func earliest(list ...*Revocation) (first *Revocation) {
+	for _, r := range list {
+		if first == nil || r != nil && r.Effective.Before(first.Effective) {
+			first = r
+		}
 	}
-	return a
+	return first
 }
 
 // RevokedCertificate is a revocation entry: Certificate is the SM3 of the
@@ -166,6 +168,10 @@ func (d *Directory) addIssuer(raw strictjson.Raw, c *chain) error {
 	if c.issuers[id] != nil {
 		return fail(codeContent, "issuer %s is there twice, or the authority itself", id)
 	}
+	who := issuerID(cert)
+	if d.revoked[id] != nil && who == issuerID(c.authority) {
+		return fail(codeContent, "issuer %s is revoked and has the name and key of the authority: it is replaced by its successor", id)
+	}
 	one := &Issuer{
 		DER: e.Cert, Subject: cert.Subject.String(), CRL: e.CRL, OCSP: e.OCSP,
 		NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, Revoked: d.revoked[id],
@@ -175,7 +181,7 @@ func (d *Directory) addIssuer(raw strictjson.Raw, c *chain) error {
 	if one.Revoked != nil {
 		r := *one.Revoked
 		r.Source = SourceIssuer
-		d.ended[id] = &r
+		d.ended[who] = earliest(d.ended[who], &r)
 	}
 	return nil
 }
@@ -275,7 +281,7 @@ func (d *Directory) revoke(by func(*Certificate) *Revocation) *Directory {
 		h.Certificates = slices.Clone(h.Certificates)
 		for i := range h.Certificates {
 			c := &h.Certificates[i]
-			c.Revoked = earlier(c.Revoked, by(c))
+			c.Revoked = earliest(c.Revoked, by(c))
 		}
 		return h
 	}
@@ -300,7 +306,7 @@ func (d *Directory) revoke(by func(*Certificate) *Revocation) *Directory {
 	out.tsas = make([]*TSA, len(d.tsas))
 	for i, t := range d.tsas {
 		one := *t
-		one.Certificate.Revoked = earlier(one.Certificate.Revoked, by(&one.Certificate))
+		one.Certificate.Revoked = earliest(one.Certificate.Revoked, by(&one.Certificate))
 		out.tsas[i] = &one
 	}
 	return &out

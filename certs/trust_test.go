@@ -51,7 +51,7 @@ func TestIssuers(t *testing.T) {
 	a, _ := d.Agency(usual[3].(*agencyEntry).Code)
 	c, err := a.Current(UseSign, testNow)
 	f.must(err)
-	if c.Issuer != sm.Sum(outside.root.Raw) || c.Serial == "" || c.Revoked != nil {
+	if c.Issuer != issuerID(outside.root) || c.Serial == "" || c.Revoked != nil {
 		t.Errorf("certificate: %+v", c)
 	}
 	got := d.Issuers()
@@ -59,7 +59,7 @@ func TestIssuers(t *testing.T) {
 		t.Errorf("issuers: %+v", got)
 	}
 	n, _ := d.Node("jia")
-	if c, err := n.Current(UseSign, testNow); err != nil || c.Issuer != sm.Sum(f.root.Raw) {
+	if c, err := n.Current(UseSign, testNow); err != nil || c.Issuer != issuerID(f.root) {
 		t.Errorf("the authority's own: %+v, %v", c, err)
 	}
 }

@@ -48,13 +48,13 @@ type Source struct {
 // URL, and the certificates of each that are valid and not revoked yet.
 func SourcesOf(d *certs.Directory, now time.Time) []Source {
 	var list []Source
-	asked := map[sm.Digest]int{}
+	asked := map[certs.IssuerID]int{}
 	for _, i := range d.Issuers() {
 		if i.CRL == "" && i.OCSP == "" {
 			continue
 		}
-		if i.OCSP != "" {
-			asked[sm.Sum(i.DER)] = len(list)
+		if id, err := certs.IssuerOf(i.DER); err == nil && i.OCSP != "" {
+			asked[id] = len(list)
 		}
 		list = append(list, Source{Issuer: i.DER, Subject: i.Subject, CRL: i.CRL, OCSP: i.OCSP})
 	}

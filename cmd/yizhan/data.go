@@ -70,6 +70,18 @@ func (d dataDir) shelf(now nowFunc) (*certs.Shelf, error) {
 	return certs.OpenShelf(durable.OS, string(d), now)
 }
 
+// shelfToInstall opens the node's directories for a command that installs one:
+// it judges approvals by the revocation lists that the node keeps, as the
+// running node does.
+func (d dataDir) shelfToInstall(s *settings, now nowFunc) (*certs.Shelf, error) {
+	shelf, err := d.shelf(now)
+	if err != nil || shelf.Current() == nil {
+		return shelf, err
+	}
+	_, err = d.watcher(shelf.Current(), s, now, shelf.Know)
+	return shelf, err
+}
+
 // directory gives the directory in force, for commands that only look: a node
 // may be running. It was verified, and is not below the highest version that
 // was ever in force here.

@@ -170,7 +170,7 @@ func (a *app) installDirectory(f *initFlags) error {
 	if err != nil {
 		return err
 	}
-	shelf, err := d.shelf(time.Now)
+	shelf, err := d.shelfToInstall(s, time.Now)
 	if err != nil {
 		return err
 	}

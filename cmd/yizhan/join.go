@@ -71,7 +71,7 @@ func (a *app) join(f *joinFlags) error {
 	if err := sameFingerprint(f.fingerprint, authority); err != nil {
 		return err
 	}
-	shelf, err := d.shelf(time.Now)
+	shelf, err := d.shelfToInstall(s, time.Now)
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ func (g *gateway) openRevocations() (err error) {
 
 // takeRevocations lets the node judge by the lists of the issuers from now on.
 func (g *gateway) takeRevocations(list []*certs.CRL) {
+	g.shelf.Know(list)
 	g.adopting.Lock()
 	defer g.adopting.Unlock()
 	g.crls = list
@@ -57,14 +58,18 @@ func (d dataDir) revocations(s *settings, now nowFunc) (*certs.Directory, []trus
 		return nil, nil, err
 	}
 	with := dir
-	w, err := trust.New(trust.Config{
-		Sources: func() []trust.Source { return trust.SourcesOf(dir, now()) },
-		Now:     now,
-		Apply:   func(list []*certs.CRL) { with = dir.WithCRLs(list) },
-		FS:      durable.OS, Dir: d.path(trustDir), AllowLocal: s.Trust.AllowLocal,
-	})
+	w, err := d.watcher(dir, s, now, func(list []*certs.CRL) { with = dir.WithCRLs(list) })
 	if err != nil {
 		return nil, nil, err
 	}
 	return with, w.Status(), nil
+}
+
+// watcher reads what the node keeps of revocations; it asks nobody.
+func (d dataDir) watcher(dir *certs.Directory, s *settings, now nowFunc, apply func([]*certs.CRL)) (*trust.Watcher, error) {
+	return trust.New(trust.Config{
+		Sources: func() []trust.Source { return trust.SourcesOf(dir, now()) },
+		Now:     now, Apply: apply,
+		FS: durable.OS, Dir: d.path(trustDir), AllowLocal: s.Trust.AllowLocal,
+	})
 }
