@@ -59,9 +59,11 @@ type gateway struct {
 	keys        *keystore.Store
 	shelf       *certs.Shelf
 	directory   atomic.Pointer[certs.Directory] // in force: the shelf's, with the lists of its issuers
-	adopting    sync.Mutex                      // one directory at a time; guards base and crls
-	base        *certs.Directory                // what directory was made of
+	loading     keyLoad
+	adopting    sync.Mutex       // one directory at a time; guards what follows
+	base        *certs.Directory // what directory was made of
 	crls        []*certs.CRL
+	waiting     *certs.Directory // the one that waits for its keys, once it was shown
 	revocations *trust.Watcher
 	stamper     *trust.Stamper
 	store       *badgerstore.Store
@@ -284,24 +286,6 @@ func (g *gateway) watchDirectory(ctx context.Context) {
 	}
 }
 
-// adopt lets the node judge by the shelf's directory from now on. What a
-// neighbour brought and what a person installed may come at once: whichever is
-// newer stays.
-func (g *gateway) adopt() {
-	g.adopting.Lock()
-	defer g.adopting.Unlock()
-	d := g.shelf.Current()
-	if g.base == d {
-		return
-	}
-	if !g.reloadKeys() {
-		return
-	}
-	g.putInForce(d)
-	g.node.Wake()
-	g.log.Info("a new directory is in force", "version", d.Version())
-}
-
 // distribution lets the node's links carry directories: what a neighbour has
 // less is given to it, what it gives is judged and taken into force.
 type distribution struct{ g *gateway }
@@ -314,22 +298,6 @@ func (x distribution) Take(update []byte) error {
 		x.g.adopt()
 	}
 	return err
-}
-
-// reloadKeys finds the keys that a renewal made beside this process, before a
-// directory names them: a document for a key that is here and not yet known
-// would be taken for one that is elsewhere. False while the HSM is lost, and
-// the directory waits for it; a key that cannot be read holds nothing up.
-func (g *gateway) reloadKeys() bool {
-	err := g.keys.Reload()
-	if errors.Is(err, keystore.ErrUnavailable) {
-		g.log.Warn("a new directory waits for the HSM", "error", err)
-		return false
-	}
-	if err != nil {
-		g.log.Error("a key of the keystore cannot be read; those known before go on", "error", err)
-	}
-	return true
 }
 
 func (g *gateway) sweep(ctx context.Context) {

@@ -90,9 +90,10 @@ func newStore(c Custody, own sm.Digest, rand io.Reader) *Store {
 
 // list takes over what the custody holds.
 func (s *state) list() {
+	held := s.custody.Public() // asked before the lock, which everybody needs
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, pub := range s.custody.Public() {
+	for _, pub := range held {
 		if id := sm.KeyID(pub); id != s.own {
 			s.public[id] = pub
 		}

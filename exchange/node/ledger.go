@@ -96,12 +96,12 @@ func (n *Node) Head(ctx context.Context, link string) (Head, error) {
 	return h, err
 }
 
-// checkpoint signs a head once for each size.
+// checkpoint gives the signed head of a size; all who ask for the newest get
+// the same bytes. It is signed outside the lock, which the links need while an
+// HSM takes its time.
 func (n *Node) checkpoint(size uint64, root sm.Digest) ([]byte, error) {
-	n.heads.mu.Lock()
-	defer n.heads.mu.Unlock()
-	if n.heads.size == size && n.heads.signed != nil {
-		return n.heads.signed, nil
+	if signed := n.heads.of(size); signed != nil {
+		return signed, nil
 	}
 	cp := merkle.Checkpoint{Domain: n.Directory().Domain(), Ledger: n.ledgerID, Node: n.c.ID, Size: size, Root: root, Time: n.now()}
 	b, err := cp.Marshal()
@@ -113,10 +113,34 @@ func (n *Node) checkpoint(size uint64, root sm.Digest) ([]byte, error) {
 		return nil, err
 	}
 	signed, err := cms.Sign(signer, b, n.c.Now())
-	if err == nil {
-		n.heads.size, n.heads.signed = size, signed
+	if err != nil {
+		return nil, err
 	}
-	return signed, err
+	return n.heads.keep(size, signed), nil
+}
+
+// of gives the head of a size, if that is the one which was signed last.
+func (h *headState) of(size uint64) []byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.size != size {
+		return nil
+	}
+	return h.signed
+}
+
+// keep takes a head that was signed, and gives the one that counts: another
+// caller may have been faster.
+func (h *headState) keep(size uint64, signed []byte) []byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.size == size && h.signed != nil {
+		return h.signed
+	}
+	if size > h.size {
+		h.size, h.signed = size, signed
+	}
+	return signed
 }
 
 // Witness checks a neighbour's head against the one remembered and remembers
