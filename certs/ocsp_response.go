@@ -406,19 +406,5 @@ func (a *OCSPAnswer) addStatus(b *cryptobyte.Builder) {
 // RevokedByOCSP gathers what a responder said of an issuer's certificates in
 // the form in which a directory takes revocations, [Directory.WithCRLs].
 func RevokedByOCSP(issuer []byte, this time.Time, list []RevokedSerial) *CRL {
-	c := &CRL{Issuer: bytes.Clone(issuer), ThisUpdate: this, source: SourceOCSP}
-	c.by, _ = IssuerOf(issuer) // of what is no issuer's certificate nothing is revoked
-	for _, r := range list {
-		if r.Serial.Sign() <= 0 || r.Serial.BitLen() > 8*maxSerial {
-			continue
-		}
-		b := r.Serial.Bytes()
-		c.entries = append(c.entries, crlEntry{
-			offset: uint32(len(c.raw)), length: uint8(len(b)),
-			effective: r.Effective.Unix(), reason: uint8(reasonNumber(r.Reason)),
-		})
-		c.raw = append(c.raw, b...)
-	}
-	slices.SortFunc(c.entries, func(a, b crlEntry) int { return bytes.Compare(c.serial(a), c.serial(b)) })
-	return c
+	return gathered(issuer, SourceOCSP, this, list)
 }

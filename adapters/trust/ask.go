@@ -40,12 +40,23 @@ func (w *Watcher) askCRL(ctx context.Context, s Source, st *state) error {
 	// Durable before it counts: after a crash nobody goes back to an older one.
 	// The same list again is written, too, with the time it was fetched, for
 	// commands that look at the disk.
-	if err := w.toDisk(key{sm.Sum(s.Issuer), certs.SourceCRL}, b); err != nil {
+	if st.crl != nil && bytes.Equal(st.crl.DER(), c.DER()) {
+		return w.toDisk(key{s.id(), certs.SourceCRL}, b)
+	}
+	past, err := st.addUp(c)
+	if err != nil {
 		return err
 	}
-	if st.crl == nil || c.Number.Cmp(st.crl.Number) != 0 || !c.ThisUpdate.Equal(st.crl.ThisUpdate) {
-		st.takeCRL(c)
+	if past != nil || st.past != nil {
+		if err := w.keepPast(s.id(), past); err != nil {
+			return err
+		}
 	}
+	if err := w.toDisk(key{s.id(), certs.SourceCRL}, b); err != nil {
+		return err
+	}
+	st.takeCRL(c)
+	st.past = past
 	return nil
 }
 
@@ -110,7 +121,7 @@ func (w *Watcher) askOCSP(ctx context.Context, s Source, st *state) error {
 		}
 	}
 	if asked {
-		if err := w.keepAnswers(sm.Sum(s.Issuer), list); err != nil {
+		if err := w.keepAnswers(s.id(), list); err != nil {
 			return err
 		}
 		st.takeAnswers(s.Issuer, list)
@@ -197,6 +208,10 @@ func (k key) file() string { return k.issuer.String() + "." + strings.ToLower(k.
 // were not there: the source gives it again, and until then Status says so.
 func (w *Watcher) fromDisk(s Source, k key) *state {
 	st := new(state)
+	var broken error
+	if k.kind == certs.SourceCRL {
+		st.past, broken = w.readPast(s)
+	}
 	b, fetched, err := w.readCache(k)
 	if err == nil && b != nil {
 		st.fetched = fetched
@@ -212,7 +227,7 @@ func (w *Watcher) fromDisk(s Source, k key) *state {
 			}
 		}
 	}
-	if err != nil {
+	if err = errors.Join(err, broken); err != nil {
 		st.fetched = time.Time{}
 		st.err = fmt.Errorf("trust: what was kept on disk is not usable: %w", err)
 		w.cfg.Logger.Error("a kept answer about revocations is not usable; its source is asked again", "issuer", s.Subject, "source", k.kind, "error", err)

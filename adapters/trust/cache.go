@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/certs"
-	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/internal/durable"
 )
 
@@ -47,7 +46,7 @@ func (w *Watcher) readCache(k key) ([]byte, time.Time, error) {
 	return b[stampSize:], time.Unix(int64(binary.BigEndian.Uint64(b)), 0).UTC(), nil
 }
 
-func (w *Watcher) keepAnswers(issuer sm.Digest, list answers) error {
+func (w *Watcher) keepAnswers(issuer certs.IssuerID, list answers) error {
 	b, err := json.Marshal(list)
 	if err != nil {
 		return err

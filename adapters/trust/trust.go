@@ -9,6 +9,8 @@
 package trust
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -21,7 +23,6 @@ import (
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/certs"
-	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/internal/durable"
 )
 
@@ -45,24 +46,32 @@ type Source struct {
 }
 
 // SourcesOf gives the sources that a directory names: its issuers that have a
-// URL, and the certificates of each that are valid and not revoked yet.
+// URL, and the certificates of each that are valid and not revoked yet. An
+// issuer with several certificates of one name and key is one source, with the
+// URLs that are named first.
 func SourcesOf(d *certs.Directory, now time.Time) []Source {
 	var list []Source
-	asked := map[certs.IssuerID]int{}
+	at := map[certs.IssuerID]int{}
+	asked := false
 	for _, i := range d.Issuers() {
 		if i.CRL == "" && i.OCSP == "" {
 			continue
 		}
-		if id, err := certs.IssuerOf(i.DER); err == nil && i.OCSP != "" {
-			asked[id] = len(list)
+		one := Source{Issuer: i.DER, Subject: i.Subject, CRL: i.CRL, OCSP: i.OCSP}
+		asked = asked || i.OCSP != ""
+		had, twice := at[one.id()]
+		if !twice {
+			at[one.id()] = len(list)
+			list = append(list, one)
+			continue
 		}
-		list = append(list, Source{Issuer: i.DER, Subject: i.Subject, CRL: i.CRL, OCSP: i.OCSP})
+		list[had].CRL, list[had].OCSP = cmp.Or(list[had].CRL, one.CRL), cmp.Or(list[had].OCSP, one.OCSP)
 	}
-	if len(asked) == 0 {
+	if !asked {
 		return list
 	}
 	for _, c := range d.AllCertificates() {
-		if i, ok := asked[c.Issuer]; ok && !c.RevokedAt(now) && now.Before(c.NotAfter) {
+		if i, ok := at[c.Issuer]; ok && list[i].OCSP != "" && !c.RevokedAt(now) && now.Before(c.NotAfter) {
 			list[i].Certificates = append(list[i].Certificates, c.DER)
 		}
 	}
@@ -113,15 +122,16 @@ type Watcher struct {
 	last   []Source
 }
 
-// key is one source: an issuer's certificate, and CRL or OCSP.
+// key is one source: an issuer, and CRL or OCSP.
 type key struct {
-	issuer sm.Digest
+	issuer certs.IssuerID
 	kind   string
 }
 
 // state is what is known of one source.
 type state struct {
 	crl     *certs.CRL // nil: nothing yet
+	past    *certs.CRL // what earlier lists revoked and crl does not; nil: nothing
 	fetched time.Time
 	next    time.Time // by when the next answer is due
 	err     error     // of the last attempt
@@ -197,8 +207,14 @@ func (w *Watcher) Round(ctx context.Context) {
 	}
 }
 
+// id is zero for what is no issuer's certificate, and then nothing verifies.
+func (s *Source) id() certs.IssuerID {
+	id, _ := certs.IssuerOf(s.Issuer)
+	return id
+}
+
 func (s *Source) keys() []key {
-	id := sm.Sum(s.Issuer)
+	id := s.id()
 	var list []key
 	if s.CRL != "" {
 		list = append(list, key{id, certs.SourceCRL})
@@ -215,7 +231,7 @@ func (w *Watcher) sources() (list []Source, changed bool) {
 	list = w.cfg.Sources()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	same := slices.EqualFunc(list, w.last, func(a, b Source) bool { return sm.Sum(a.Issuer) == sm.Sum(b.Issuer) })
+	same := slices.EqualFunc(list, w.last, func(a, b Source) bool { return bytes.Equal(a.Issuer, b.Issuer) })
 	w.last = list
 	for _, s := range list {
 		for _, k := range s.keys() {
@@ -270,13 +286,24 @@ func (w *Watcher) apply() {
 	var list []*certs.CRL
 	for _, s := range w.last {
 		for _, k := range s.keys() {
-			if st := w.states[k]; st != nil && st.crl != nil {
-				list = append(list, st.crl)
+			if st := w.states[k]; st != nil {
+				list = append(list, st.known()...)
 			}
 		}
 	}
 	w.mu.Unlock()
 	w.cfg.Apply(list)
+}
+
+// known are the lists that count: the newest, and what those before it say
+// besides.
+func (st *state) known() (list []*certs.CRL) {
+	for _, c := range []*certs.CRL{st.crl, st.past} {
+		if c != nil {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 // Status tells what is known of each source, in the order of the directory.
@@ -300,6 +327,9 @@ func (st *state) status(s Source, k key, now time.Time) Status {
 	}
 	if st.crl != nil {
 		one.ThisUpdate, one.Revoked = st.crl.ThisUpdate, st.crl.Len()
+	}
+	if st.past != nil {
+		one.Revoked += st.past.Len()
 	}
 	one.Stale = st.fetched.IsZero() || !st.next.IsZero() && now.After(st.next)
 	if st.err != nil {
