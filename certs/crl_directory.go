@@ -29,7 +29,7 @@ func (d *Directory) WithCRLs(list []*CRL) *Directory {
 	out.issuers = make([]*Issuer, len(d.issuers))
 	for i, had := range d.issuers {
 		one := *had
-		one.Revoked = earliest(one.Revoked, known.ofIssuer(one.DER))
+		one.Revoked = earliest(one.Revoked, known.of(one.DER))
 		out.issuers[i] = &one
 	}
 	return out
@@ -55,7 +55,7 @@ func (d *Directory) endings(known *lists, issuers [][]byte) map[IssuerID]*Revoca
 		if err != nil {
 			continue
 		}
-		if r := earliest(d.revoked[sm.Sum(der)], known.ofIssuer(der)); r != nil {
+		if r := earliest(d.revoked[sm.Sum(der)], known.of(der)); r != nil {
 			by := *r
 			by.Source = SourceIssuer
 			out[id] = earliest(out[id], &by)
@@ -84,7 +84,7 @@ func (l *lists) find(c *Certificate) (first *Revocation) {
 		return nil
 	}
 	if c.Issuer == (IssuerID{}) { // a timestamp authority is trusted by itself
-		return l.ofIssuer(c.DER)
+		return l.of(c.DER)
 	}
 	serial, ok := c.serial()
 	if !ok {
@@ -96,10 +96,10 @@ func (l *lists) find(c *Certificate) (first *Revocation) {
 	return first
 }
 
-// ofIssuer is for a certificate of which it is not known who issued it: an
-// issuer's or a timestamp authority's. That is verified for the serial numbers
-// that a list names, and those are few.
-func (l *lists) ofIssuer(der []byte) (first *Revocation) {
+// of is for a certificate of which it is not known who issued it: an issuer's,
+// a timestamp authority's, a responder's. That is verified for the serial
+// numbers that a list names, and those are few.
+func (l *lists) of(der []byte) (first *Revocation) {
 	if len(l.all) == 0 {
 		return nil
 	}
@@ -118,6 +118,12 @@ func (l *lists) ofIssuer(der []byte) (first *Revocation) {
 		}
 	}
 	return first
+}
+
+// RevocationOf gives what the directory and revocation lists say of a
+// certificate (DER) that the directory need not name; nil is nothing.
+func (d *Directory) RevocationOf(der []byte, list []*CRL) *Revocation {
+	return earliest(d.revoked[sm.Sum(der)], listsOf(list).of(der))
 }
 
 // issuedBy asks for the name and the key: a name alone proves nothing.

@@ -112,6 +112,10 @@ type OCSPRequest struct {
 	Serial *big.Int
 	Nonce  []byte // empty for none
 
+	// Revoked says what is known of the certificate (DER) of a delegate that
+	// signed the response; nil: nothing is.
+	Revoked func(der []byte) *Revocation
+
 	id *certID
 }
 

@@ -64,6 +64,7 @@ type ocspResponse struct {
 // The signer is the issuer (DER) itself, or one whose certificate comes with
 // the response, was issued directly by it, and is for signing OCSP
 // (extendedKeyUsage OCSPSigning, digitalSignature, not a CA, valid now).
+// A delegate that q.Revoked knows as revoked by now does not count.
 // thisUpdate and nextUpdate bound its use; a nonce that comes back must be the
 // request's. Many responders sign in advance and give none: then Fresh is
 // false, and the times alone limit a replay.
@@ -76,7 +77,7 @@ func (q *OCSPRequest) ParseOCSPResponse(der, issuer []byte, now time.Time) (*OCS
 	if err != nil {
 		return nil, &Error{Code: codeChain, Detail: "the issuer's certificate cannot be read", Err: err}
 	}
-	if err := r.verify(ca, now); err != nil {
+	if err := r.verify(ca, now, q.Revoked); err != nil {
 		return nil, err
 	}
 	if r.nonce != nil && !bytes.Equal(r.nonce, q.Nonce) {
@@ -254,7 +255,7 @@ func (a *OCSPAnswer) readStatus(in *cryptobyte.String) bool {
 }
 
 // verify checks who signed.
-func (r *ocspResponse) verify(ca *smx509.Certificate, now time.Time) error {
+func (r *ocspResponse) verify(ca *smx509.Certificate, now time.Time, revoked func([]byte) *Revocation) error {
 	if !isSM2(ca) || !ca.IsCA {
 		return fail(codeUsage, "certificate %s is not one of an authority (a CA with an SM2 key)", ca.SerialNumber)
 	}
@@ -269,7 +270,10 @@ func (r *ocspResponse) verify(ca *smx509.Certificate, now time.Time) error {
 		if !r.by(delegate) {
 			continue
 		}
-		return mayAnswer(delegate, ca, now)
+		if err := mayAnswer(delegate, ca, now); err != nil || revoked == nil {
+			return err
+		}
+		return notRevoked(delegate, revoked(der), now)
 	}
 	return fail(codeOCSPSignature, "response: neither the issuer nor a delegate whose certificate is in it has signed")
 }
@@ -282,9 +286,17 @@ func (r *ocspResponse) by(cert *smx509.Certificate) bool {
 	return sm.Verify(pub, r.signed.tbs, r.signed.signature)
 }
 
-// mayAnswer judges a delegate's certificate. Whether it is revoked is not
-// asked: RFC 6960 lets an authority say so of a short-lived certificate only,
-// and the directory's authority withdraws the issuer as a whole.
+// notRevoked refuses a delegate whose certificate was revoked. Whoever stole
+// its key would otherwise go on saying good.
+func notRevoked(delegate *smx509.Certificate, r *Revocation, now time.Time) error {
+	if r == nil || now.Before(r.Effective) {
+		return nil
+	}
+	return fail(codeOCSPSignature, "response: the delegate's certificate %s is revoked since %s (%s, by the %s): the issuer gives its responder another one",
+		delegate.SerialNumber, r.Effective.UTC().Format(time.RFC3339), r.Reason, r.Source)
+}
+
+// mayAnswer judges a delegate's certificate by itself.
 func mayAnswer(delegate, ca *smx509.Certificate, now time.Time) error {
 	bad := func(why string) error {
 		return fail(codeOCSPSignature, "response: the delegate's certificate %s %s", delegate.SerialNumber, why)

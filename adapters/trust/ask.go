@@ -156,7 +156,7 @@ func (w *Watcher) askOne(ctx context.Context, s Source, cert []byte, st *state) 
 			return nil, err
 		}
 		a := &answer{Request: q.DER, Response: b, Fetched: w.cfg.Now().UTC()}
-		if err = a.verify(s.Issuer); err == nil {
+		if err = a.verify(s.Issuer, w.delegates(s)); err == nil {
 			st.hash = hash
 			return a, nil
 		}
@@ -168,12 +168,24 @@ func (w *Watcher) askOne(ctx context.Context, s Source, cert []byte, st *state) 
 	return nil, errors.Join(failures...)
 }
 
-// verify reads an answer as of when it came.
-func (a *answer) verify(issuer []byte) error {
+// delegates says what is known of a source's delegates when it is asked.
+func (w *Watcher) delegates(s Source) func(der []byte) *certs.Revocation {
+	if s.Revoked == nil {
+		return nil
+	}
+	known := w.known()
+	return func(der []byte) *certs.Revocation { return s.Revoked(der, known) }
+}
+
+// verify reads an answer as of when it came. Of one that was believed then, and
+// kept, it is not asked again who has been revoked since: a revocation that it
+// brought would be taken back.
+func (a *answer) verify(issuer []byte, revoked func([]byte) *certs.Revocation) error {
 	q, err := certs.ParseOCSPRequest(a.Request)
 	if err != nil {
 		return err
 	}
+	q.Revoked = revoked
 	got, err := q.ParseOCSPResponse(a.Response, issuer, a.Fetched)
 	if err != nil {
 		return err

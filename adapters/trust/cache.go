@@ -63,7 +63,7 @@ func readAnswers(b []byte, issuer []byte) (answers, error) {
 		return nil, err
 	}
 	for id, a := range list {
-		if err := a.verify(issuer); err != nil {
+		if err := a.verify(issuer, nil); err != nil {
 			return nil, err
 		}
 		list[id] = a

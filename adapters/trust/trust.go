@@ -43,6 +43,10 @@ type Source struct {
 	Subject      string
 	CRL, OCSP    string   // URLs; empty for none
 	Certificates [][]byte // DER, those that the responder is asked about
+
+	// Revoked says what is known of a certificate (DER) by the directory and
+	// by lists; nil: nothing is. A responder that is revoked is not believed.
+	Revoked func(der []byte, known []*certs.CRL) *certs.Revocation
 }
 
 // SourcesOf gives the sources that a directory names: its issuers that have a
@@ -57,7 +61,7 @@ func SourcesOf(d *certs.Directory, now time.Time) []Source {
 		if i.CRL == "" && i.OCSP == "" {
 			continue
 		}
-		one := Source{Issuer: i.DER, Subject: i.Subject, CRL: i.CRL, OCSP: i.OCSP}
+		one := Source{Issuer: i.DER, Subject: i.Subject, CRL: i.CRL, OCSP: i.OCSP, Revoked: d.RevocationOf}
 		asked = asked || i.OCSP != ""
 		had, twice := at[one.id()]
 		if !twice {
@@ -281,8 +285,11 @@ func (w *Watcher) ask(ctx context.Context, s Source, k key) bool {
 }
 
 // apply hands over what is known of the issuers in force.
-func (w *Watcher) apply() {
+func (w *Watcher) apply() { w.cfg.Apply(w.known()) }
+
+func (w *Watcher) known() []*certs.CRL {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	var list []*certs.CRL
 	for _, s := range w.last {
 		for _, k := range s.keys() {
@@ -291,8 +298,7 @@ func (w *Watcher) apply() {
 			}
 		}
 	}
-	w.mu.Unlock()
-	w.cfg.Apply(list)
+	return list
 }
 
 // known are the lists that count: the newest, and what those before it say
