@@ -40,6 +40,8 @@ type Directory struct {
 	administrators []*Administrator
 	policy         *Policy
 	approvals      []*given
+
+	drafted []strictjson.Raw // the entries of a draft, which has no file yet
 }
 
 // pair is two nodes.

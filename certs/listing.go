@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/internal/strictjson"
 )
 
 // Route says that what is for agencies of node To goes from node From to its
@@ -52,4 +54,126 @@ func SignerOf(file []byte) ([]byte, error) {
 		return nil, &Error{Code: codeSignature, Detail: "the list is not signed", Err: err}
 	}
 	return s.Certificate, nil
+}
+
+// Part is one thing that a list names by its hash: an entry, or what the list
+// says besides its entries. Two directories that have a part of the same hash
+// say the same of it, whatever this program understands of it.
+type Part struct {
+	Kind    string // an entry's type without "yizhan-"; else "list" or "authority"
+	ID      string // what names it among its kind, see [Directory.Parts]
+	Hash    sm.Digest
+	Members map[string]sm.Digest // of an entry: the SM3 of each member's value
+}
+
+// Parts lists what the directory's list covers beside what is asked of the
+// directory itself: members of the list that are not known here, if there are
+// any, the authority's succession, and every entry. An entry is named by its code,
+// id, or its two nodes ("from – to"), a certificate's by the [Fingerprint], a
+// revocation by the hex of what it revokes, one of an unknown type by its hash.
+func (d *Directory) Parts() ([]Part, error) {
+	var out []Part
+	if len(d.list.Crit)+len(d.list.Extra) > 0 {
+		b, err := strictjson.Marshal(&list{Crit: d.list.Crit, Extra: d.list.Extra})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Part{Kind: "list", Hash: sm.Sum(b)})
+	}
+	if len(d.list.Succession) > 0 {
+		b, err := strictjson.Marshal(&list{Succession: d.list.Succession})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Part{Kind: "authority", Hash: sm.Sum(b)})
+	}
+	raw := d.drafted
+	if raw == nil && len(d.raw) > 0 {
+		f, err := parseFile(d.raw)
+		if err != nil {
+			return nil, err
+		}
+		raw = f.Entries
+	}
+	for _, b := range raw {
+		p, err := partOf(b)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, *p)
+	}
+	return out, nil
+}
+
+// partOf describes one entry. What its list of certificates holds beside their
+// use and DER is a member of its own.
+func partOf(raw strictjson.Raw) (*Part, error) {
+	kind, err := kindOf(raw)
+	if err != nil {
+		return nil, err
+	}
+	p := &Part{Kind: strings.TrimPrefix(kind, "yizhan-"), Hash: sm.Sum(raw), Members: map[string]sm.Digest{}}
+	members, err := strictjson.ObjectMembers(raw)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range members {
+		p.Members[m.Name] = sm.Sum(m.Value)
+	}
+	var list []certEntry
+	if p.ID, list, err = identify(kind, raw); err != nil {
+		return nil, err
+	}
+	for _, c := range list {
+		if len(c.Extra) == 0 {
+			continue
+		}
+		extra, err := strictjson.Marshal(&certEntry{Extra: c.Extra})
+		if err != nil {
+			return nil, err
+		}
+		p.Members["certs "+sm.Sum(c.Cert).String()] = sm.Sum(extra)
+	}
+	return p, nil
+}
+
+// identify gives what names an entry among its kind, and its certificates.
+func identify(kind string, raw strictjson.Raw) (id string, list []certEntry, err error) {
+	switch kind {
+	case agencyType:
+		var e agencyEntry
+		err = strictjson.Unmarshal(raw, &e)
+		return e.Code, e.Certs, err
+	case nodeType:
+		var e nodeEntry
+		err = strictjson.Unmarshal(raw, &e)
+		return e.ID, e.Certs, err
+	case administratorType:
+		var e administratorEntry
+		err = strictjson.Unmarshal(raw, &e)
+		return e.ID, e.Certs, err
+	case linkType:
+		var e linkEntry
+		err = strictjson.Unmarshal(raw, &e)
+		return e.ID, nil, err
+	case routeType:
+		var e routeEntry
+		err = strictjson.Unmarshal(raw, &e)
+		return e.From + " – " + e.To, nil, err
+	case issuerType:
+		var e issuerEntry
+		err = strictjson.Unmarshal(raw, &e)
+		return Fingerprint(e.Cert), nil, err
+	case tsaType:
+		var e tsaEntry
+		err = strictjson.Unmarshal(raw, &e)
+		return Fingerprint(e.Cert), nil, err
+	case revocationType:
+		var e revocationEntry
+		err = strictjson.Unmarshal(raw, &e)
+		return e.Cert.String(), nil, err
+	case policyType:
+		return "", nil, nil
+	}
+	return sm.Sum(raw).String(), nil, nil
 }

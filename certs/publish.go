@@ -28,110 +28,6 @@ const (
 	successionEnd = ".cms"
 )
 
-// Draft is the version about to be published.
-type Draft struct {
-	// Directory is what would be published. It is not signed, and Raw is empty.
-	Directory *Directory
-	// Before is the version that is published; nil if none is.
-	Before *Directory
-	// Void names the administrators who approved something else: an entry has
-	// changed since, and they must look again.
-	Void []string
-
-	content []byte // the list's JSON
-	entries []strictjson.Raw
-	fixed   bool // its list is on disk
-}
-
-// Draft gives what would be published: the list that was fixed for approval, if
-// the entries are still those, else a new one, which is not fixed yet. It needs
-// no keys.
-func (a *Authority) Draft(now time.Time) (*Draft, error) {
-	d := new(Draft)
-	var err error
-	if d.Before, err = a.published(); err != nil {
-		return nil, err
-	}
-	l, err := a.nextList(d.Before, now)
-	if err != nil {
-		return nil, err
-	}
-	if d.entries, err = a.entries(); err != nil {
-		return nil, err
-	}
-	for _, e := range d.entries {
-		l.Entries = append(l.Entries, sm.Sum(e))
-	}
-	had, err := a.fixedList()
-	if err != nil {
-		return nil, err
-	}
-	if d.fixed = had != nil && had.sameAs(l); d.fixed {
-		l = had
-	}
-	if d.content, err = strictjson.Marshal(l); err != nil {
-		return nil, err
-	}
-	if d.Directory, err = a.preview(l, d.content, d.entries); err != nil {
-		return nil, fmt.Errorf("certs: not published: %w", err)
-	}
-	return d, a.gather(d)
-}
-
-// nextList is the list after a version, without entries.
-func (a *Authority) nextList(before *Directory, now time.Time) (*list, error) {
-	l := &list{
-		Type: listType, V: 1, Domain: a.domain, Version: 1,
-		Issued: strictjson.TimeOf(now), NextUpdate: strictjson.TimeOf(now.Add(nextUpdate)),
-	}
-	if before != nil {
-		l.Version, l.Previous = before.Version()+1, before.id
-	}
-	var err error
-	l.Succession, err = a.succession()
-	return l, err
-}
-
-// sameAs says whether two lists say the same, whenever they were made.
-func (l *list) sameAs(m *list) bool {
-	return l.Domain == m.Domain && l.Version == m.Version && l.Previous == m.Previous &&
-		slices.Equal(l.Entries, m.Entries) && slices.EqualFunc(l.Succession, m.Succession, bytes.Equal)
-}
-
-// fixedList reads the list that was fixed for approval; nil if none was.
-func (a *Authority) fixedList() (*list, error) {
-	b, err := durable.ReadFile(durable.OS, filepath.Join(a.dir, draftFile), MaxDirectory)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var l list
-	if err := strictjson.Unmarshal(b, &l); err != nil || l.Type != listType || l.V != 1 {
-		return nil, &Error{Code: codeContent, Detail: draftFile + " is not a list; remove it, and have the version approved again", Err: err}
-	}
-	return &l, nil
-}
-
-// preview judges what would be published as a reader would, but for the
-// signature.
-func (a *Authority) preview(l *list, content []byte, entries []strictjson.Raw) (*Directory, error) {
-	c, err := newChain(a.cert.Raw)
-	if err != nil {
-		return nil, err
-	}
-	d := newDirectory()
-	d.list, d.id, d.authority = *l, sm.Sum(content), a.cert.Raw
-	if err := d.matches(entries); err != nil {
-		return nil, err
-	}
-	if err := d.index(entries, c); err != nil {
-		return nil, err
-	}
-	return d, nil
-}
-
 // gather reads the approvals that lie there: those of the draft, and who gave
 // one to something else.
 func (a *Authority) gather(d *Draft) error {
@@ -186,7 +82,7 @@ type Keyring interface {
 // The draft is fixed first, so that it is the same for all who approve it.
 // A crash before the approval is durable leaves the draft without it.
 func (a *Authority) Approve(d *Draft, administrator string, keys Keyring, now time.Time) error {
-	c, err := d.certificateOf(administrator, keys, now)
+	c, err := d.Approver(administrator, keys, now)
 	if err != nil {
 		return err
 	}
@@ -206,11 +102,8 @@ func (a *Authority) Approve(d *Draft, administrator string, keys Keyring, now ti
 		return err
 	}
 	g.raw = signed
-	if !d.fixed {
-		if err := durable.WriteFile(durable.OS, filepath.Join(a.dir, draftFile), d.content); err != nil {
-			return err
-		}
-		d.fixed = true
+	if err := a.Fix(d); err != nil {
+		return err
 	}
 	dir := filepath.Join(a.dir, approvalsDir)
 	if err := durable.OS.MkdirAll(dir); err != nil {
@@ -225,39 +118,12 @@ func (a *Authority) Approve(d *Draft, administrator string, keys Keyring, now ti
 	return nil
 }
 
-// certificateOf finds the certificate with which an administrator, of the draft
-// or of the version before, can approve: one whose key is held, and that counts.
-func (d *Draft) certificateOf(administrator string, keys Keyring, now time.Time) (*Certificate, error) {
-	at := d.Directory.Issued()
-	known := false
-	for _, judge := range []*Directory{d.Directory, d.Before} {
-		if judge == nil {
-			continue
-		}
-		for _, a := range judge.administrators {
-			if a.ID != administrator {
-				continue
-			}
-			known = true
-			for i := range a.Certificates {
-				c := &a.Certificates[i]
-				if keys.Has(c.KeyID) && !at.Before(c.NotBefore) && !at.After(c.NotAfter) && !c.RevokedAt(at) && !now.After(c.NotAfter) {
-					return c, nil
-				}
-			}
-		}
-	}
-	if !known {
-		return nil, fail(codeApproval, "%.40q is no administrator, neither of the version to be published nor of the one before", administrator)
-	}
-	return nil, fail(codeApproval, "the keystore holds no key of administrator %s with a certificate that is valid and not revoked", administrator)
-}
-
 // Publish signs the next version of the directory over all entries, verifies
 // it as a node would that has the version before, and gives the directory file.
 // What was approved is published exactly as it was approved; without approvals
-// where some are needed nothing is, see [ErrApproval]. A crash before its
-// WriteFile returns leaves this version or the one before, never a torn one,
+// where some are needed nothing is, see [ErrApproval]. Where none are needed and
+// none are there, the list is made anew, with the times of its publication. A
+// crash before its WriteFile returns leaves this version or the one before, never a torn one,
 // and nobody has seen this one.
 func (a *Authority) Publish(now time.Time) ([]byte, error) {
 	if a.keys == nil {
@@ -269,6 +135,11 @@ func (a *Authority) Publish(now time.Time) ([]byte, error) {
 	}
 	if err := d.Approved(); err != nil {
 		return nil, fmt.Errorf("certs: not published: %w", err)
+	}
+	if d.fixed && len(d.Directory.approvals) == 0 {
+		if d, err = a.draft(now, false); err != nil {
+			return nil, err
+		}
 	}
 	f := &directoryFile{Type: fileType, V: 1, Entries: d.entries}
 	for _, g := range d.Directory.approvals {

@@ -15,6 +15,7 @@ import (
 	"github.com/emmansun/gmsm/smx509"
 
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/internal/strictjson"
 )
 
 // approving makes an authority with three administrators and their keys.
@@ -226,6 +227,111 @@ func TestSucceedCrashes(t *testing.T) {
 		f.must(a.Succeed(testNow))
 		if d := published(t, a, 3); d.Successions() != want+1 {
 			t.Errorf("%d successions in the end", d.Successions())
+		}
+	}
+}
+
+// TestDraftTimes: what lies there as the list to approve gives its times alone,
+// and those only while they are such as a clock would give.
+func TestDraftTimes(t *testing.T) {
+	a, dir, _, f := approving(t)
+	path := filepath.Join(dir, draftFile)
+	fix := func() *list {
+		f.must(a.clearDraft())
+		d, err := a.Draft(testNow)
+		f.must(err)
+		f.must(a.Fix(d))
+		l := d.Directory.list
+		return &l
+	}
+	tests := []struct {
+		name  string
+		spoil func(l *list)
+		code  string
+		fixed bool
+	}{
+		{"as it was made", func(*list) {}, "", true},
+		{"earlier", func(l *list) { l.Issued -= 60_000 }, "", true},
+		{"by a clock that is a little ahead", func(l *list) { l.Issued = strictjson.TimeOf(testNow.Add(listSkew)) }, "", true},
+		{"issued in the future", func(l *list) { l.Issued = strictjson.TimeOf(testNow.Add(listSkew + time.Second)) }, "directory_content", false},
+		{"due before it was issued", func(l *list) { l.NextUpdate = l.Issued }, "directory_content", false},
+		{"due in years", func(l *list) { l.NextUpdate = l.Issued + strictjson.Time((maxListLife+time.Second)/time.Millisecond) }, "directory_content", false},
+		{"overdue", func(l *list) { l.Issued -= 3_000_000_000; l.NextUpdate = strictjson.TimeOf(testNow.Add(-time.Second)) }, "", false},
+		{"another version", func(l *list) { l.Version = 9 }, "", false},
+		{"an entry less", func(l *list) { l.Entries = l.Entries[1:] }, "", false},
+		{"what is not known here", func(l *list) { l.Extra = strictjson.Extra{{Name: "x-more", Value: []byte("1")}} }, "", false},
+	}
+	for _, tt := range tests {
+		l := fix()
+		tt.spoil(l)
+		b, err := strictjson.Marshal(l)
+		f.must(err)
+		f.must(os.WriteFile(path, b, 0o600))
+		d, err := a.Draft(testNow)
+		wantCode(t, err, tt.code)
+		if err != nil {
+			if _, err := a.Publish(testNow); err == nil {
+				t.Errorf("%s: published", tt.name)
+			}
+			continue
+		}
+		if d.Fixed() != tt.fixed || tt.fixed != (d.Directory.id == sm.Sum(b)) {
+			t.Errorf("%s: fixed %v", tt.name, d.Fixed())
+		}
+		if len(d.Directory.list.Extra) > 0 || d.Directory.Version() != 1 {
+			t.Errorf("%s: %+v", tt.name, d.Directory.list)
+		}
+	}
+
+	// What needs no approval is issued when it is published, whoever looked before.
+	f.must(a.SetPolicy(0))
+	fix()
+	later := testNow.Add(20 * 24 * time.Hour)
+	file, err := a.Publish(later)
+	f.must(err)
+	d, err := LoadDirectory(file, a.Certificate(), 0, later)
+	f.must(err)
+	if !d.Issued().Equal(later) {
+		t.Errorf("issued %s", d.Issued())
+	}
+	// A clock behind the last publication makes nothing that anybody would take.
+	_, err = a.Draft(testNow)
+	wantCode(t, err, "directory_content")
+}
+
+// TestPartsCoverTheList: every entry is a part with its hash in the list, named
+// by what it is about, and what is not known here is a part of the list.
+func TestPartsCoverTheList(t *testing.T) {
+	f := newForge(t, "parts")
+	heir, signed := f.heir()
+	person, _ := f.person("zhang-san")
+	outside := f.selfSigned(f.newKey(), func(*smx509.Certificate) {})
+	d := heir.draft(append(heir.usual(), issuer(f), person, &issuerEntry{Type: issuerType, V: 1, Domain: testDomain, Cert: outside.Raw},
+		strictjson.Raw(`{"type":"yizhan-later","v":1}`))...)
+	d.list.Succession = [][]byte{signed}
+	d.list.Extra = strictjson.Extra{{Name: "x-more", Value: []byte("1")}}
+	loaded, err := heir.load(d)
+	f.must(err)
+	parts, err := loaded.Parts()
+	f.must(err)
+	if parts[0].Kind != "list" || parts[1].Kind != "authority" || len(parts) != 2+len(d.entries) {
+		t.Fatalf("%d parts", len(parts))
+	}
+	seen := map[string]bool{}
+	for i, p := range parts[2:] {
+		if p.Hash != loaded.list.Entries[i] {
+			t.Errorf("part %d has another hash", i)
+		}
+		if key := p.Kind + " " + p.ID; seen[key] {
+			t.Errorf("%s twice", key)
+		} else {
+			seen[key] = true
+		}
+	}
+	for _, want := range []string{"node jia", "agency " + d.codes[0], "link jia-yi", "route jia – bing", "administrator zhang-san",
+		"issuer " + Fingerprint(outside.Raw), "later " + sm.Sum([]byte(`{"type":"yizhan-later","v":1}`)).String()} {
+		if !seen[want] {
+			t.Errorf("no %s", want)
 		}
 	}
 }

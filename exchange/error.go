@@ -103,6 +103,7 @@ const (
 	CodeApproval            = "directory_approval"
 	CodeDirectoryContent    = "directory_content"
 	CodeDirectoryFork       = "directory_fork"
+	CodeDirectoryList       = "directory_list"
 	CodeDirectoryRollback   = "directory_rollback"
 	CodeDirectorySignature  = "directory_signature"
 	CodeFingerprint         = "fingerprint_mismatch"
@@ -209,6 +210,9 @@ var texts = map[string]bilingual{
 	CodeDirectoryFork: {
 		Text{"The authority signed two histories of the directory", "Nothing was changed. Ask the authority which one counts before anything else is installed."},
 		Text{"名录出现两个互相矛盾的版本", "未作任何更改。请先向名录机构核实以哪一份为准，再行安装。"}},
+	CodeDirectoryList: {
+		Text{"This is not the list that was looked at", "Nothing was signed. Run yizhan directory diff again, look at what it shows, and give the SM3 that it prints with --list."},
+		Text{"待批准的清单与所查看的不一致", "未作任何签名。请重新运行 yizhan directory diff，核对其内容，并用 --list 提供其打印的 SM3。"}},
 	CodeDirectoryRollback: {
 		Text{"The directory is older than the one in force", "Get the newest version from the authority."},
 		Text{"名录版本低于现行版本", "请向名录机构索取最新名录。"}},

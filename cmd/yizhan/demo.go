@@ -207,7 +207,7 @@ func (d *demo) prepareNode(n *demoNode, number int, ca string) (err error) {
 
 // command runs one of our own commands inside this process, quietly.
 func (d *demo) command(args ...string) error {
-	quiet := &app{out: io.Discard, err: d.app.err, lang: d.app.lang}
+	quiet := &app{out: io.Discard, err: d.app.err, now: d.app.now, lang: d.app.lang}
 	root := quiet.root()
 	root.SetArgs(args)
 	root.SetOut(io.Discard)

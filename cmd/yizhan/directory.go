@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -33,11 +32,11 @@ published (its directory), or one in a file. A file is verified under
 nothing about who made it until you compare the fingerprint.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			d, err := someDirectory(data, authority, args)
+			d, err := a.someDirectory(data, authority, args)
 			if err != nil {
 				return err
 			}
-			v := viewOf(d, time.Now())
+			v := viewOf(d, a.now())
 			return a.print(v, "%s", v.text(a.language()))
 		},
 	}
@@ -53,7 +52,7 @@ func (a *app) directoryFind() *cobra.Command {
 		Short: "Find agencies by code, name, alias or group · 查找单位",
 		Args:  cobra.RangeArgs(1, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
-			d, err := someDirectory(data, authority, args[1:])
+			d, err := a.someDirectory(data, authority, args[1:])
 			if err != nil {
 				return err
 			}
@@ -64,7 +63,7 @@ func (a *app) directoryFind() *cobra.Command {
 			if len(found) == 0 {
 				return exchange.Fail(exchange.CodeNotFound, "no agency of the directory has this code, name, alias or group")
 			}
-			v := viewOf(d, time.Now())
+			v := viewOf(d, a.now())
 			out := struct {
 				By       string       `json:"by"`
 				Agencies []agencyView `json:"agencies"`
@@ -84,18 +83,18 @@ func (a *app) directoryFind() *cobra.Command {
 }
 
 // someDirectory reads the directory that a command line names.
-func someDirectory(data, authority string, args []string) (*certs.Directory, error) {
+func (a *app) someDirectory(data, authority string, args []string) (*certs.Directory, error) {
 	switch {
 	case data != "" && len(args) == 0:
-		return dataDir(data).directory(time.Now)
+		return dataDir(data).directory(a.now)
 	case data == "" && len(args) == 1:
-		return readDirectory(args[0], authority)
+		return a.readDirectory(args[0], authority)
 	}
 	return nil, usage("--data DIR or one file is needed")
 }
 
 // readDirectory reads a directory file, or the one that an authority published.
-func readDirectory(path, authority string) (*certs.Directory, error) {
+func (a *app) readDirectory(path, authority string) (*certs.Directory, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		path, authority = filepath.Join(path, directoryFile), or(authority, filepath.Join(path, authorityFile))
 	}
@@ -115,5 +114,5 @@ func readDirectory(path, authority string) (*certs.Directory, error) {
 	if err != nil {
 		return nil, err
 	}
-	return certs.LoadDirectory(file, trusted, 0, time.Now())
+	return certs.LoadDirectory(file, trusted, 0, a.now())
 }

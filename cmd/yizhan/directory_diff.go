@@ -11,22 +11,29 @@ import (
 	"github.com/yizhan-gateway/yizhan/certs"
 )
 
-// directoryDiff is what differs between two directories.
+// directoryDiff is what differs between two directories, and what of the later
+// one's list is not about its entries.
 type directoryDiff struct {
-	Domain  string        `json:"domain"`
-	From    uint64        `json:"from"` // 0: nothing was published
-	To      uint64        `json:"to"`
-	Changes []entryChange `json:"changes"`
+	Domain     string        `json:"domain"`
+	From       uint64        `json:"from"` // 0: nothing was published
+	To         uint64        `json:"to"`
+	Changes    []entryChange `json:"changes"`
+	List       string        `json:"list"` // SM3 of the list: what is approved and signed
+	Issued     time.Time     `json:"issued"`
+	NextUpdate time.Time     `json:"next_update"`
 }
 
-// entryChange says that one thing was added, removed or changed; a changed one
-// names its members.
+// entryChange says that one thing was added, removed or changed; one that was
+// added or changed names its members. Undescribed says that its bytes differ by
+// something that no member here says.
 type entryChange struct {
-	Kind    string         `json:"kind"`
-	ID      string         `json:"id"`
-	Name    string         `json:"name,omitempty"`
-	Change  string         `json:"change"`
-	Members []memberChange `json:"members,omitempty"`
+	Kind               string         `json:"kind"`
+	ID                 string         `json:"id"`
+	Name               string         `json:"name,omitempty"`
+	Change             string         `json:"change"`
+	Members            []memberChange `json:"members,omitempty"`
+	Undescribed        bool           `json:"undescribed,omitempty"`
+	UndescribedMembers []string       `json:"undescribed_members,omitempty"` // names in the entry
 }
 
 type memberChange struct {
@@ -35,9 +42,13 @@ type memberChange struct {
 	To     any    `json:"to,omitempty"`
 }
 
-// diffOf compares two directories; before may be nil.
+// diffOf compares two directories; before may be nil. What is described is
+// compared first, and then the bytes: nothing that differs is left out.
 func diffOf(before, after *certs.Directory, now time.Time) (*directoryDiff, error) {
-	d := &directoryDiff{Domain: after.Domain(), To: after.Version(), Changes: []entryChange{}}
+	d := &directoryDiff{
+		Domain: after.Domain(), To: after.Version(), Changes: []entryChange{},
+		List: after.ID().String(), Issued: after.Issued(), NextUpdate: after.NextUpdate(),
+	}
 	old := new(directoryView)
 	if before != nil {
 		d.From, old = before.Version(), viewOf(before, now)
@@ -65,7 +76,7 @@ func diffOf(before, after *certs.Directory, now time.Time) (*directoryDiff, erro
 		}
 		d.Changes = append(d.Changes, changes...)
 	}
-	return d, nil
+	return d, d.compareBytes(before, after)
 }
 
 type authorityView struct {
@@ -91,9 +102,21 @@ func byID(list any, id []string) (map[string]members, error) {
 		for _, name := range id {
 			parts = append(parts, fmt.Sprint(m[name]))
 		}
-		out[strings.Join(parts, " – ")] = m
+		out[unused(out, strings.Join(parts, " – "))] = m
 	}
 	return out, nil
+}
+
+// unused gives a key that a map does not have yet: of two with one name none
+// hides the other.
+func unused[T any](m map[string]T, key string) string {
+	name := key
+	for n := 2; ; n++ {
+		if _, taken := m[name]; !taken {
+			return name
+		}
+		name = fmt.Sprintf("%s #%d", key, n)
+	}
 }
 
 func compare(kind string, before, after any, id []string) (out []entryChange, err error) {
@@ -112,7 +135,7 @@ func compare(kind string, before, after any, id []string) (out []entryChange, er
 		c := entryChange{Kind: kind, ID: key, Name: name, Change: "changed"}
 		switch {
 		case old[key] == nil:
-			c.Change = "added"
+			c.Change, c.Members = "added", differing(nil, now[key])
 		case now[key] == nil:
 			c.Change = "removed"
 		default:
@@ -126,7 +149,8 @@ func compare(kind string, before, after any, id []string) (out []entryChange, er
 }
 
 func differing(old, now members) (out []memberChange) {
-	all := maps.Clone(old)
+	all := members{}
+	maps.Copy(all, old)
 	maps.Copy(all, now)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		if fmt.Sprint(old[name]) != fmt.Sprint(now[name]) {
@@ -134,73 +158,4 @@ func differing(old, now members) (out []memberChange) {
 		}
 	}
 	return out
-}
-
-var kindsInChinese = map[string]string{
-	"authority": "名录机构", "policy": "批准策略", "administrator": "管理员", "agency": "单位", "node": "节点", "link": "链路",
-	"route": "路由", "issuer": "签发机构", "timestamp authority": "时间戳机构", "revocation": "吊销",
-}
-
-// text is the difference for people.
-func (d *directoryDiff) text(lang string) string {
-	say := words(lang)
-	var b strings.Builder
-	fmt.Fprintf(&b, say("%s: from version %d to %d\n", "%s：第 %d 版至第 %d 版\n"), d.Domain, d.From, d.To)
-	if len(d.Changes) == 0 {
-		b.WriteString(say("nothing changes\n", "没有变化\n"))
-	}
-	marks := map[string]string{"added": "+", "removed": "-", "changed": "~"}
-	verbs := map[string]string{"added": say("is added", "新增"), "removed": say("is removed", "移除"), "changed": say("changes", "变更")}
-	for _, c := range d.Changes {
-		fmt.Fprintln(&b, strings.Join(filled([]string{marks[c.Change], say(c.Kind, kindsInChinese[c.Kind]), c.ID, c.Name, verbs[c.Change]}), " "))
-		for _, m := range c.Members {
-			if m.Member == "certificates" {
-				certificateChanges(&b, say, m)
-				continue
-			}
-			fmt.Fprintf(&b, "    %s: %s → %s\n", m.Member, plain(m.From), plain(m.To))
-		}
-	}
-	return b.String()
-}
-
-func plain(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return "-"
-	case string:
-		return v
-	}
-	b, err := json.Marshal(v)
-	if err != nil {
-		return "?"
-	}
-	return string(b)
-}
-
-// certificateChanges names certificates that come, go, or are revoked.
-func certificateChanges(b *strings.Builder, say func(en, zh string) string, m memberChange) {
-	list := func(v any) map[string]members {
-		out := map[string]members{}
-		all, _ := v.([]any)
-		for _, one := range all {
-			if c, ok := one.(map[string]any); ok {
-				out[fmt.Sprintf("%s %s", c["use"], c["serial"])] = c
-			}
-		}
-		return out
-	}
-	old, now := list(m.From), list(m.To)
-	all := maps.Clone(old)
-	maps.Copy(all, now)
-	for _, key := range slices.Sorted(maps.Keys(all)) {
-		switch {
-		case old[key] == nil:
-			fmt.Fprintf(b, say("    + certificate to %s\n", "    + 证书 %s\n"), key)
-		case now[key] == nil:
-			fmt.Fprintf(b, say("    - certificate to %s\n", "    - 证书 %s\n"), key)
-		case fmt.Sprint(old[key]) != fmt.Sprint(now[key]):
-			fmt.Fprintf(b, say("    ~ certificate to %s: revoked %s → %s\n", "    ~ 证书 %s：吊销 %s → %s\n"), key, plain(old[key]["revoked"]), plain(now[key]["revoked"]))
-		}
-	}
 }

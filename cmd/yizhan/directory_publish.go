@@ -5,11 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"slices"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -41,170 +37,88 @@ func approvals(err error) error {
 	return err
 }
 
-func (a *app) directoryDiff() *cobra.Command {
-	return &cobra.Command{
-		Use:   "diff (OLD NEW | CADIR)",
-		Short: "Show what differs between two directories, or would with the next publication · 比较名录",
-		Args:  cobra.RangeArgs(1, 2),
-		RunE: func(_ *cobra.Command, args []string) error {
-			var before, after *certs.Directory
-			if len(args) == 1 {
-				authority, err := readAuthority(args[0])
-				if err != nil {
-					return err
-				}
-				draft, err := authority.Draft(time.Now())
-				if err != nil {
-					return err
-				}
-				before, after = draft.Before, draft.Directory
-			} else {
-				var err error
-				if before, err = readDirectory(args[0], ""); err != nil {
-					return err
-				}
-				if after, err = readDirectory(args[1], ""); err != nil {
-					return err
-				}
-			}
-			d, err := diffOf(before, after, time.Now())
-			if err != nil {
-				return err
-			}
-			return a.print(d, "%s", d.text(a.language()))
-		},
-	}
-}
-
-type signFlags struct{ administrator, keys, data, passFile string }
-
-func (a *app) directorySign() *cobra.Command {
-	f := new(signFlags)
-	c := &cobra.Command{
-		Use:   "sign CADIR --administrator ID (--keys DIR | --data DIR)",
-		Short: "Approve the next publication as an administrator · 批准名录发布",
-		Long: `Shows what the next publication changes, and approves exactly that with the
-administrator's own key. What an administrator approved is void when anything of
-it changes afterwards. The authority's keys are not needed; a copy of its folder
-will do, from which approvals/ID.cms is brought back.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if f.administrator == "" || (f.keys == "") == (f.data == "") {
-				return usage("--administrator ID and one of --keys DIR and --data DIR are needed")
-			}
-			return a.approve(args[0], f)
-		},
-	}
-	fl := c.Flags()
-	fl.StringVar(&f.administrator, "administrator", "", "who approves: the administrator's id in the directory")
-	fl.StringVar(&f.keys, "keys", "", "the administrator's keystore")
-	fl.StringVar(&f.data, "data", "", "a node's data directory whose keystore holds the administrator's key")
-	fl.StringVar(&f.passFile, "passphrase-file", "", "file with the keystore's passphrase (or set "+administratorEnv+" or "+passphraseEnv+")")
-	return c
-}
-
-// administratorKeys opens a keystore with its own passphrase.
-func administratorPassphrase(file string) ([]byte, error) {
-	env := administratorEnv
-	if os.Getenv(env) == "" {
-		env = passphraseEnv
-	}
-	return keystore.Passphrase(file, env)
-}
-
-func (f *signFlags) open() (*keystore.Store, error) {
-	if f.data != "" {
-		return dataDir(f.data).openKeys(f.passFile)
-	}
-	pass, err := administratorPassphrase(f.passFile)
-	if err != nil {
-		return nil, err
-	}
-	return keystore.Open(f.keys, pass, rand.Reader)
-}
-
-func (a *app) approve(dir string, f *signFlags) (err error) {
-	authority, err := readAuthority(dir)
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	draft, err := authority.Draft(now)
-	if err != nil {
-		return err
-	}
-	d, err := diffOf(draft.Before, draft.Directory, now)
-	if err != nil {
-		return err
-	}
-	keys, err := f.open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, keys.Close()) }()
-	void := slices.Clone(draft.Void)
-	if err := authority.Approve(draft, f.administrator, keys, now); err != nil {
-		return approvals(err)
-	}
-	out := struct {
-		*directoryDiff
-		Approved []string `json:"approved_by"`
-		Void     []string `json:"void"`
-		Missing  string   `json:"missing,omitempty"`
-	}{d, draft.Directory.Approvals(), append([]string{}, void...), ""}
-	say := words(a.language())
-	text := d.text(a.language())
-	if len(void) > 0 {
-		text += fmt.Sprintf(say("entries have changed; the earlier approvals of %s are void\n", "条目已变更，%s 此前的批准作废\n"), strings.Join(void, ", "))
-	}
-	text += fmt.Sprintf(say("approved by: %s\n", "已批准：%s\n"), strings.Join(out.Approved, ", "))
-	if missing := approvals(draft.Approved()); missing != nil {
-		out.Missing = missing.Error()
-		text += fmt.Sprintf(say("not enough yet: %s\n", "尚不足：%s\n"), detailOf(missing))
-	} else {
-		text += fmt.Sprintf(say("next: yizhan directory publish %s\n", "下一步：yizhan directory publish %s\n"), dir)
-	}
-	return a.print(out, "%s", text)
-}
-
-func detailOf(err error) string {
-	var known *exchange.Error
-	if errors.As(err, &known) {
-		return known.Detail
-	}
-	return err.Error()
+// publishFlags are those of "ca publish" and "directory publish".
+type publishFlags struct {
+	output string
+	dry    bool
 }
 
 // publishCommand signs the next version; "ca publish" and "directory publish"
 // are the same.
 func (a *app) publishCommand(passFile *string) *cobra.Command {
-	var output string
+	f := new(publishFlags)
 	c := &cobra.Command{
 		Use: "publish DIR", Short: "Sign the next version of the directory · 发布名录", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			authority, err := openAuthority(args[0], *passFile)
-			if err != nil {
-				return err
+			if f.dry {
+				return a.publishDry(args[0])
 			}
-			file, err := authority.Publish(time.Now())
-			if err != nil {
-				return approvals(err)
-			}
-			if output != "" {
-				if err := durable.WriteFile(durable.OS, output, file); err != nil {
-					return err
-				}
-			}
-			d, err := certs.LoadDirectory(file, authority.Certificate(), 0, time.Now())
-			if err != nil {
-				return err
-			}
-			out := map[string]any{"version": d.Version(), "file": filepath.Join(args[0], directoryFile), "agencies": len(d.Agencies()), "approved_by": append([]string{}, d.Approvals()...)}
-			return a.print(out, "directory version %d with %d agencies: %s\n", d.Version(), len(d.Agencies()), out["file"])
+			return a.publish(args[0], *passFile, f)
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "", "write a copy here")
+	c.Flags().StringVarP(&f.output, "output", "o", "", "write a copy here")
+	c.Flags().BoolVar(&f.dry, "dry-run", false, "change nothing, and say what would be published (no passphrase is needed)")
 	return c
+}
+
+func (a *app) publish(dir, passFile string, f *publishFlags) error {
+	authority, err := openAuthority(dir, passFile)
+	if err != nil {
+		return err
+	}
+	file, err := authority.Publish(a.now())
+	if err != nil {
+		return approvals(err)
+	}
+	if f.output != "" {
+		if err := durable.WriteFile(durable.OS, f.output, file); err != nil {
+			return err
+		}
+	}
+	d, err := certs.LoadDirectory(file, authority.Certificate(), 0, a.now())
+	if err != nil {
+		return err
+	}
+	out := publishedView(dir, d)
+	return a.print(out, "directory version %d with %d agencies: %s\nSM3 of the list: %s\n", d.Version(), len(d.Agencies()), out["file"], out["list"])
+}
+
+func publishedView(dir string, d *certs.Directory) map[string]any {
+	return map[string]any{
+		"version": d.Version(), "file": filepath.Join(dir, directoryFile), "agencies": len(d.Agencies()), "approved_by": append([]string{}, d.Approvals()...),
+		"list": d.ID().String(), "issued": d.Issued(), "next_update": d.NextUpdate(),
+	}
+}
+
+// publishDry shows what would be published, and ends as publishing would. What
+// needs no approvals is issued when it is published: its times and SM3 are not
+// these.
+func (a *app) publishDry(dir string) error {
+	authority, err := readAuthority(dir)
+	if err != nil {
+		return err
+	}
+	draft, err := authority.Draft(a.now())
+	if err != nil {
+		return err
+	}
+	d, err := diffOf(draft.Before, draft.Directory, a.now())
+	if err != nil {
+		return err
+	}
+	missing := approvals(draft.Approved())
+	out := publishedView(dir, draft.Directory)
+	out["dry_run"], out["changes"], out["would_publish"] = true, d.Changes, missing == nil
+	say := words(a.language())
+	text := d.text(a.language())
+	if missing == nil {
+		text += fmt.Sprintf(say("version %d with %d agencies would be published: %s\n", "将发布第 %d 版，单位 %d 个：%s\n"), draft.Directory.Version(), len(draft.Directory.Agencies()), out["file"])
+	}
+	text += say("dry run: nothing was changed\n", "试运行：未作任何更改\n")
+	if err := a.print(out, "%s", text); err != nil {
+		return err
+	}
+	return missing
 }
 
 func (a *app) directoryPublish() *cobra.Command {
@@ -245,7 +159,7 @@ brings a certification request instead: yizhan ca issue CADIR CSR --administrato
 				return err
 			}
 			defer func() { err = errors.Join(err, keys.Close()) }()
-			if err := authority.AddAdministrator(args[1], name, keys, time.Now()); err != nil {
+			if err := authority.AddAdministrator(args[1], name, keys, a.now()); err != nil {
 				return err
 			}
 			return a.print(map[string]string{"administrator": args[1], "name": name, "keys": keysDir},
@@ -300,7 +214,7 @@ revoke the old certificate (yizhan ca revoke) once holders have renewed theirs.`
 			if err != nil {
 				return err
 			}
-			if err := authority.Succeed(time.Now()); err != nil {
+			if err := authority.Succeed(a.now()); err != nil {
 				return err
 			}
 			print := certs.Fingerprint(authority.Certificate())

@@ -80,11 +80,13 @@ type routeView struct {
 }
 
 type certificateView struct {
-	Use     string          `json:"use"`
-	Serial  string          `json:"serial"`
-	From    time.Time       `json:"from"`
-	Until   time.Time       `json:"until"`
-	Revoked *revocationView `json:"revoked,omitempty"`
+	Use         string          `json:"use"`
+	Serial      string          `json:"serial"`
+	From        time.Time       `json:"from"`
+	Until       time.Time       `json:"until"`
+	Revoked     *revocationView `json:"revoked,omitempty"`
+	Fingerprint string          `json:"fingerprint"` // SM3 of its DER
+	KeyID       string          `json:"key_id"`
 }
 
 type revocationView struct {
@@ -161,7 +163,7 @@ func timeView(t strictjson.Time) *time.Time {
 func certificateViews(list []certs.Certificate) []certificateView {
 	out := []certificateView{}
 	for _, c := range list {
-		out = append(out, certificateView{c.Use, c.Serial, c.NotBefore.UTC(), c.NotAfter.UTC(), revokedView(c.Revoked)})
+		out = append(out, certificateView{c.Use, c.Serial, c.NotBefore.UTC(), c.NotAfter.UTC(), revokedView(c.Revoked), certs.Fingerprint(c.DER), c.KeyID.String()})
 	}
 	return out
 }

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"crypto/subtle"
 	"encoding/hex"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -102,12 +100,7 @@ func (a *app) askFingerprint(dir *certs.Directory) error {
 // certificate. All of it counts: an attacker finds a certificate with a part
 // of a fingerprint, and none with all of it.
 func sameFingerprint(entered string, der []byte) error {
-	text := strings.Map(func(r rune) rune {
-		if unicode.IsSpace(r) {
-			return -1
-		}
-		return unicode.ToLower(r)
-	}, entered)
+	text := spaceless(entered)
 	b, err := hex.DecodeString(text)
 	if want := sm.Sum(der); err != nil || len(b) != len(want) {
 		return usage("--fingerprint: all %d digits (0-9, a-f) are needed, and %d characters were entered; a part of a fingerprint proves nothing", 2*len(want), len([]rune(text)))

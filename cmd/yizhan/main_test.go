@@ -103,6 +103,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exitcode":  exitCodeIs,
 			"keep":      keep,
+			"looked":    looked,
 			"outsideca": outsideCA,
 			"waitfor":   waitFor,
 			"well":      well,
