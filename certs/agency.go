@@ -170,7 +170,7 @@ func (a *Authority) ChangeAgency(code string, c AgencyChange) error {
 		return err
 	}
 	var e agencyEntry
-	if err := a.entry("agency-"+code, &e); err != nil {
+	if err := a.entry(agencyFile(code), &e); err != nil {
 		return err
 	}
 	if e.Code == "" {
@@ -195,7 +195,7 @@ func (a *Authority) ChangeAgency(code string, c AgencyChange) error {
 	if err := e.check(); err != nil {
 		return asRequest(within("agency "+code, err))
 	}
-	return a.putEntry("agency-"+code, &e)
+	return a.putEntry(agencyFile(code), &e)
 }
 
 func set[T any](member, to *T) {

@@ -161,7 +161,7 @@ func TestChangeAgency(t *testing.T) {
 	f.must(a.ChangeAgency(string(yi.Code), AgencyChange{Groups: list(), Until: new(time.Time)}))
 	bare := yi
 	bare.Aliases = nil
-	f.must(a.Admit(parsed(t, f.request("jia", jia, bare)), testNow))
+	replace(t, a, parsed(t, f.request("jia", jia, bare)), testNow)
 	got, _ = published(t, a, 2).Agency(string(yi.Code))
 	if got.Parent != string(jia.Code) || len(got.Aliases) != 2 || len(got.Groups) != 0 || got.Until != 0 || got.From.Time() != testNow {
 		t.Errorf("got %+v", got)

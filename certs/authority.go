@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"math/big"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/emmansun/gmsm/smx509"
@@ -199,45 +198,6 @@ func (a *Authority) issue(template, parent *smx509.Certificate, pub *ecdsa.Publi
 
 func (a *Authority) keyID() sm.Digest { return sm.KeyID(a.cert.PublicKey.(*ecdsa.PublicKey)) }
 
-// dual gives a holder's certificates: those it had, and new ones for keys that
-// have none yet. Old ones stay, because what was signed with them must verify
-// with the newest directory, too.
-func (a *Authority) dual(c *chain, name string, had []certEntry, keys dualKey, brought []certEntry, now time.Time) ([]certEntry, error) {
-	had, err := withBrought(c, name, had, brought)
-	if err != nil {
-		return nil, err
-	}
-	var fresh []certEntry
-	for _, half := range []struct {
-		use   string
-		key   []byte
-		usage smx509.KeyUsage
-	}{{UseSign, keys.Sign, signUsage}, {UseEncrypt, keys.Encrypt, encryptUsage}} {
-		pub, err := sm.ParsePublicKey(half.key)
-		if err != nil {
-			return nil, err
-		}
-		if certified(c, had, half.use, sm.KeyID(pub), now) {
-			continue
-		}
-		der, err := a.certify(name, pub, half.usage, now)
-		if err != nil {
-			return nil, err
-		}
-		fresh = append(fresh, certEntry{Use: half.use, Cert: der})
-	}
-	all := append(fresh, had...)
-	return all[:min(len(all), maxCertificates)], nil
-}
-
-// certified says whether a key has a certificate that is valid now.
-func certified(c *chain, list []certEntry, use string, key sm.Digest, now time.Time) bool {
-	return slices.ContainsFunc(list, func(e certEntry) bool {
-		one, err := c.verify(e.Use, e.Cert)
-		return err == nil && one.Use == use && one.KeyID == key && now.Before(one.NotAfter)
-	})
-}
-
 // certify issues one certificate, valid no longer than the authority's.
 func (a *Authority) certify(name string, pub *ecdsa.PublicKey, usage smx509.KeyUsage, now time.Time) ([]byte, error) {
 	template, err := a.template(name, usage, now)
@@ -264,65 +224,9 @@ func (a *Authority) template(name string, usage smx509.KeyUsage, now time.Time) 
 	}, nil
 }
 
-// Admit issues certificates for a node and its agencies and notes their
-// entries for the next publication. Admitting a node again renews: it replaces
-// what the entry says and adds certificates for new keys. An agency that
-// another node serves is refused. Every entry is a file of its own; after a
-// crash the same request is admitted again, and what was done is not done
-// twice.
-func (a *Authority) Admit(r *Request, now time.Time) error {
-	if r.Domain != a.domain {
-		return fail(codeRequest, "the request is for domain %.128q, this is the authority of %.128q", r.Domain, a.domain)
-	}
-	node, agencies := r.entries()
-	var had nodeEntry
-	if err := a.entry(nodeFile(node.ID), &had); err != nil {
-		return err
-	}
-	c, err := a.trusted()
-	if err != nil {
-		return err
-	}
-	if node.Certs, err = a.dual(c, node.ID, had.Certs, r.Keys, r.Certs, now); err != nil {
-		return err
-	}
-	for i, g := range agencies {
-		if agencies[i], err = a.admitAgency(c, g, &r.Agencies[i], now); err != nil {
-			return err
-		}
-	}
-	if err := a.putEntry(nodeFile(node.ID), node); err != nil {
-		return err
-	}
-	for _, g := range agencies {
-		if err := a.putEntry("agency-"+g.Code, g); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// admitAgency gives the entry of an agency as the request asks for it; what a
-// request cannot say (parent, groups, …), or does not (aliases), stays as it
-// was.
-func (a *Authority) admitAgency(c *chain, g *agencyEntry, r *agencyRequest, now time.Time) (*agencyEntry, error) {
-	had := *g
-	if err := a.entry("agency-"+g.Code, &had); err != nil {
-		return nil, err
-	}
-	if had.Node != g.Node {
-		return nil, fail(codeRequest, "agency %s is served by node %s already: if it moves, remove its entry agency-%s.json first", g.Code, had.Node, g.Code)
-	}
-	had.Name = g.Name
-	if len(g.Aliases) > 0 {
-		had.Aliases = g.Aliases
-	}
-	var err error
-	had.Certs, err = a.dual(c, g.Code, had.Certs, r.Keys, r.Certs, now)
-	return &had, err
-}
-
-func nodeFile(id string) string { return "node-" + id }
+func nodeFile(id string) string     { return "node-" + id }
+func agencyFile(code string) string { return "agency-" + code }
+func linkFile(id string) string     { return "link-" + id }
 
 // AddLink notes a link for the next publication, replacing one of the same id;
 // an empty id is made of the two nodes. Its nodes were admitted before.
@@ -342,7 +246,7 @@ func (a *Authority) AddLink(l Link) error {
 	if err := a.admitted(l.A, l.B); err != nil {
 		return err
 	}
-	return a.putEntry("link-"+l.ID, &linkEntry{
+	return a.putEntry(linkFile(l.ID), &linkEntry{
 		Type: linkType, V: 1, Domain: a.domain, ID: l.ID, A: l.A, B: l.B, Dialer: l.Dialer, Kind: l.Kind, Ceiling: l.Ceiling,
 	})
 }
@@ -351,9 +255,8 @@ func (a *Authority) AddLink(l Link) error {
 // its neighbour next. "*" as to stands for all nodes to which no link and no
 // other route leads.
 func (a *Authority) AddRoute(from, to, next string) error {
-	file := "route-" + from + "_" + to
+	file := routeFile(from, to)
 	if to == anywhere {
-		file = "route-" + from + "_anywhere_"
 		if err := a.admitted(from, next); err != nil {
 			return err
 		}
@@ -364,6 +267,13 @@ func (a *Authority) AddRoute(from, to, next string) error {
 		return fail(codeRequest, "a route leads from a node over a neighbour to another node")
 	}
 	return a.putEntry(file, &routeEntry{Type: routeType, V: 1, Domain: a.domain, From: from, To: to, Next: next})
+}
+
+func routeFile(from, to string) string {
+	if to == anywhere {
+		to = "anywhere_"
+	}
+	return "route-" + from + "_" + to
 }
 
 // admitted checks that these are nodes with an entry.

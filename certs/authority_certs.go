@@ -78,13 +78,13 @@ func (a *Authority) Issue(c *CSR, p Purpose, now time.Time) ([]byte, error) {
 		return a.issueTo(nodeFile(p.Node), &e, &e.Certs, p.Node, c, p.Use, now)
 	}
 	var e agencyEntry
-	if err := a.entry("agency-"+p.Agency, &e); err != nil {
+	if err := a.entry(agencyFile(p.Agency), &e); err != nil {
 		return nil, err
 	}
 	if e.Code == "" {
 		return nil, fail(codeRequest, "agency %s was not admitted: admit its node first", p.Agency)
 	}
-	return a.issueTo("agency-"+p.Agency, &e, &e.Certs, p.Agency, c, p.Use, now)
+	return a.issueTo(agencyFile(p.Agency), &e, &e.Certs, p.Agency, c, p.Use, now)
 }
 
 // holder names whom the certificate is for, as Listed does.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -345,23 +346,35 @@ func (a *Authority) listFormer() error {
 	return nil
 }
 
-func (a *Authority) entries() ([]strictjson.Raw, error) {
+func (a *Authority) entries() ([]strictjson.Raw, error) { return a.entriesWith(nil) }
+
+// entriesWith gives the entries as they would be with some of them changed: by
+// name, nil for one that is taken out.
+func (a *Authority) entriesWith(changed map[string]strictjson.Raw) ([]strictjson.Raw, error) {
 	dir := filepath.Join(a.dir, entriesDir)
-	names, err := durable.OS.ReadDir(dir)
+	files, err := durable.OS.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	slices.Sort(names)
+	names := slices.Collect(maps.Keys(changed))
+	for _, file := range files {
+		name, ok := strings.CutSuffix(file, ".json")
+		if _, other := changed[name]; ok && !other {
+			names = append(names, name)
+		}
+	}
+	slices.SortFunc(names, func(x, y string) int { return strings.Compare(x+".json", y+".json") })
 	var out []strictjson.Raw
 	for _, name := range names {
-		if !strings.HasSuffix(name, ".json") {
-			continue
+		b, other := changed[name]
+		if !other {
+			if b, err = durable.ReadFile(durable.OS, a.entryPath(name), maxEntry); err != nil {
+				return nil, err
+			}
 		}
-		b, err := durable.ReadFile(durable.OS, filepath.Join(dir, name), maxEntry)
-		if err != nil {
-			return nil, err
+		if b != nil {
+			out = append(out, b)
 		}
-		out = append(out, b)
 	}
 	return out, nil
 }

@@ -176,7 +176,7 @@ func TestSucceed(t *testing.T) {
 		}
 	}
 	// The new key issues from now on; what the old one issued stays.
-	f.must(a.Admit(parsed(t, f.request("jia", jia)), testNow.AddDate(0, 1, 0)))
+	replace(t, a, parsed(t, f.request("jia", jia)), testNow.AddDate(0, 1, 0))
 	g, _ := published(t, a, 3).Agency(string(jia.Code))
 	if len(g.Certificates) != 4 || g.Certificates[0].Issuer != issuerNamed(t, certificates[2]) {
 		t.Errorf("%d certificates", len(g.Certificates))

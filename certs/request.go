@@ -35,7 +35,9 @@ type AgencySpec struct {
 
 // Request is what a node hands to the authority to be admitted: who it is,
 // whom it serves, and two public keys for each, every key proving its
-// possession by a signature over the SM3 of the request without proofs.
+// possession by a signature over the SM3 of the request without proofs. One
+// about holders that are listed already has signatures by keys that they are
+// listed with, too, see [ChangeRequest].
 type Request struct {
 	Type     string          `json:"type"`
 	V        int             `json:"v"`
@@ -50,6 +52,7 @@ type Request struct {
 	Agencies []agencyRequest `json:"agencies"`
 	Time     strictjson.Time `json:"time"`
 	Proofs   [][]byte        `json:"proofs,omitempty"`
+	Renews   []renewal       `json:"renews,omitempty"`
 	Extra    strictjson.Extra
 }
 
@@ -216,6 +219,9 @@ func ParseRequest(b []byte) (*Request, error) {
 		return nil, err
 	}
 	if err := r.checkCerts(); err != nil {
+		return nil, err
+	}
+	if err := r.checkRenews(); err != nil {
 		return nil, err
 	}
 	return &r, nil

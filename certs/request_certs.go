@@ -30,6 +30,11 @@ type Change struct {
 // that others issued, where the change asks for them. The node goes on with
 // what it has until the authority has published the change.
 //
+// For each holder with a new signing key the request is signed with the one
+// that it is listed with, if that is valid and its key is here: so the authority
+// knows it from a request by somebody else. Without that, because keys were lost
+// for instance, the authority's operator has to say that keys are replaced.
+//
 // New keys are durable when it returns; those of a request that is never
 // admitted stay unused.
 func ChangeRequest(keys Keys, d *Directory, node string, change Change, now time.Time) ([]byte, error) {
@@ -42,9 +47,10 @@ func ChangeRequest(keys Keys, d *Directory, node string, change Change, now time
 		TLSPin: fmt.Sprintf("%x", n.TLSPin), Time: strictjson.TimeOf(now),
 	}
 	var err error
-	if r.Keys, r.Certs, err = holderKeys(keys, &n.Holder, change.RenewNode, change.ImportNode, now); err != nil {
+	if r.Keys, r.Certs, err = holderKeys(keys, &n.Holder, change.RenewNode, change.ImportNode); err != nil {
 		return nil, err
 	}
+	holders := []*Holder{&n.Holder}
 	for _, code := range change.agencies() {
 		a, ok := d.Agency(code)
 		if !ok || a.Node != n.ID {
@@ -55,13 +61,17 @@ func ChangeRequest(keys Keys, d *Directory, node string, change Change, now time
 		if i, ok := change.Imported[code]; ok {
 			brought = &i
 		}
-		if one.Keys, one.Certs, err = holderKeys(keys, &a.Holder, slices.Contains(change.Renew, code), brought, now); err != nil {
+		if one.Keys, one.Certs, err = holderKeys(keys, &a.Holder, slices.Contains(change.Renew, code), brought); err != nil {
 			return nil, err
 		}
 		r.Agencies = append(r.Agencies, one)
+		holders = append(holders, &a.Holder)
 	}
 	if r.Agencies == nil {
 		r.Agencies = []agencyRequest{}
+	}
+	if err := r.renew(keys, holders, now); err != nil {
+		return nil, err
 	}
 	return r.prove(keys)
 }
@@ -78,7 +88,7 @@ func (c *Change) agencies() []string {
 
 // holderKeys gives the public keys of a holder for a request: those of brought
 // certificates, new ones, or those it has.
-func holderKeys(keys Keys, h *Holder, renew bool, brought *Imported, now time.Time) (out dualKey, certs []certEntry, err error) {
+func holderKeys(keys Keys, h *Holder, renew bool, brought *Imported) (out dualKey, certs []certEntry, err error) {
 	if renew {
 		if out, err = newDual(keys); err != nil {
 			return out, nil, err
@@ -173,50 +183,6 @@ func checkBrought(name string, keys dualKey, list []certEntry) error {
 		seen[e.Use] = true
 	}
 	return nil
-}
-
-// trusted verifies under the authority and the issuers of its entries, as a
-// reader of the next directory will.
-func (a *Authority) trusted() (*chain, error) {
-	c, err := newChain(a.cert.Raw)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := a.entries()
-	if err != nil {
-		return nil, err
-	}
-	for _, b := range raw {
-		if kind, err := kindOf(b); err != nil || kind != issuerType {
-			continue
-		}
-		var e issuerEntry
-		if err := strictjson.Unmarshal(b, &e); err != nil {
-			return nil, err
-		}
-		cert, err := e.check()
-		if err != nil {
-			return nil, err
-		}
-		c.add(cert, sm.Sum(e.Cert))
-	}
-	return c, nil
-}
-
-// withBrought puts certificates that came with a request before those that a
-// holder has, if the authority or an issuer in its entries issued them.
-func withBrought(c *chain, name string, had, brought []certEntry) ([]certEntry, error) {
-	var fresh []certEntry
-	for _, e := range brought {
-		if slices.ContainsFunc(had, func(h certEntry) bool { return h.Use == e.Use && bytes.Equal(h.Cert, e.Cert) }) {
-			continue
-		}
-		if _, err := c.verify(e.Use, e.Cert); err != nil {
-			return nil, within(name+": name its issuer first, with yizhan ca issuer", err)
-		}
-		fresh = append(fresh, certEntry{Use: e.Use, Cert: e.Cert})
-	}
-	return append(fresh, had...), nil
 }
 
 func issuerFile(id sm.Digest) string { return "issuer-" + id.String() }

@@ -107,6 +107,19 @@ func TestRefusedRequests(t *testing.T) {
 		{"bad node id", func(_ *forge, _ *memoryKeys, r *Request) { r.Node = "../jia" }, true, "request_content", "id"},
 		{"bad pin", func(_ *forge, _ *memoryKeys, r *Request) { r.TLSPin = "00" }, true, "request_content", "tls_pin"},
 		{"bad URL", func(_ *forge, _ *memoryKeys, r *Request) { r.URL = "ftp://x" }, true, "request_content", "URL"},
+		{"renewal of another holder", func(_ *forge, _ *memoryKeys, r *Request) {
+			r.Renews = []renewal{{Holder: "node yi", Key: sm.Sum(nil), Signature: []byte{1}}}
+		}, true, "request_content", "does not name"},
+		{"renewal twice", func(_ *forge, _ *memoryKeys, r *Request) {
+			r.Renews = []renewal{{Holder: "node jia", Key: sm.Sum(nil), Signature: []byte{1}}, {Holder: "node jia", Key: sm.Sum(nil), Signature: []byte{1}}}
+		}, true, "request_content", "has one already"},
+		{"renewals without end", func(_ *forge, _ *memoryKeys, r *Request) { r.Renews = make([]renewal, 4) }, true, "request_content", "3 holders"},
+		{"renewal without a signature", func(_ *forge, _ *memoryKeys, r *Request) {
+			r.Renews = []renewal{{Holder: "node jia", Key: sm.Sum(nil)}}
+		}, true, "request_content", "lacks"},
+		{"renewal put in after the proofs", func(_ *forge, _ *memoryKeys, r *Request) {
+			r.Renews = []renewal{{Holder: "node jia", Key: sm.Sum(nil), Signature: []byte{1}}}
+		}, false, "request_content", "possession"},
 		{"no domain", func(_ *forge, _ *memoryKeys, r *Request) { r.Domain = "" }, true, "request_content", "domain"},
 		{"another type", func(_ *forge, _ *memoryKeys, r *Request) { r.Type = nodeType }, true, "request_content", ""},
 		{"version 2", func(_ *forge, _ *memoryKeys, r *Request) { r.V = 2 }, true, "request_content", ""},

@@ -137,8 +137,16 @@ func (a *adopting) renew() {
 		a.Fatal(err)
 	}
 	r, err := certs.ParseRequest(b)
-	if err == nil {
-		err = a.authority.Admit(r, time.Now())
+	if err != nil {
+		a.Fatal(err)
+	}
+	admission, err := a.authority.Admission(time.Now())
+	if err != nil {
+		a.Fatal(err)
+	}
+	admission.Replace = true
+	if err = admission.Add(r); err == nil {
+		err = admission.Commit()
 	}
 	if err != nil {
 		a.Fatal(err)

@@ -110,34 +110,6 @@ func authoritySettings(dir string) (*keystoreSettings, error) {
 	return &c.Keystore, nil
 }
 
-func (a *app) caAdmit(passFile *string) *cobra.Command {
-	return &cobra.Command{
-		Use: "admit DIR REQUEST...", Short: "Issue certificates for nodes and their agencies", Args: cobra.MinimumNArgs(2),
-		RunE: func(_ *cobra.Command, args []string) error {
-			authority, err := openAuthority(args[0], *passFile)
-			if err != nil {
-				return err
-			}
-			var admitted []string
-			for _, path := range args[1:] {
-				b, err := durable.ReadFile(durable.OS, path, certs.MaxRequest)
-				if err != nil {
-					return err
-				}
-				r, err := certs.ParseRequest(b)
-				if err != nil {
-					return fmt.Errorf("%s: %w", path, err)
-				}
-				if err := authority.Admit(r, time.Now()); err != nil {
-					return fmt.Errorf("%s: %w", path, err)
-				}
-				admitted = append(admitted, r.Node)
-			}
-			return a.print(map[string]any{"admitted": admitted}, "admitted: %v\nnext: yizhan ca link, then yizhan ca publish\n", admitted)
-		},
-	}
-}
-
 func (a *app) caLink(passFile *string) *cobra.Command {
 	l := certs.Link{Kind: "https"}
 	c := &cobra.Command{

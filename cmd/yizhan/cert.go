@@ -157,14 +157,19 @@ func (a *app) requestChange(h *holding, change certs.Change) error {
 	if err != nil {
 		return err
 	}
-	if _, err := certs.ParseRequest(request); err != nil {
+	r, err := certs.ParseRequest(request)
+	if err != nil {
 		return err
 	}
 	path := h.dir.path(requestFile)
 	if err := durable.WriteFile(durable.OS, path, request); err != nil {
 		return err
 	}
-	return a.print(map[string]string{"request": path}, "request: %s\nnext: yizhan ca admit CA-DIR %s, then yizhan ca publish CA-DIR\n", path, path)
+	keys, err := a.sayKeys(r)
+	if err != nil {
+		return err
+	}
+	return a.print(map[string]any{"request": path, "keys": keys}, "request: %s\nnext: yizhan ca admit CA-DIR %s, then yizhan ca publish CA-DIR\n", path, path)
 }
 
 func (a *app) certRequest() *cobra.Command {

@@ -107,7 +107,8 @@ func (a *app) initNode(f *initFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := certs.ParseRequest(request); err != nil {
+	parsed, err := certs.ParseRequest(request)
+	if err != nil {
 		return err
 	}
 	if err := durable.WriteFile(durable.OS, d.path(requestFile), request); err != nil {
@@ -121,7 +122,11 @@ func (a *app) initNode(f *initFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	out := map[string]any{"data": f.data, "request": d.path(requestFile), "keystore": places.mode()}
+	fingerprints, err := a.sayKeys(parsed)
+	if err != nil {
+		return err
+	}
+	out := map[string]any{"data": f.data, "request": d.path(requestFile), "keystore": places.mode(), "keys": fingerprints}
 	note := ""
 	if places.mode() == modeWrapped {
 		if out["wrapping_key_made"] = made; made {

@@ -60,14 +60,15 @@ func (w *world) renew(id string) *certs.Directory {
 	if !ok {
 		w.t.Fatal("no agency")
 	}
-	spec := certs.NodeSpec{ID: id, Zone: "政务外网", URL: "https://127.0.0.1:1"}
-	code, err := certs.ParseAgencyCode(a.Code)
-	w.must(err)
-	request, err := certs.NewRequest(w.cast.keys[id], "test", spec, []certs.AgencySpec{{Code: code, Name: a.Name}}, w.clock)
+	request, err := certs.ChangeRequest(w.cast.keys[id], w.cast.directory, id, certs.Change{RenewNode: true, Renew: []string{a.Code}}, w.clock)
 	w.must(err)
 	parsed, err := certs.ParseRequest(request)
 	w.must(err)
-	w.must(w.cast.authority.Admit(parsed, w.clock))
+	admission, err := w.cast.authority.Admission(w.clock)
+	w.must(err)
+	admission.Replace = true // its keys may be revoked
+	w.must(admission.Add(parsed))
+	w.must(admission.Commit())
 	return w.publish()
 }
 

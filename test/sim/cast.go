@@ -226,7 +226,8 @@ func (p *publisher) link(id string) error {
 	return p.authority.AddLink(certs.Link{ID: id, A: "jia", B: "yi", Dialer: "jia", Kind: "https", Ceiling: "work_secret"})
 }
 
-// admit makes keys for a node and its agencies and has them certified.
+// admit makes keys for a node and its agencies and has them certified; renewed
+// ones, too, as if an operator had made sure whose they are.
 func (p *publisher) admit(id string) error {
 	var specs []certs.AgencySpec
 	for k, code := range p.c.agencies[id] {
@@ -241,7 +242,15 @@ func (p *publisher) admit(id string) error {
 	if err != nil {
 		return err
 	}
-	return p.authority.Admit(parsed, p.at)
+	admission, err := p.authority.Admission(p.at)
+	if err != nil {
+		return err
+	}
+	admission.Replace = true
+	if err := admission.Add(parsed); err != nil {
+		return err
+	}
+	return admission.Commit()
 }
 
 // renew gives a node and its agencies new keys.
