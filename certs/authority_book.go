@@ -69,7 +69,9 @@ func (b *book) revocation(c *Certificate) *Revocation {
 	first := b.revoked[sm.Sum(c.DER)]
 	for _, issuer := range b.named {
 		if r := b.revoked[sm.Sum(issuer.Raw)]; r != nil && issuerID(issuer) == c.Issuer {
-			first = earliest(first, &Revocation{r.Effective, r.Reason, SourceIssuer})
+			by := *r
+			by.Source = SourceIssuer
+			first = earliest(first, &by)
 		}
 	}
 	return first

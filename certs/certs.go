@@ -114,6 +114,13 @@ func (c *Certificate) RevokedAt(at time.Time) bool {
 	return c.Revoked != nil && !at.Before(c.Revoked.Effective)
 }
 
+// MayStamp says whether a token of a timestamp authority with this certificate
+// counts that says it was made at a time (RFC 3161, section 4). Once its key is
+// in other hands none does, whatever its time: that time is the thief's word.
+func (c *Certificate) MayStamp(at time.Time) bool {
+	return c.Revoked == nil || !c.Revoked.Compromised && at.Before(c.Revoked.Effective)
+}
+
 // PublicKey is the certificate's SM2 key.
 func (c *Certificate) PublicKey() (*ecdsa.PublicKey, error) {
 	cert, err := cms.ParseCertificate(c.DER)

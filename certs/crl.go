@@ -60,6 +60,16 @@ var crlReasons = [...]string{
 	5: "cessation", 6: "certificate_hold", 9: "privilege_withdrawn", 10: "aa_compromise",
 }
 
+// noReason is kept for an entry that gives none; its word is unspecified, too.
+const noReason = 0xff
+
+func reasonWord(n uint8) string {
+	if n == noReason {
+		n = 0
+	}
+	return crlReasons[n]
+}
+
 // ParseCRL reads a CRL, DER or PEM, and verifies it under its issuer's
 // certificate (DER), which is trusted by other means. The signature is checked
 // before the entries are read. It takes complete CRLs of version 2 alone: a
@@ -194,7 +204,7 @@ func (c *CRL) readEntry(in *cryptobyte.String) (e crlEntry, err error) {
 	if !readTime(&one, &at) {
 		return e, fail(codeCRL, "revocationDate")
 	}
-	e.effective = at.Unix()
+	e.effective, e.reason = at.Unix(), noReason
 	if one.Empty() {
 		return e, nil
 	}
@@ -268,29 +278,41 @@ func (c *CRL) Len() int { return len(c.entries) }
 
 // Find says whether a serial number is revoked, since when and why.
 func (c *CRL) Find(serial *big.Int) (RevokedSerial, bool) {
-	if serial.Sign() <= 0 {
+	e, ok := c.find(serial)
+	if !ok {
 		return RevokedSerial{}, false
+	}
+	return c.revoked(e), true
+}
+
+func (c *CRL) find(serial *big.Int) (crlEntry, bool) {
+	if serial.Sign() <= 0 {
+		return crlEntry{}, false
 	}
 	i, ok := slices.BinarySearchFunc(c.entries, serial.Bytes(), func(e crlEntry, s []byte) int {
 		return bytes.Compare(c.serial(e), s)
 	})
 	if !ok {
-		return RevokedSerial{}, false
+		return crlEntry{}, false
 	}
-	return c.revoked(c.entries[i]), true
+	return c.entries[i], true
 }
 
 // revocation is what the list says of a serial number; nil is nothing.
 func (c *CRL) revocation(serial *big.Int) *Revocation {
-	r, ok := c.Find(serial)
+	e, ok := c.find(serial)
 	if !ok {
 		return nil
 	}
-	return &Revocation{Effective: r.Effective, Reason: r.Reason, Source: c.source}
+	r := c.revoked(e)
+	return &Revocation{
+		Effective: r.Effective, Reason: r.Reason, Source: c.source,
+		Compromised: r.Reason == ReasonKeyCompromise || e.reason == noReason,
+	}
 }
 
 func (c *CRL) revoked(e crlEntry) RevokedSerial {
-	return RevokedSerial{new(big.Int).SetBytes(c.serial(e)), time.Unix(e.effective, 0).UTC(), crlReasons[e.reason]}
+	return RevokedSerial{new(big.Int).SetBytes(c.serial(e)), time.Unix(e.effective, 0).UTC(), reasonWord(e.reason)}
 }
 
 // Revoked lists the revoked serial numbers in the order of their bytes.

@@ -65,10 +65,14 @@ func gathered(issuer []byte, source string, this time.Time, list []RevokedSerial
 			continue
 		}
 		b := r.Serial.Bytes()
-		c.entries = append(c.entries, crlEntry{
+		e := crlEntry{
 			offset: uint32(len(c.raw)), length: uint8(len(b)),
 			effective: r.Effective.Unix(), reason: uint8(reasonNumber(r.Reason)),
-		})
+		}
+		if e.reason == 0 { // unspecified: whether that was said is not known here
+			e.reason = noReason
+		}
+		c.entries = append(c.entries, e)
 		c.raw = append(c.raw, b...)
 	}
 	slices.SortFunc(c.entries, func(a, b crlEntry) int { return bytes.Compare(c.serial(a), c.serial(b)) })

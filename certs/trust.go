@@ -47,19 +47,31 @@ const (
 )
 
 // Revocation ends a certificate at a time: what another node received before
-// verifies for ever, what comes at that time or later is refused.
+// verifies for ever, what comes at that time or later is refused. Compromised
+// says that the key is, or may be, in other hands: the reason is
+// key_compromise, or a list gives none. Who may date what he signs as he likes,
+// like a timestamp authority, is then not believed about any time.
 type Revocation struct {
-	Effective time.Time
-	Reason    string
-	Source    string
+	Effective   time.Time
+	Reason      string
+	Source      string
+	Compromised bool
 }
 
-// earliest gives the revocation that takes effect first; nil is none.
+// earliest gives the revocation that takes effect first, nil is none; and if
+// any of them says so, that the key is compromised.
 func earliest(list ...*Revocation) (first *Revocation) {
+	compromised := false
 	for _, r := range list {
+		compromised = compromised || r != nil && r.Compromised
 		if first == nil || r != nil && r.Effective.Before(first.Effective) {
 			first = r
 		}
+	}
+	if compromised && !first.Compromised {
+		both := *first
+		both.Compromised = true
+		first = &both
 	}
 	return first
 }
@@ -136,7 +148,7 @@ func (d *Directory) addRevocation(raw strictjson.Raw, c *chain) error {
 	if e.Cert == sm.Sum(c.authority.Raw) {
 		return fail(codeContent, "the authority's own certificate is revoked by what it signed: it is replaced by its successor")
 	}
-	d.revoked[e.Cert] = &Revocation{Effective: e.Effective.Time(), Reason: e.Reason, Source: SourceDirectory}
+	d.revoked[e.Cert] = &Revocation{Effective: e.Effective.Time(), Reason: e.Reason, Source: SourceDirectory, Compromised: e.Reason == ReasonKeyCompromise}
 	return nil
 }
 

@@ -143,7 +143,9 @@ func TestRevokeIsACopy(t *testing.T) {
 	f := newForge(t, "copy")
 	d, err := f.load(f.draft(append(f.usual(), f.tsa(nil), f.administrator("a1"))...))
 	f.must(err)
-	copied := d.revoke(func(*Certificate) *Revocation { return &Revocation{testNow, ReasonSuperseded, "crl"} })
+	copied := d.revoke(func(*Certificate) *Revocation {
+		return &Revocation{Effective: testNow, Reason: ReasonSuperseded, Source: "crl"}
+	})
 	for _, tt := range []struct {
 		d    *Directory
 		want bool

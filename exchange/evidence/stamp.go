@@ -32,8 +32,13 @@ func VerifyStamp(d *certs.Directory, checkpoint, token []byte) (time.Time, error
 		if err = t.Verify(tsa.Certificate.DER); errors.Is(err, timestamp.ErrSigner) {
 			continue // perhaps of another one
 		}
-		if err == nil && tsa.Certificate.RevokedAt(t.Time) {
-			return time.Time{}, exchange.Fail(exchange.CodeCertificateRevoked, "the timestamp authority's certificate is revoked since %s", tsa.Certificate.Revoked.Effective.UTC().Format(time.RFC3339))
+		if c := &tsa.Certificate; err == nil && !c.MayStamp(t.Time) {
+			why := "later tokens do not count"
+			if c.Revoked.Compromised {
+				why = "its key may be in other hands, and no token of it counts, whatever its time"
+			}
+			return time.Time{}, exchange.Fail(exchange.CodeCertificateRevoked, "the timestamp authority's certificate is revoked since %s (%s): %s",
+				c.Revoked.Effective.UTC().Format(time.RFC3339), c.Revoked.Reason, why)
 		}
 		break
 	}

@@ -192,3 +192,35 @@ func TestTheCheckpointIsJudgedAtItsTime(t *testing.T) {
 		t.Errorf("%q", r.Problems)
 	}
 }
+
+// A timestamp authority whose key is in other hands proves nothing any more,
+// whatever time its tokens say; one that was revoked for another reason proves
+// what it stamped before.
+func TestTokensOfARevokedAuthority(t *testing.T) {
+	w := sharedWorld(t)
+	serial := must[*big.Int](t)(serialOf(w.ours.tsa.Certificate()))
+	stampedAt := start.Add(10 * time.Minute)
+	for name, c := range map[string]struct {
+		reason string
+		from   time.Time
+		counts bool
+	}{
+		"superseded after it":      {"superseded", stampedAt.Add(time.Hour), true},
+		"superseded then":          {"superseded", stampedAt, false},
+		"ended before it":          {"cessation", stampedAt.Add(-time.Hour), false},
+		"key stolen after it":      {"key_compromise", stampedAt.Add(time.Hour), false},
+		"key stolen long after it": {"key_compromise", stampedAt.AddDate(1, 0, 0), false},
+		"no reason, after it":      {"", stampedAt.Add(time.Hour), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := w.stamped(t)
+			list := []certs.RevokedSerial{{Serial: serial, Effective: c.from, Reason: c.reason}}
+			f.CRLs = [][]byte{must[[]byte](t)(certs.NewCRL(w.ours.ca.DER, w.ours.ca.Sign, big.NewInt(8), start, start.AddDate(0, 1, 0), list))}
+			r := w.verify(t, f)
+			refused := strings.Contains(strings.Join(r.Problems, "\n"), "timestamp: certificate_revoked")
+			if refused == c.counts || r.OK() != c.counts || (r.Timestamp != "") != c.counts {
+				t.Errorf("problems %q, timestamp %q, want it to count: %v", r.Problems, r.Timestamp, c.counts)
+			}
+		})
+	}
+}

@@ -101,25 +101,43 @@ func (n *Node) proveReceipts(ctx context.Context, list []*storedReceipt, f *evid
 	return err
 }
 
-// stampFor finds the oldest stamped checkpoint that covers all receipts. One
-// whose authority the directory no longer names, or names as revoked by then,
-// would only spoil the file: nil, as if there were none.
-func (n *Node) stampFor(ctx context.Context, list []*storedReceipt) (stamp *records.Stamp, err error) {
-	var leaf uint64
+// stampFor finds the oldest stamped checkpoint that covers all receipts and
+// whose token counts. One whose authority the directory no longer names, or
+// names as revoked, would only spoil the file; a later one, by another
+// authority, proves the same with a later time. Those that count are looked for
+// by halves: there may be many that do not, and they are the older ones.
+func (n *Node) stampFor(ctx context.Context, list []*storedReceipt) (found *records.Stamp, err error) {
+	var leaf, size uint64
 	for _, s := range list {
 		leaf = max(leaf, s.row.Leaf)
 	}
-	err = n.view(ctx, func(tx queue.Tx) (err error) {
-		stamp, err = n.stampCovering(tx, leaf)
-		return err
-	})
-	if err != nil || stamp == nil {
+	if err := n.view(ctx, func(tx queue.Tx) (err error) { size, err = n.ledger.Size(tx); return err }); err != nil {
 		return nil, err
 	}
-	if _, err := evidence.VerifyStamp(n.Directory(), stamp.CMS, stamp.Token); err != nil {
-		return nil, nil
+	at := leaf // the oldest first: it is nearly always the one
+	for low, high := leaf, size; low < high; at = low + (high-low)/2 {
+		var stamp *records.Stamp
+		err := n.view(ctx, func(tx queue.Tx) (err error) {
+			stamp, err = n.stampCovering(tx, at)
+			return err
+		})
+		switch {
+		case err != nil:
+			return nil, err
+		case stamp == nil:
+			high = at
+		case n.counts(stamp):
+			found, high = stamp, at
+		default:
+			low = stamp.Size
+		}
 	}
-	return stamp, nil
+	return found, nil
+}
+
+func (n *Node) counts(s *records.Stamp) bool {
+	_, err := evidence.VerifyStamp(n.Directory(), s.CMS, s.Token)
+	return err == nil
 }
 
 // disclose opens the manifest with the asker's slot. Without the key nothing

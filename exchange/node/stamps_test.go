@@ -37,6 +37,8 @@ type station struct {
 	jia  string
 	yi   string
 	key  int
+
+	authority *certs.Authority
 }
 
 func (s *station) now() time.Time { return s.at }
@@ -68,6 +70,7 @@ func newStation(t *testing.T) *station {
 	if err := authority.Admit(ok[*certs.Request](t)(certs.ParseRequest(request)), s.at); err != nil {
 		t.Fatal(err)
 	}
+	s.authority = authority
 	entry := fmt.Sprintf(`{"type":"yizhan-tsa","v":1,"domain":"test","cert":"%s"}`, base64.StdEncoding.EncodeToString(s.tsa.Certificate()))
 	if err := os.WriteFile(filepath.Join(dir, "ca", "entries", "tsa.json"), []byte(entry), 0o600); err != nil {
 		t.Fatal(err)
@@ -286,5 +289,44 @@ func TestAStampThatNoLongerCountsIsNotExported(t *testing.T) {
 	}
 	if f, r := s.report(document); len(f.Timestamp) > 0 || !r.TimePending {
 		t.Errorf("exported with %d bytes of token", len(f.Timestamp))
+	}
+}
+
+// When an authority's key is stolen, evidence goes over to the oldest token of
+// another one that covers the document, and never shows the thief's.
+func TestAnotherTokenTakesThePlaceOfOneThatNoLongerCounts(t *testing.T) {
+	s := newStation(t)
+	var documents []string
+	stamp := func(times int) {
+		for range times {
+			s.at = s.at.Add(10 * time.Minute)
+			documents = append(documents, s.send())
+			s.mark()
+			u := s.unstamped()[0]
+			if err := s.node.Stamped(s.ctx, u.Size, s.token(u)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	stamp(5)
+	first := s.tsa
+	s.tsa = ok[*tsatest.TSA](t)(tsatest.New(rand.NewChaCha8([32]byte{4}), s.now))
+	if err := s.authority.AddTSA(s.tsa.Certificate(), ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.authority.Revoke(first.Certificate(), s.at, certs.ReasonKeyCompromise); err != nil {
+		t.Fatal(err)
+	}
+	file := ok[[]byte](t)(s.authority.Publish(s.at))
+	d := ok[*certs.Directory](t)(certs.LoadDirectory(file, s.authority.Certificate(), 0, s.at))
+	s.node.c.Directory = func() *certs.Directory { return d }
+	if _, r := s.report(documents[0]); r.Timestamp != "" || !r.TimePending {
+		t.Errorf("stamped %q by a stolen key", r.Timestamp)
+	}
+	stamp(3)
+	for i, want := range []string{"09:00", "09:00", "09:00", "09:00", "09:00", "09:00", "09:10", "09:20"} {
+		if _, r := s.report(documents[i]); r.Timestamp != "2026-11-23T"+want+":00.000Z" {
+			t.Errorf("document %d: %q, want %s", i, r.Timestamp, want)
+		}
 	}
 }
