@@ -74,6 +74,8 @@ type Admission struct {
 	now   time.Time
 	book  *book
 	notes map[string]*admittedNote
+
+	checked int // of Holders
 }
 
 // Admission begins one. Certificates that are issued begin at now.
@@ -311,10 +313,30 @@ func (b *book) certified(list []certEntry, use string, key sm.Digest, now time.T
 	})
 }
 
+// Check judges the next version as it would be with all that was added, as a
+// node judges it, but for the approvals. So no request leaves the authority with
+// a draft that nobody would take.
+func (m *Admission) Check() error {
+	if _, err := m.judgeDraft(m.now); err != nil {
+		var e *Error
+		if errors.As(err, &e) && e.Code == codeContent {
+			return &Error{Code: codeRequest, Detail: "not admitted, and nothing was changed", Err: err}
+		}
+		return err
+	}
+	m.checked = len(m.Holders)
+	return nil
+}
+
 // Commit notes the requests and makes the entries durable, each a file of its
-// own. After a crash the same requests are admitted again, and what was done is
+// own, if Check passes. After a crash the same requests are admitted again, and what was done is
 // not done twice; an older one is refused from the first file on.
 func (m *Admission) Commit() error {
+	if m.checked != len(m.Holders) {
+		if err := m.Check(); err != nil {
+			return err
+		}
+	}
 	dir := filepath.Join(m.a.dir, admittedDir)
 	if err := durable.OS.MkdirAll(dir); err != nil {
 		return err

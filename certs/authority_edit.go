@@ -1,9 +1,12 @@
 package certs
 
 import (
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
+	"time"
 
 	"github.com/yizhan-gateway/yizhan/internal/durable"
 	"github.com/yizhan-gateway/yizhan/internal/strictjson"
@@ -38,43 +41,17 @@ func (a *Authority) publishedEntries() (map[string]strictjson.Raw, error) {
 		return nil, err
 	}
 	for _, raw := range f.Entries {
-		name, err := nameOf(raw)
+		one, err := describe(raw)
 		if err != nil {
 			return nil, err
 		}
-		out[name] = raw
+		if one.file != "" {
+			out[one.file] = raw
+		}
 	}
-	delete(out, "")
 	return out, nil
 }
 
-// nameOf is the name of the file of a node, an agency, a link or a route; empty
-// for other entries.
-func nameOf(raw strictjson.Raw) (string, error) {
-	kind, err := kindOf(raw)
-	if err != nil {
-		return "", err
-	}
-	switch kind {
-	case nodeType:
-		var e nodeEntry
-		err = strictjson.Unmarshal(raw, &e)
-		return nodeFile(e.ID), err
-	case agencyType:
-		var e agencyEntry
-		err = strictjson.Unmarshal(raw, &e)
-		return agencyFile(e.Code), err
-	case linkType:
-		var e linkEntry
-		err = strictjson.Unmarshal(raw, &e)
-		return linkFile(e.ID), err
-	case routeType:
-		var e routeEntry
-		err = strictjson.Unmarshal(raw, &e)
-		return routeFile(e.From, e.To), err
-	}
-	return "", nil
-}
 func (e *edit) put(name string, entry any) error {
 	b, err := strictjson.Marshal(entry)
 	if err != nil {
@@ -111,6 +88,36 @@ func (e *edit) find(name string, into any) (inEntries bool, err error) {
 		return false, &Error{Code: codeContent, Detail: "entry " + name, Err: err}
 	}
 	return inEntries, nil
+}
+
+// judgeDraft sees that what would be published with the change is what every
+// node takes, but for the approvals, which come later. If not, it says whether
+// the draft was whole before: a fault that lay there is none of the change.
+func (e *edit) judgeDraft(now time.Time) (whole bool, err error) {
+	d, err := e.a.draft(now, false, e.changed)
+	if err == nil {
+		err = d.fits()
+	}
+	if err == nil {
+		return true, nil
+	}
+	if _, before := e.a.draft(now, false, nil); before != nil {
+		return false, fmt.Errorf("what lies in %s cannot be published already without this change; correct it, or take it out with yizhan ca remove: %w", entriesDir, before)
+	}
+	return true, err
+}
+
+// fits refuses a draft that would make a directory file of more bytes than
+// anybody reads.
+func (d *Draft) fits() error {
+	bytes := base64.StdEncoding.EncodedLen(len(d.content)) + maxSmallCMS
+	for _, e := range d.entries {
+		bytes += len(e) + len(",")
+	}
+	if bytes > MaxDirectory {
+		return fail(codeContent, "the directory would have %d bytes, at most %d are possible", bytes, MaxDirectory)
+	}
+	return nil
 }
 
 // write makes the change durable, one file after the other.

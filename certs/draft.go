@@ -39,9 +39,11 @@ type Draft struct {
 // Draft gives what would be published: the list that was fixed, if it is still
 // what would be made of the entries, else a new one, which is not fixed yet. It
 // needs no keys.
-func (a *Authority) Draft(now time.Time) (*Draft, error) { return a.draft(now, true) }
+func (a *Authority) Draft(now time.Time) (*Draft, error) { return a.draft(now, true, nil) }
 
-func (a *Authority) draft(now time.Time, keepFixed bool) (*Draft, error) {
+// draft gives it as it would be with some entries changed, by name, nil for one
+// that is taken out.
+func (a *Authority) draft(now time.Time, keepFixed bool, changed map[string]strictjson.Raw) (*Draft, error) {
 	d := new(Draft)
 	var err error
 	if d.Before, err = a.published(); err != nil {
@@ -51,7 +53,7 @@ func (a *Authority) draft(now time.Time, keepFixed bool) (*Draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.entries, err = a.entries(); err != nil {
+	if d.entries, err = a.entriesWith(changed); err != nil {
 		return nil, err
 	}
 	for _, e := range d.entries {

@@ -138,7 +138,7 @@ func (a *Authority) Publish(now time.Time) ([]byte, error) {
 		return nil, fmt.Errorf("certs: not published: %w", err)
 	}
 	if d.fixed && len(d.Directory.approvals) == 0 {
-		if d, err = a.draft(now, false); err != nil {
+		if d, err = a.draft(now, false, nil); err != nil {
 			return nil, err
 		}
 	}

@@ -21,7 +21,7 @@ func (a *app) caCommand() *cobra.Command {
 	var passFile string
 	c := &cobra.Command{Use: "ca", Short: "The domain's authority: certificates and directory · 名录机构"}
 	c.PersistentFlags().StringVar(&passFile, "passphrase-file", "", "file with the authority's passphrase (or set "+passphraseEnv+")")
-	c.AddCommand(a.caInit(&passFile), a.caAdmit(&passFile), a.caLink(&passFile), a.caRoute(&passFile), a.caAgency(&passFile), a.caTSA(&passFile),
+	c.AddCommand(a.caInit(&passFile), a.caAdmit(&passFile), a.caRemove(&passFile), a.caLink(&passFile), a.caRoute(&passFile), a.caAgency(&passFile), a.caTSA(&passFile),
 		a.caPolicy(&passFile), a.caSucceed(&passFile), a.publishCommand(&passFile), a.caShow())
 	c.AddCommand(a.caCertificates(&passFile)...)
 	return c

@@ -75,6 +75,9 @@ func readRequests(admission *certs.Admission, paths []string) (nodes []string, e
 
 // admit shows what an admission changes, and then does it.
 func (a *app) admit(admission *certs.Admission, nodes []string, dry bool) error {
+	if err := admission.Check(); err != nil {
+		return err
+	}
 	holders := []holderLine{}
 	for _, h := range admission.Holders {
 		l := holderLineOf(&h, dry)
