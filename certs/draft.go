@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
@@ -174,28 +175,46 @@ func (a *Authority) preview(l *list, content []byte, entries []strictjson.Raw) (
 
 // Approver gives the certificate with which an administrator, of the draft or
 // of the version before, can approve: one whose key is held, and that counts.
+// One that both versions know goes before one that the draft alone knows, even
+// when that is newer: the version before asks for approvals by its own, and a
+// renewal is approved with what is renewed.
 func (d *Draft) Approver(administrator string, keys Keyring, now time.Time) (*Certificate, error) {
 	at := d.Directory.Issued()
-	known := false
-	for _, judge := range []*Directory{d.Directory, d.Before} {
-		if judge == nil {
-			continue
-		}
-		for _, a := range judge.administrators {
-			if a.ID != administrator {
-				continue
-			}
-			known = true
-			for i := range a.Certificates {
-				c := &a.Certificates[i]
-				if keys.Has(c.KeyID) && !at.Before(c.NotBefore) && !at.After(c.NotAfter) && !c.RevokedAt(at) && !now.After(c.NotAfter) {
-					return c, nil
-				}
-			}
+	counts := func(c Certificate) bool {
+		c.Revoked = earliest(c.Revoked, d.Directory.revoked[sm.Sum(c.DER)])
+		return keys.Has(c.KeyID) && !at.Before(c.NotBefore) && !at.After(c.NotAfter) && !c.RevokedAt(at) && !now.After(c.NotAfter)
+	}
+	next, isNext := d.Directory.administered(administrator)
+	before, wasBefore := d.Before.administered(administrator)
+	both := func(c Certificate) bool { return counts(c) && among(before, &c) }
+	for _, try := range []struct {
+		list []Certificate
+		good func(Certificate) bool
+	}{{next, both}, {next, counts}, {before, counts}} {
+		if i := slices.IndexFunc(try.list, try.good); i >= 0 {
+			return &try.list[i], nil
 		}
 	}
-	if !known {
+	if !isNext && !wasBefore {
 		return nil, fail(codeApproval, "%.40q is no administrator, neither of the version to be published nor of the one before", administrator)
 	}
 	return nil, fail(codeApproval, "the keystore holds no key of administrator %s with a certificate that is valid and not revoked", administrator)
+}
+
+// administered gives the certificates of an administrator; a version that is
+// not there has none.
+func (d *Directory) administered(id string) (held []Certificate, known bool) {
+	if d == nil {
+		return nil, false
+	}
+	i := slices.IndexFunc(d.administrators, func(a *Administrator) bool { return a.ID == id })
+	if i < 0 {
+		return nil, false
+	}
+	return d.administrators[i].Certificates, true
+}
+
+// among says whether a certificate is one of several.
+func among(list []Certificate, c *Certificate) bool {
+	return slices.ContainsFunc(list, func(one Certificate) bool { return bytes.Equal(one.DER, c.DER) })
 }

@@ -335,3 +335,58 @@ func TestPartsCoverTheList(t *testing.T) {
 		}
 	}
 }
+
+// TestApproverOfARenewal: who was given a further key approves that with the key
+// that both versions know, and from then on with the new one.
+func TestApproverOfARenewal(t *testing.T) {
+	a, _, keys, f := approving(t)
+	approve := func(id string, at time.Time) *Certificate {
+		t.Helper()
+		d, err := a.Draft(at)
+		f.must(err)
+		c, err := d.Approver(id, keys[id], at)
+		f.must(err)
+		f.must(a.Approve(d, id, keys[id], at))
+		return c
+	}
+	approve("zhang-san", testNow)
+	first := approve("li-si", testNow)
+	_, err := a.Publish(testNow)
+	f.must(err)
+
+	end := testNow.AddDate(holderYears, 0, 0)
+	late := end.AddDate(0, -1, 0)
+	for _, id := range []string{"zhang-san", "li-si"} {
+		f.must(a.AddAdministrator(id, "管理员"+id, keys[id], late))
+	}
+	if c := approve("li-si", late); !bytes.Equal(c.DER, first.DER) {
+		t.Error("approved with a certificate that the version before does not know")
+	}
+	approve("zhang-san", late)
+	file, err := a.Publish(late)
+	f.must(err)
+	d, err := LoadDirectory(file, a.Certificate(), 0, late)
+	f.must(err)
+	if q := d.Quorum(end.Add(time.Hour)); q.Missing() != 0 || !slices.Equal(q.Unable, []string{"wang-wu"}) {
+		t.Errorf("%+v", q)
+	}
+	if q := d.Quorum(late.AddDate(holderYears, 0, 1)); q.Missing() != 2 || len(q.Unable) != 3 {
+		t.Errorf("%+v", q)
+	}
+
+	// A key that the next version revokes is not approved with.
+	f.must(a.Revoke(first.DER, late, ReasonSuperseded))
+	if c := approve("li-si", late.Add(time.Minute)); bytes.Equal(c.DER, first.DER) {
+		t.Error("approved with what is revoked")
+	}
+	after := end.Add(time.Hour)
+	f.must(a.clearDraft())
+	approve("li-si", after)
+	approve("zhang-san", after)
+	_, err = a.Publish(after)
+	f.must(err)
+	next, err := a.Draft(after)
+	f.must(err)
+	_, err = next.Approver("wang-wu", keys["wang-wu"], after)
+	wantCode(t, err, "directory_approval")
+}

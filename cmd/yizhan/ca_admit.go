@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -38,7 +37,7 @@ request with --replace.`,
 			if err != nil {
 				return err
 			}
-			admission, err := authority.Admission(time.Now())
+			admission, err := authority.Admission(a.now())
 			if err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"math/big"
@@ -22,10 +23,14 @@ import (
 	"github.com/yizhan-gateway/yizhan/crypto/timestamp/tsatest"
 )
 
-// looked CADIR is an administrator who looks at the next publication: LIST is
-// then the SM3 of the list that was shown.
+// looked CADIR [DURATION] is an administrator who looks at the next publication,
+// perhaps with another clock: LIST is then the SM3 of the list that was shown.
 func looked(ts *testscript.TestScript, _ bool, args []string) {
-	ts.Check(ts.Exec("yizhan", "directory", "diff", args[0], "--json"))
+	by := "0s"
+	if len(args) > 1 {
+		by = args[1]
+	}
+	ts.Check(ts.Exec("yizhan-in", by, "directory", "diff", args[0], "--json"))
 	var d struct {
 		List  string
 		Fixed bool
@@ -199,7 +204,7 @@ func TestDiffShowsCertificates(t *testing.T) {
 		t.Fatal("another serial")
 	}
 	text := d.diff().text("zh")
-	for _, want := range []string{certs.Fingerprint(old), certs.Fingerprint(now), was.KeyID.String(), is.KeyID.String()} {
+	for _, want := range []string{certs.Fingerprint(old), certs.Fingerprint(now), inFours(was.KeyID), inFours(is.KeyID)} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%s is not in\n%s", want, text)
 		}
@@ -231,4 +236,60 @@ func TestDiffCannotBeWrittenOver(t *testing.T) {
 	if strings.ContainsAny(text, "\x1b\u202e") || !strings.Contains(text, `\u{1b}[2K`) || !strings.Contains(text, `\u{202e}`) {
 		t.Errorf("%q", text)
 	}
+}
+
+// TestWatchedHolders: of whom the domain depends on, each has its newest
+// certificate watched, and a former key of the authority is nobody's trouble.
+func TestWatchedHolders(t *testing.T) {
+	d := newDesk(t)
+	for range 2 { // two timestamp authorities of one name
+		tsa, err := tsatest.New(rand.Reader, time.Now)
+		d.must(err)
+		d.must(d.ca.AddTSA(tsa.Certificate(), ""))
+	}
+	for _, years := range []int{1, 3} { // an outside CA, and the same with its next certificate
+		d.must(d.ca.AddIssuer(outsideRoot(t, "示范证书机构", years), "", ""))
+	}
+	d.must(d.ca.AddIssuer(outsideRoot(t, "另一证书机构", 2), "", ""))
+	d.must(d.ca.Succeed(d.now))
+	draft, err := d.ca.Draft(d.now)
+	d.must(err)
+	got := map[string]int{}
+	days := map[string]float64{}
+	list := watched(draft.Directory, "jia", d.now)
+	for i := range list {
+		got[list[i].kind]++
+		days[list[i].whose] = list[i].days(d.now)
+	}
+	for kind, want := range map[string]int{"authority": 1, "timestamp": 1, "issuer": 2, "administrator": 1, "node": 2, "agency": 2} {
+		if got[kind] != want {
+			t.Errorf("%d of kind %s, want %d", got[kind], kind, want)
+		}
+	}
+	if n := days["CN=示范证书机构"]; n < 3*365-1 || days["张三"] < 5*365-1 {
+		t.Errorf("%v", days)
+	}
+	metric := soonest(list, d.now)
+	if _, ok := metric[kindAndUse{"administrator", certs.UseSign}]; !ok || metric[kindAndUse{"issuer", certs.UseSign}] > 2*366 {
+		t.Errorf("%v", metric)
+	}
+}
+
+// outsideRoot is the certificate of a CA that is none of ours.
+func outsideRoot(t *testing.T, name string, years int) []byte {
+	t.Helper()
+	key, err := sm.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &smx509.Certificate{
+		SerialNumber: big.NewInt(int64(years)), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().AddDate(0, 0, -1), NotAfter: time.Now().AddDate(years, 0, 0),
+		KeyUsage: smx509.KeyUsageCertSign, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := smx509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
 }

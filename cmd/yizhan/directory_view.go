@@ -163,7 +163,7 @@ func timeView(t strictjson.Time) *time.Time {
 func certificateViews(list []certs.Certificate) []certificateView {
 	out := []certificateView{}
 	for _, c := range list {
-		out = append(out, certificateView{c.Use, c.Serial, c.NotBefore.UTC(), c.NotAfter.UTC(), revokedView(c.Revoked), certs.Fingerprint(c.DER), c.KeyID.String()})
+		out = append(out, certificateView{c.Use, c.Serial, c.NotBefore.UTC(), c.NotAfter.UTC(), revokedView(c.Revoked), certs.Fingerprint(c.DER), inFours(c.KeyID)})
 	}
 	return out
 }

@@ -41,6 +41,7 @@ func (d *doctor) examine(ctx context.Context) {
 		d.checkClock()
 		d.checkListing()
 		d.checkCertificates()
+		d.checkApprovals()
 		d.checkSources()
 		d.checkTimestamps(ctx)
 	}
@@ -214,8 +215,12 @@ func (d *doctor) checkCertificates() {
 	for i := range list {
 		h := &list[i]
 		name := fmt.Sprintf("certificate %s %s %s", h.kind, h.id, h.use)
+		ended := d.fail
+		if !h.stops() {
+			ended = d.warn
+		}
 		if h.cert == nil {
-			d.fail(name, both("there is none that is not revoked", "没有未吊销的证书"), h.remedy())
+			ended(name, both("there is none that is not revoked%[1]s", "没有未吊销的证书%[1]s", h.of()), h.remedy())
 			continue
 		}
 		if days := h.days(d.now); i == 0 || days < soonest {
@@ -224,16 +229,29 @@ func (d *doctor) checkCertificates() {
 		end := h.cert.NotAfter.UTC().Format(time.DateOnly)
 		switch t, crossed := h.threshold(d.now); {
 		case d.now.Before(h.cert.NotBefore):
-			d.fail(name, both("it is not valid before %s", "证书自 %s 起生效", h.cert.NotBefore.UTC().Format(time.DateOnly)), both("check the clock", "请核对系统时钟"))
+			ended(name, both("it is not valid before %[1]s%[2]s", "证书自 %[1]s 起生效%[2]s", h.cert.NotBefore.UTC().Format(time.DateOnly), h.of()), both("check the clock", "请核对系统时钟"))
 		case crossed && t == 0:
-			d.fail(name, both("it expired on %s", "已于 %s 到期", end), h.remedy())
+			ended(name, both("it expired on %[1]s%[2]s", "已于 %[1]s 到期%[2]s", end, h.of()), h.remedy())
 		case crossed:
-			d.warn(name, both("it expires on %[1]s, within %[2]d days", "将于 %[1]s 到期，不足 %[2]d 天", end, t), h.remedy())
+			d.warn(name, both("it expires on %[1]s, within %[2]d days%[3]s", "将于 %[1]s 到期，不足 %[2]d 天%[3]s", end, t, h.of()), h.remedy())
 		}
 	}
 	if len(d.list) == before {
 		d.ok("certificates", both("%[1]d in use; the first ends in %[2]d days", "在用 %[1]d 张，最早的 %[2]d 天后到期", len(list), int(soonest)))
 	}
+}
+
+// checkApprovals: so few administrators may be left that no next version would
+// be taken here.
+func (d *doctor) checkApprovals() {
+	const name = "approvals"
+	q := d.directory.Quorum(d.now)
+	if q.Missing() == 0 {
+		d.ok(name, both("the policy asks for %[1]d, and %[2]d administrators can approve", "批准策略要求 %[1]d 名，可批准的管理员 %[2]d 名", q.Needed, len(q.Able)))
+		return
+	}
+	d.fail(name, both("the policy asks for %[1]d, and %[2]d administrators have a certificate that is valid and not revoked (not: %[3]s): no next directory can be approved", "批准策略要求 %[1]d 名，仅 %[2]d 名管理员的证书有效且未吊销（无效：%[3]s）：无法批准下一版名录", q.Needed, len(q.Able), strings.Join(q.Unable, ", ")),
+		both("check the clock; if it is right, the domain begins anew with another authority: docs/operations.md, \"Two pairs of eyes\"", "请核对系统时钟；如时钟无误，须以新的名录机构重建信任域，参见 docs/operations.md"))
 }
 
 // checkSources looks at what the node keeps of revocation lists and OCSP.
