@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/internal/durable"
 )
 
@@ -47,20 +46,11 @@ type Shelf struct {
 	now  func() time.Time
 
 	current atomic.Pointer[Directory]
+	updates updates
 	known   atomic.Pointer[[]*CRL]
 
 	mu       sync.Mutex // one installation at a time; guards what follows
 	restored error
-	entries  map[uint64][]sm.Digest // of kept versions, read when first asked for
-	last     lastDelta
-}
-
-// lastDelta is the update that was last made: neighbours are mostly behind by
-// the same.
-type lastDelta struct {
-	from  uint64
-	to    *Directory
-	bytes []byte
 }
 
 // OpenShelf opens the shelf in a folder, which may be empty: then Current is
@@ -68,7 +58,7 @@ type lastDelta struct {
 // replaced by a kept version if one is as new as the highest ever in force, see
 // Restored; else that is the error.
 func OpenShelf(fsys durable.FS, path string, now func() time.Time) (*Shelf, error) {
-	s := &Shelf{fs: fsys, path: path, now: now, entries: map[uint64][]sm.Digest{}}
+	s := &Shelf{fs: fsys, path: path, now: now}
 	d, err := s.read(0)
 	if err != nil {
 		d = s.rescue()
@@ -445,10 +435,8 @@ func (s *Shelf) keep(d *Directory) error {
 		if err := s.fs.Remove(s.copyOf(versions[0])); err != nil {
 			return err
 		}
-		delete(s.entries, versions[0])
 		versions = versions[1:]
 	}
-	delete(s.entries, d.Version())
 	return durable.WriteFile(s.fs, s.copyOf(d.Version()), d.raw)
 }
 
@@ -473,39 +461,6 @@ func (s *Shelf) versions() ([]uint64, error) {
 		}
 	}
 	return out, err
-}
-
-// Delta makes the update from a version to the one in force; it must not be
-// changed. It is nil when that version is not kept here, or not older. From 0 it
-// holds every entry, and serves any version. From 0 it brings every entry, and
-// so leads on from any version.
-func (s *Shelf) Delta(from uint64) ([]byte, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d := s.Current()
-	if d == nil || from >= d.Version() {
-		return nil, nil
-	}
-	had, ok := s.entries[from]
-	if !ok && from > 0 {
-		file, err := durable.ReadFile(s.fs, s.copyOf(from), MaxDirectory)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if had, err = listed(file); err != nil {
-			return nil, fmt.Errorf("certs: the kept directory version %d: %w", from, err)
-		}
-		s.entries[from] = had
-	}
-	update, err := d.deltaFrom(from, had)
-	if err != nil {
-		return nil, err
-	}
-	s.last = lastDelta{from, d, update}
-	return update, nil
 }
 
 // Take judges an update, assembles the directory file it leads to from the
