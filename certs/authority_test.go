@@ -358,7 +358,7 @@ func TestAddLinkAndRoute(t *testing.T) {
 	f.must(a.AddRoute("bing", "jia", "jia"))
 	_, err := a.Publish(testNow)
 	wantCode(t, err, "directory_content")
-	if b, err := a.published(); err != nil || b.Version() != 3 {
+	if b, err := a.Published(); err != nil || b.Version() != 3 {
 		t.Errorf("a refused version was published: %v", err)
 	}
 }

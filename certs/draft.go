@@ -47,7 +47,7 @@ func (a *Authority) Draft(now time.Time) (*Draft, error) { return a.draft(now, t
 func (a *Authority) draft(now time.Time, keepFixed bool, changed map[string]strictjson.Raw) (*Draft, error) {
 	d := new(Draft)
 	var err error
-	if d.Before, err = a.published(); err != nil {
+	if d.Before, err = a.Published(); err != nil {
 		return nil, err
 	}
 	l, err := a.nextList(d.Before, now)

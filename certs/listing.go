@@ -4,7 +4,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
@@ -51,30 +50,6 @@ func (d *Directory) Former() [][]byte {
 		}
 	}
 	return out
-}
-
-// Quorum is whether the administrators of a directory could approve a version
-// after it.
-type Quorum struct {
-	Needed int      // by the policy
-	Able   []string // who has a certificate that is valid and not revoked
-	Unable []string
-}
-
-// Missing is how many administrators more it would take.
-func (q *Quorum) Missing() int { return max(0, q.Needed-len(q.Able)) }
-
-// Quorum counts the administrators who can approve at a time.
-func (d *Directory) Quorum(at time.Time) *Quorum {
-	q := &Quorum{Needed: d.Policy().Approvals}
-	for _, a := range d.administrators {
-		if _, err := a.Current(UseSign, at); err == nil {
-			q.Able = append(q.Able, a.ID)
-		} else {
-			q.Unable = append(q.Unable, a.ID)
-		}
-	}
-	return q
 }
 
 // SignerOf gives the certificate (DER) that a directory file says it is signed

@@ -186,9 +186,9 @@ func (a *Authority) clearDraft() error {
 	return nil
 }
 
-// published reads the version that is published, nil if none is. A former
+// Published reads the version that is published, nil if none is. A former
 // certificate of the authority may have signed it.
-func (a *Authority) published() (*Directory, error) {
+func (a *Authority) Published() (*Directory, error) {
 	b, err := durable.ReadFile(durable.OS, filepath.Join(a.dir, directoryName), MaxDirectory)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -204,15 +204,6 @@ func (a *Authority) published() (*Directory, error) {
 		signer = a.cert.Raw
 	}
 	return LoadDirectory(b, signer, 0, time.Time{})
-}
-
-// SetPolicy notes, for the next publication, how many administrators must
-// approve every later one.
-func (a *Authority) SetPolicy(approvals int) error {
-	if approvals < 0 || approvals > maxIssuers {
-		return fail(codeRequest, "a policy asks for 0 to %d approvals", maxIssuers)
-	}
-	return a.putEntry("policy", &policyEntry{Type: policyType, V: 1, Domain: a.domain, Approvals: approvals})
 }
 
 // AddAdministrator makes a key for a person who approves publications and

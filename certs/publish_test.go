@@ -29,8 +29,58 @@ func approving(t *testing.T) (*Authority, string, map[string]*memoryKeys, *forge
 		keys[id] = f.keys()
 		f.must(a.AddAdministrator(id, "管理员"+id, keys[id], testNow))
 	}
-	f.must(a.SetPolicy(2))
+	setPolicy(t, a, 2)
 	return a, dir, keys, f
+}
+
+func setPolicy(t *testing.T, a *Authority, approvals int) {
+	t.Helper()
+	if _, err := a.SetPolicy(approvals, testNow); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPolicyThatNobodyCouldMeet: who is named without a valid certificate does
+// not count.
+func TestPolicyThatNobodyCouldMeet(t *testing.T) {
+	a, _, keys, f := approving(t)
+	revoke := func(id string, at time.Time) {
+		list, err := a.Certificates()
+		f.must(err)
+		for _, l := range list {
+			if l.Holder == "administrator "+id {
+				f.must(a.Revoke(l.DER, at, ReasonKeyCompromise))
+			}
+		}
+	}
+	end := testNow.AddDate(holderYears, 0, 0).Add(time.Hour)
+	tests := []struct {
+		name    string
+		prepare func()
+		n       int
+		now     time.Time
+		code    string
+		unable  []string
+	}{
+		{"less than none", func() {}, -1, testNow, "request_content", nil},
+		{"more than a policy can ask for", func() {}, maxIssuers + 1, testNow, "request_content", nil},
+		{"all", func() {}, 3, testNow, "", nil},
+		{"one more than there are", func() {}, 4, testNow, "request_content", nil},
+		{"one revoked", func() { revoke("wang-wu", testNow) }, 3, testNow, "request_content", nil},
+		{"without the revoked one", func() {}, 2, testNow, "", []string{"wang-wu"}},
+		{"one revoked later", func() { revoke("li-si", testNow.Add(time.Hour)) }, 2, testNow, "", []string{"wang-wu"}},
+		{"all ended", func() {}, 1, end, "request_content", nil},
+		{"none is always possible", func() {}, 0, end, "", []string{"li-si", "wang-wu", "zhang-san"}},
+		{"one renewed", func() { f.must(a.AddAdministrator("zhang-san", "张三", keys["zhang-san"], end)) }, 1, end, "", []string{"li-si", "wang-wu"}},
+	}
+	for _, tt := range tests {
+		tt.prepare()
+		q, err := a.SetPolicy(tt.n, tt.now)
+		wantCode(t, err, tt.code)
+		if err == nil && (q.Missing() != 0 || !slices.Equal(q.Unable, tt.unable)) {
+			t.Errorf("%s: %+v", tt.name, q)
+		}
+	}
 }
 
 func (m *memoryKeys) Has(id sm.Digest) bool { return m.keys[id] != nil }
@@ -106,7 +156,7 @@ func TestChangedEntriesVoidApprovals(t *testing.T) {
 	approve("wang-wu")
 	published(t, a, 1)
 	// A policy of the version before counts for the one that abolishes it.
-	f.must(a.SetPolicy(0))
+	setPolicy(t, a, 0)
 	_, err = a.Publish(testNow)
 	wantCode(t, err, "directory_approval")
 	approve("zhang-san")
@@ -117,8 +167,6 @@ func TestChangedEntriesVoidApprovals(t *testing.T) {
 
 func TestDraftRefuses(t *testing.T) {
 	a, dir, keys, f := approving(t)
-	wantCode(t, a.SetPolicy(-1), "request_content")
-	wantCode(t, a.SetPolicy(65), "request_content")
 	d, err := a.Draft(testNow)
 	f.must(err)
 	f.must(a.Approve(d, "li-si", keys["li-si"], testNow))
@@ -139,7 +187,7 @@ func TestDraftRefuses(t *testing.T) {
 	if len(d.Directory.Approvals()) != 0 || !slices.Equal(d.Void, []string{"li-si"}) {
 		t.Errorf("approved: %v, void: %v", d.Directory.Approvals(), d.Void)
 	}
-	f.must(a.SetPolicy(4))
+	f.must(a.putEntry("policy", &policyEntry{Type: policyType, V: 1, Domain: testDomain, Approvals: 4}))
 	_, err = a.Draft(testNow)
 	wantCode(t, err, "directory_content")
 }
@@ -284,7 +332,7 @@ func TestDraftTimes(t *testing.T) {
 	}
 
 	// What needs no approval is issued when it is published, whoever looked before.
-	f.must(a.SetPolicy(0))
+	setPolicy(t, a, 0)
 	fix()
 	later := testNow.Add(20 * 24 * time.Hour)
 	file, err := a.Publish(later)

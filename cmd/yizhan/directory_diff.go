@@ -18,7 +18,8 @@ type directoryDiff struct {
 	From       uint64        `json:"from"` // 0: nothing was published
 	To         uint64        `json:"to"`
 	Changes    []entryChange `json:"changes"`
-	List       string        `json:"list"` // SM3 of the list: what is approved and signed
+	Policy     policyView    `json:"policy"` // after it
+	List       string        `json:"list"`   // SM3 of the list: what is approved and signed
 	Issued     time.Time     `json:"issued"`
 	NextUpdate time.Time     `json:"next_update"`
 }
@@ -54,13 +55,14 @@ func diffOf(before, after *certs.Directory, now time.Time) (*directoryDiff, erro
 		d.From, old = before.Version(), viewOf(before, now)
 	}
 	one := viewOf(after, now)
+	d.Policy = one.Policy
 	for _, kind := range []struct {
 		name     string
 		old, new any // lists of structs
 		id       []string
 	}{
 		{"authority", []authorityView{{old.Fingerprint, old.Successions}}, []authorityView{{one.Fingerprint, one.Successions}}, nil},
-		{"policy", []policyView{old.Policy}, []policyView{one.Policy}, nil},
+		{"policy", []policyView{{Approvals: old.Policy.Approvals}}, []policyView{{Approvals: one.Policy.Approvals}}, nil},
 		{"administrator", old.Administrators, one.Administrators, []string{"id"}},
 		{"agency", old.Agencies, one.Agencies, []string{"code"}},
 		{"node", old.Nodes, one.Nodes, []string{"id"}},

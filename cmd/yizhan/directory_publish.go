@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -178,6 +179,9 @@ func (a *app) caPolicy(passFile *string) *cobra.Command {
 	n := -1
 	c := &cobra.Command{
 		Use: "policy DIR --approvals N", Short: "Say how many administrators must approve a publication · 设定批准人数", Args: cobra.ExactArgs(1),
+		Long: `Says how many administrators must approve a publication, the next one included. A
+policy that the administrators with a valid certificate could not meet is refused;
+so name them first, and one more than are needed.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if n < 0 {
 				return usage("--approvals N is needed")
@@ -186,14 +190,41 @@ func (a *app) caPolicy(passFile *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := authority.SetPolicy(n); err != nil {
+			q, err := authority.SetPolicy(n, a.now())
+			if err != nil {
 				return err
 			}
-			return a.print(map[string]int{"approvals": n}, "%d administrators approve publications, the next one included\n", n)
+			return a.tellPolicy(authority, q)
 		},
 	}
 	c.Flags().IntVar(&n, "approvals", -1, "number of administrators")
 	return c
+}
+
+// tellPolicy says what the policy is, and whether the published version's own,
+// which the next one must meet, too, can still be met.
+func (a *app) tellPolicy(authority *certs.Authority, q *certs.Quorum) error {
+	out := struct {
+		policyView
+		Published *policyView `json:"published,omitempty"`
+	}{policyViewOf(q), nil}
+	say := words(a.language())
+	text := fmt.Sprintf("%d administrators approve publications, the next one included\n", q.Needed)
+	if len(q.Unable) > 0 {
+		text += fmt.Sprintf(say("%[1]d of %[2]d administrators can approve (not: %[3]s)\n", "%[2]d 名管理员中 %[1]d 名可以批准（无效：%[3]s）\n"), len(q.Able), len(q.Able)+len(q.Unable), strings.Join(q.Unable, ", "))
+	}
+	before, err := authority.Published()
+	if err != nil {
+		return err
+	}
+	if before != nil {
+		p := policyViewOf(before.Quorum(a.now()))
+		out.Published = &p
+		if unmet := p.unmet(say); unmet != "" {
+			text += fmt.Sprintf(say("version %d, which nodes have: %s\n", "节点现行的第 %d 版：%s\n"), before.Version(), unmet)
+		}
+	}
+	return a.print(out, "%s", text)
 }
 
 func (a *app) caSucceed(passFile *string) *cobra.Command {

@@ -27,6 +27,9 @@ func (d *directoryDiff) text(lang string) string {
 	for i := range d.Changes {
 		d.Changes[i].text(&b, say)
 	}
+	if unmet := d.Policy.unmet(say); unmet != "" {
+		fmt.Fprintf(&b, "! %s\n", unmet)
+	}
 	fmt.Fprintf(&b, say("SM3 of the list: %s\n", "名录清单 SM3：%s\n"), d.List)
 	return b.String()
 }

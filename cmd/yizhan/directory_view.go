@@ -33,7 +33,24 @@ type directoryView struct {
 }
 
 type policyView struct {
-	Approvals int `json:"approvals"`
+	Approvals int      `json:"approvals"`
+	Able      int      `json:"administrators_able,omitempty"` // who have a valid certificate
+	Unable    []string `json:"administrators_not_able,omitempty"`
+	Missing   int      `json:"administrators_missing,omitempty"`
+}
+
+func policyViewOf(q *certs.Quorum) policyView {
+	return policyView{q.Needed, len(q.Able), q.Unable, q.Missing()}
+}
+
+// unmet says that nothing can be approved any more, and why; empty when it can.
+func (p *policyView) unmet(say func(en, zh string) string) string {
+	if p.Missing == 0 {
+		return ""
+	}
+	return fmt.Sprintf(say("the policy cannot be met: it asks for %[1]d approvals, and %[2]d of %[3]d administrators have a certificate that is valid and not revoked (not: %[4]s); %[5]d are missing",
+		"批准策略无法满足：要求 %[1]d 名管理员批准，%[3]d 名管理员中仅 %[2]d 名的证书有效且未吊销（无效：%[4]s），缺 %[5]d 名"),
+		p.Approvals, p.Able, p.Able+len(p.Unable), or(strings.Join(p.Unable, ", "), "-"), p.Missing)
 }
 
 type administratorView struct {
@@ -116,7 +133,7 @@ func viewOf(d *certs.Directory, now time.Time) *directoryView {
 	v := &directoryView{
 		Domain: d.Domain(), Version: d.Version(), Fingerprint: d.Fingerprint(),
 		Issued: d.Issued(), NextUpdate: d.NextUpdate(), Stale: d.Stale(now),
-		Successions: d.Successions(), ApprovedBy: append([]string{}, d.Approvals()...), Policy: policyView{d.Policy().Approvals},
+		Successions: d.Successions(), ApprovedBy: append([]string{}, d.Approvals()...), Policy: policyViewOf(d.Quorum(now)),
 		Administrators: []administratorView{}, Agencies: []agencyView{}, Nodes: []nodeView{}, Links: []linkView{},
 		Routes: []routeView{}, Issuers: []issuerView{}, TSAs: []tsaView{}, Revocations: []revocationView{},
 	}
@@ -200,6 +217,9 @@ func (v *directoryView) text(lang string) string {
 		line(say("the authority's key was replaced %d times", "名录机构密钥已更换 %d 次"), v.Successions)
 	}
 	line(say("approvals needed: %d; approved by: %s", "需 %d 名管理员批准；已批准：%s"), v.Policy.Approvals, or(strings.Join(v.ApprovedBy, ", "), "-"))
+	if unmet := v.Policy.unmet(say); unmet != "" {
+		line("%s", unmet)
+	}
 	section := func(title string, n int) {
 		if n > 0 {
 			line("\n%s (%d)", title, n)
