@@ -292,7 +292,10 @@ func (m *Admission) dual(name string, had []certEntry, keys dualKey, brought []c
 		if err != nil {
 			return nil, err
 		}
-		if m.book.certified(had, half.use, sm.KeyID(pub), m.now) {
+		if err := m.book.unstolen(name, half.use, sm.KeyID(pub)); err != nil {
+			return nil, err
+		}
+		if m.book.standing(had, half.use, sm.KeyID(pub), m.now) != nil {
 			continue
 		}
 		der, err := m.a.certify(name, pub, half.usage, m.now)
@@ -303,14 +306,6 @@ func (m *Admission) dual(name string, had []certEntry, keys dualKey, brought []c
 	}
 	all := append(fresh, had...)
 	return all[:min(len(all), maxCertificates)], nil
-}
-
-// certified says whether a key has a certificate that is valid now.
-func (b *book) certified(list []certEntry, use string, key sm.Digest, now time.Time) bool {
-	return slices.ContainsFunc(list, func(e certEntry) bool {
-		one, err := b.verify(e.Use, e.Cert)
-		return err == nil && one.Use == use && one.KeyID == key && now.Before(one.NotAfter)
-	})
 }
 
 // Check judges the next version as it would be with all that was added, as a

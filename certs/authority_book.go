@@ -2,7 +2,9 @@ package certs
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"slices"
+	"time"
 
 	"github.com/emmansun/gmsm/smx509"
 
@@ -15,6 +17,7 @@ import (
 type book struct {
 	*chain
 	revoked map[sm.Digest]*Revocation // by the SM3 of the certificate
+	stolen  map[sm.Digest]bool        // keys that were revoked as key_compromise
 	named   []*smx509.Certificate
 }
 
@@ -52,7 +55,60 @@ func (a *Authority) book() (*book, error) {
 		c.add(cert, sm.Sum(e.Cert))
 		b.named = append(b.named, cert)
 	}
-	return b, nil
+	b.stolen, err = a.stolenKeys(b.revoked)
+	return b, err
+}
+
+// stolenKeys gives the keys of certificates that were revoked because others
+// may have them. The certificate was kept when it was revoked; one whose
+// revocation was put there by hand may be in an entry.
+func (a *Authority) stolenKeys(revoked map[sm.Digest]*Revocation) (map[sm.Digest]bool, error) {
+	out, missing := map[sm.Digest]bool{}, false
+	for id, r := range revoked {
+		if r.Reason != ReasonKeyCompromise {
+			continue
+		}
+		cert, err := a.revokedCertificate(id)
+		if err != nil {
+			return nil, err
+		}
+		if cert == nil {
+			missing = true
+		} else if isSM2(cert) {
+			out[sm.KeyID(cert.PublicKey.(*ecdsa.PublicKey))] = true
+		}
+	}
+	if !missing {
+		return out, nil
+	}
+	list, err := a.Certificates()
+	for _, l := range list {
+		if l.Revoked != nil && l.Revoked.Reason == ReasonKeyCompromise {
+			out[l.KeyID] = true
+		}
+	}
+	return out, err
+}
+
+// unstolen refuses a key that others may have, for whatever it is asked to be
+// certified.
+func (b *book) unstolen(holder, use string, key sm.Digest) error {
+	if !b.stolen[key] {
+		return nil
+	}
+	return fail(codeRevoked, "%s: its key to %s with was revoked because others may have it (%s), and gets no certificate again: it makes new keys, a node with yizhan cert renew", holder, use, ReasonKeyCompromise)
+}
+
+// standing gives the certificate of a key that is valid now and not revoked;
+// nil if there is none.
+func (b *book) standing(list []certEntry, use string, key sm.Digest, now time.Time) *Certificate {
+	for _, e := range list {
+		one, err := b.verify(e.Use, e.Cert)
+		if err == nil && one.Use == use && one.KeyID == key && now.Before(one.NotAfter) && b.revocation(one) == nil {
+			return one
+		}
+	}
+	return nil
 }
 
 // read verifies the certificates of a holder, newest first, and marks those
@@ -82,11 +138,15 @@ func (b *book) revocation(c *Certificate) *Revocation {
 func (b *book) withBrought(name string, had, brought []certEntry) ([]certEntry, error) {
 	var fresh []certEntry
 	for _, e := range brought {
+		c, err := b.verify(e.Use, e.Cert)
+		if err != nil {
+			return nil, within(name+": name its issuer first, with yizhan ca issuer", err)
+		}
+		if r := b.revocation(c); r != nil {
+			return nil, fail(codeRevoked, "%s: certificate %s is revoked from %s on (%s), and is not listed again: bring another one", name, c.Serial, r.Effective.UTC().Format(time.RFC3339), r.Reason)
+		}
 		if slices.ContainsFunc(had, func(h certEntry) bool { return h.Use == e.Use && bytes.Equal(h.Cert, e.Cert) }) {
 			continue
-		}
-		if _, err := b.verify(e.Use, e.Cert); err != nil {
-			return nil, within(name+": name its issuer first, with yizhan ca issuer", err)
 		}
 		fresh = append(fresh, certEntry{Use: e.Use, Cert: e.Cert})
 	}

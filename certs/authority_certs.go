@@ -50,7 +50,8 @@ type Listed struct {
 // Issue issues a certificate for a certification request, adds it to the entry
 // of its holder for the next publication, and gives its DER. A key that has a
 // valid certificate for this gets that same one: after a crash the request is
-// made again, and what was done is not done twice.
+// made again, and what was done is not done twice. A certificate that is revoked
+// is not given again, and a key that others may have gets none.
 func (a *Authority) Issue(c *CSR, p Purpose, now time.Time) ([]byte, error) {
 	if c.Use != "" && c.Use != p.Use {
 		return nil, fail(codeUsage, "the request asks for a certificate to %s with, and not to %s with", c.Use, p.Use)
@@ -62,11 +63,18 @@ func (a *Authority) Issue(c *CSR, p Purpose, now time.Time) ([]byte, error) {
 	if err := a.unowned(c.KeyID, holder, p.Use); err != nil {
 		return nil, err
 	}
+	b, err := a.book()
+	if err != nil {
+		return nil, err
+	}
+	if err := b.unstolen(holder, p.Use, c.KeyID); err != nil {
+		return nil, err
+	}
 	switch {
 	case p.TSA:
-		return a.issueTSA(c, p, now)
+		return a.issueTSA(b, c, p, now)
 	case p.Administrator != "":
-		return a.issueAdministrator(c, p, now)
+		return a.issueAdministrator(b, c, p, now)
 	case p.Node != "":
 		var e nodeEntry
 		if err := a.admitted(p.Node); err != nil {
@@ -75,7 +83,7 @@ func (a *Authority) Issue(c *CSR, p Purpose, now time.Time) ([]byte, error) {
 		if err := a.entry(nodeFile(p.Node), &e); err != nil {
 			return nil, err
 		}
-		return a.issueTo(nodeFile(p.Node), &e, &e.Certs, p.Node, c, p.Use, now)
+		return a.issueTo(nodeFile(p.Node), &e, &e.Certs, b, p.Node, c, p.Use, now)
 	}
 	var e agencyEntry
 	if err := a.entry(agencyFile(p.Agency), &e); err != nil {
@@ -84,7 +92,7 @@ func (a *Authority) Issue(c *CSR, p Purpose, now time.Time) ([]byte, error) {
 	if e.Code == "" {
 		return nil, fail(codeRequest, "agency %s was not admitted: admit its node first", p.Agency)
 	}
-	return a.issueTo(agencyFile(p.Agency), &e, &e.Certs, p.Agency, c, p.Use, now)
+	return a.issueTo(agencyFile(p.Agency), &e, &e.Certs, b, p.Agency, c, p.Use, now)
 }
 
 // holder names whom the certificate is for, as Listed does.
@@ -136,11 +144,9 @@ func (a *Authority) unowned(key sm.Digest, holder, use string) error {
 }
 
 // issueTo adds a certificate to the entry of a holder that lies in a file.
-func (a *Authority) issueTo(file string, entry any, list *[]certEntry, name string, c *CSR, use string, now time.Time) ([]byte, error) {
-	for _, had := range *list {
-		if one, err := a.chain.verify(had.Use, had.Cert); err == nil && one.Use == use && one.KeyID == c.KeyID && now.Before(one.NotAfter) {
-			return had.Cert, nil
-		}
+func (a *Authority) issueTo(file string, entry any, list *[]certEntry, b *book, name string, c *CSR, use string, now time.Time) ([]byte, error) {
+	if had := b.standing(*list, use, c.KeyID, now); had != nil {
+		return had.DER, nil
 	}
 	if len(*list) >= maxCertificates {
 		return nil, fail(codeContent, "%s has %d certificates, and more are not possible", name, maxCertificates)
@@ -157,7 +163,7 @@ func (a *Authority) issueTo(file string, entry any, list *[]certEntry, name stri
 	return der, a.putEntry(file, entry)
 }
 
-func (a *Authority) issueAdministrator(c *CSR, p Purpose, now time.Time) ([]byte, error) {
+func (a *Authority) issueAdministrator(b *book, c *CSR, p Purpose, now time.Time) ([]byte, error) {
 	e := administratorEntry{Type: administratorType, V: 1, Domain: a.domain, ID: p.Administrator, Name: p.Name}
 	if !nameForm.MatchString(p.Administrator) {
 		return nil, asRequest(e.check())
@@ -172,7 +178,7 @@ func (a *Authority) issueAdministrator(c *CSR, p Purpose, now time.Time) ([]byte
 	if err := e.check(); err != nil {
 		return nil, asRequest(err)
 	}
-	return a.issueTo(file, &e, &e.Certs, p.Administrator, c, p.Use, now)
+	return a.issueTo(file, &e, &e.Certs, b, p.Administrator, c, p.Use, now)
 }
 
 var (
@@ -181,11 +187,15 @@ var (
 )
 
 // issueTSA issues the certificate of a timestamp authority: extended key usage
-// timeStamping alone, and critical, as RFC 3161 has it.
-func (a *Authority) issueTSA(c *CSR, p Purpose, now time.Time) ([]byte, error) {
+// timeStamping alone, and critical, as RFC 3161 has it. One that is revoked stays
+// listed as such, and its key with it.
+func (a *Authority) issueTSA(b *book, c *CSR, p Purpose, now time.Time) ([]byte, error) {
 	file := tsaFile(c.KeyID)
 	e := tsaEntry{Type: tsaType, V: 1, Domain: a.domain, URL: p.URL}
 	if err := a.entry(file, &e); err != nil {
+		return nil, err
+	}
+	if err := b.tsaStands(e.Cert); err != nil {
 		return nil, err
 	}
 	if cert, err := smx509.ParseCertificate(e.Cert); err == nil && now.Before(cert.NotAfter) {
