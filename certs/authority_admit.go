@@ -305,7 +305,17 @@ func (m *Admission) dual(name string, had []certEntry, keys dualKey, brought []c
 		fresh = append(fresh, certEntry{Use: half.use, Cert: der})
 	}
 	all := append(fresh, had...)
-	return all[:min(len(all), maxCertificates)], nil
+	return all, roomFor(name, len(all))
+}
+
+// roomFor refuses more certificates of a holder than a directory may list.
+// None is dropped for that: documents of years ago are verified and opened with
+// them.
+func roomFor(name string, n int) error {
+	if n <= maxCertificates {
+		return nil
+	}
+	return fail(codeRequest, "%s would be listed with %d certificates, and %d are possible: none is dropped, because what was signed with the old ones must verify; it goes on with a key that it has, or the authority takes out what was never used, with yizhan ca remove --serial", name, n, maxCertificates)
 }
 
 // Check judges the next version as it would be with all that was added, as a

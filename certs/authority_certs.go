@@ -148,8 +148,8 @@ func (a *Authority) issueTo(file string, entry any, list *[]certEntry, b *book, 
 	if had := b.standing(*list, use, c.KeyID, now); had != nil {
 		return had.DER, nil
 	}
-	if len(*list) >= maxCertificates {
-		return nil, fail(codeContent, "%s has %d certificates, and more are not possible", name, maxCertificates)
+	if err := roomFor(name, len(*list)+1); err != nil {
+		return nil, err
 	}
 	usage, err := usageOf(use)
 	if err != nil {

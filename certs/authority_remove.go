@@ -1,7 +1,10 @@
 package certs
 
 import (
+	"bytes"
+	"encoding/base64"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/internal/strictjson"
@@ -38,6 +41,53 @@ func (a *Authority) Removal(holder string) (*Removal, error) {
 		}
 	}
 	return r, nil
+}
+
+// CertificateRemoval begins to take one certificate out of the entry of a node
+// or an agency, by its serial number in hex: one that was never used makes room,
+// see [Admission.Add]. The last one for its use stays. What is not there leaves
+// Taken empty.
+func (a *Authority) CertificateRemoval(serial string) (*Removal, error) {
+	e, err := a.edit()
+	if err != nil {
+		return nil, err
+	}
+	r := &Removal{edit: e}
+	list, err := a.Certificates()
+	if err != nil {
+		return nil, err
+	}
+	list = slices.DeleteFunc(list, func(l Listed) bool { return l.Serial != serial })
+	if len(list) == 0 {
+		return r, nil
+	}
+	kind, id, _ := strings.Cut(list[0].Holder, " ")
+	if len(list) > 1 || kind != "node" && kind != "agency" {
+		return nil, fail(codeRequest, "certificate %s is not the only one of that number, or not one of a node or an agency", serial)
+	}
+	return r, r.dropCertificate(kind, id, &list[0])
+}
+
+func (r *Removal) dropCertificate(kind, id string, c *Listed) error {
+	var agency agencyEntry
+	var node nodeEntry
+	file, entry, list := agencyFile(id), any(&agency), &agency.Certs
+	if kind == "node" {
+		file, entry, list = nodeFile(id), &node, &node.Certs
+	}
+	if _, err := r.find(file, entry); err != nil {
+		return err
+	}
+	*list = slices.DeleteFunc(*list, func(e certEntry) bool { return e.Use == c.Use && bytes.Equal(e.Cert, c.DER) })
+	if !slices.ContainsFunc(*list, func(e certEntry) bool { return e.Use == c.Use }) {
+		return fail(codeRequest, "certificate %s is the only one with which %s may %s", c.Serial, c.Holder, c.Use)
+	}
+	name := "certificate " + c.Serial + " of " + c.Holder
+	r.Taken = append(r.Taken, name)
+	if strings.Contains(string(r.published[file]), base64.StdEncoding.EncodeToString(c.DER)) {
+		r.Published = append(r.Published, name)
+	}
+	return r.put(file, entry)
 }
 
 // Restoration begins to put back what is published of an agency, or of a node

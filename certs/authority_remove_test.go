@@ -145,3 +145,67 @@ func TestRestore(t *testing.T) {
 	_, err = m.a.Restoration("agency " + m.code)
 	wantCode(t, err, codeRequest)
 }
+
+// TestCertificatesAreNotDropped: a holder that is listed with as many
+// certificates as a directory may list gets no further one, and keeps those it
+// has: the first of them is still there to open what was sealed to it. What was
+// never used may be taken out for it.
+func TestCertificatesAreNotDropped(t *testing.T) {
+	m := newMember(t)
+	at, first := testNow, m.d
+	for range maxCertificates/2 - 1 {
+		at = at.Add(time.Hour)
+		b, err := ChangeRequest(m.keys, m.d, "jia", Change{RenewNode: true}, at)
+		m.must(err)
+		m.must(m.a.Admit(parsed(t, b), at))
+	}
+	m.d = published(t, m.a, 0)
+	before := everyEntry(t, m.a)
+	b, err := ChangeRequest(m.keys, m.d, "jia", Change{RenewNode: true}, at.Add(time.Hour))
+	m.must(err)
+	further := parsed(t, b)
+	for what, err := range map[string]error{
+		"admit": m.a.Admit(further, at.Add(time.Hour)),
+		"issue": issueErr(m.a, csrOf(t, m.forge, m.newKey(), UseSign), Purpose{Node: "jia", Use: UseSign}, at),
+	} {
+		if wantCode(t, err, codeRequest); err == nil || !strings.Contains(err.Error(), "yizhan ca remove --serial") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if everyEntry(t, m.a) != before {
+		t.Error("something was written")
+	}
+	now, _ := m.d.Node("jia")
+	was, _ := first.Node("jia")
+	for _, c := range was.Certificates {
+		if len(now.Certificates) != maxCertificates || !now.Holds(c.Use, c.DER) {
+			t.Errorf("%d certificates, and the first to %s is gone", len(now.Certificates), c.Use)
+		}
+	}
+
+	for _, use := range []string{UseSign, UseEncrypt} {
+		c, ok := newest(now.Certificates[10:], use)
+		if !ok {
+			t.Fatal("no certificate")
+		}
+		r, err := m.a.CertificateRemoval(c.Serial)
+		m.must(err)
+		if len(r.Taken) != 1 || len(r.Published) != 1 {
+			t.Errorf("takes %q, published %q", r.Taken, r.Published)
+		}
+		m.must(r.Commit(at))
+	}
+	m.must(m.a.Admit(further, at.Add(time.Hour)))
+
+	g, _ := m.d.Agency(m.code)
+	_, err = m.a.CertificateRemoval(g.Certificates[0].Serial)
+	wantCode(t, err, codeRequest) // its only one
+	if r, err := m.a.CertificateRemoval("abcdef"); err != nil || len(r.Taken) > 0 {
+		t.Errorf("of nobody: %v", err)
+	}
+}
+
+func issueErr(a *Authority, c *CSR, p Purpose, now time.Time) error {
+	_, err := a.Issue(c, p, now)
+	return err
+}

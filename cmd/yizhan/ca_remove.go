@@ -12,18 +12,20 @@ import (
 )
 
 type removeFlags struct {
-	node, agency string
-	restore, dry bool
+	node, agency, serial string
+	restore, dry         bool
 }
 
 func (a *app) caRemove(passFile *string) *cobra.Command {
 	f := new(removeFlags)
 	c := &cobra.Command{
-		Use: "remove DIR (--node ID | --agency CODE) [--restore] [--dry-run]", Short: "Take a node or an agency out of the next publication · 从名录移除",
+		Use: "remove DIR (--node ID | --agency CODE | --serial HEX) [--restore] [--dry-run]", Short: "Take a node or an agency out of the next publication · 从名录移除",
 		Long: `Takes out what was admitted by mistake: an agency, or a node with the agencies that
 it serves, its links and its routes. What nobody has got yet leaves no trace but
 the time of its request. --restore puts back what is published instead: it undoes
-an admission, a removal or another change that is not published yet.
+an admission, a removal or another change that is not published yet. --serial
+takes out one certificate of a node or an agency, to make room for new ones when
+there are as many as a directory may list: one that was never used.
 
 What is published ends for everybody with the next version. Documents on their way
 to it are rejected (no_route) at the next node; what it signed, and what another
@@ -36,8 +38,8 @@ better given its time and its successor:
 Removing is not revoking: for keys in other hands, yizhan ca revoke.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if (f.node == "") == (f.agency == "") {
-				return usage("one of --node and --agency is needed")
+			if err := f.check(); err != nil {
+				return err
 			}
 			return a.remove(args[0], *passFile, f)
 		},
@@ -45,9 +47,49 @@ Removing is not revoking: for keys in other hands, yizhan ca revoke.`,
 	fl := c.Flags()
 	fl.StringVar(&f.node, "node", "", "id of the node")
 	fl.StringVar(&f.agency, "agency", "", "code of the agency")
+	fl.StringVar(&f.serial, "serial", "", "serial number of a certificate, as yizhan ca certs shows it")
 	fl.BoolVar(&f.restore, "restore", false, "put back what is published of it")
 	fl.BoolVar(&f.dry, "dry-run", false, "only show what would be changed")
 	return c
+}
+
+func (f *removeFlags) check() error {
+	named := 0
+	for _, s := range []string{f.node, f.agency, f.serial} {
+		if s != "" {
+			named++
+		}
+	}
+	if named != 1 || f.restore && f.serial != "" {
+		return usage("one of --node, --agency and --serial is needed, and --restore goes with the first two")
+	}
+	return nil
+}
+
+// begin gives the change that the flags name, and what for.
+func (f *removeFlags) begin(authority *certs.Authority) (what string, r *certs.Removal, err error) {
+	what = "node " + f.node
+	switch {
+	case f.serial != "":
+		what = "certificate " + f.serial
+		r, err = authority.CertificateRemoval(serialNumber(f.serial))
+		return what, r, err
+	case f.agency != "":
+		what = "agency " + f.agency
+	}
+	if f.restore {
+		r, err = authority.Restoration(what)
+	} else {
+		r, err = authority.Removal(what)
+	}
+	return what, r, err
+}
+
+// serialNumber reads a serial number as programs write it: in capitals, with
+// colons or spaces between the bytes, with zeros before it.
+func serialNumber(s string) string {
+	s = strings.NewReplacer(":", "", " ", "").Replace(strings.ToLower(s))
+	return strings.TrimLeft(strings.TrimPrefix(s, "0x"), "0")
 }
 
 func (a *app) remove(dir, passFile string, f *removeFlags) error {
@@ -55,19 +97,12 @@ func (a *app) remove(dir, passFile string, f *removeFlags) error {
 	if err != nil {
 		return err
 	}
-	holder, begin := "node "+f.node, authority.Removal
-	if f.agency != "" {
-		holder = "agency " + f.agency
-	}
-	if f.restore {
-		begin = authority.Restoration
-	}
-	r, err := begin(holder)
+	holder, r, err := f.begin(authority)
 	if err != nil {
 		return err
 	}
 	if len(r.Taken)+len(r.Back) == 0 && !f.restore {
-		return exchange.Fail(exchange.CodeNotFound, "%s is not in the entries; yizhan directory show lists what is published", holder)
+		return exchange.Fail(exchange.CodeNotFound, "%s is not in the entries; yizhan ca certs lists what is", holder)
 	}
 	would := ""
 	if f.dry {
@@ -98,8 +133,8 @@ func removalText(r *certs.Removal, dir string, dry bool) string {
 	}
 	if len(r.Published) > 0 {
 		fmt.Fprintf(&b, "%s\n", both(
-			"%s: published, and ends for everybody with the next version. Documents on their way to it are rejected at the next node; what it signed and another node has not received by then is not accepted any more. Until that version is published, --restore puts it back.",
-			"%s 已发布，将随下一版名录对所有节点失效：在途发往该处的公文会在下一节点被拒收；其已签名而其他节点届时尚未收到的内容不再采信。下一版发布前可用 --restore 恢复。",
+			"%s: published, and ends for everybody with the next version. Documents on their way to who is taken out are rejected at the next node; what was signed with it and another node has not received by then is not accepted any more. Until that version is published, --restore puts it back.",
+			"%s 已发布，将随下一版名录对所有节点失效：在途发往被移除者的公文会在下一节点被拒收；凭其签名而其他节点届时尚未收到的内容不再采信。下一版发布前可用 --restore 恢复。",
 			strings.Join(r.Published, ", ")))
 	}
 	if dry {
