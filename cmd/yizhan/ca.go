@@ -160,16 +160,12 @@ func (a *app) caShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show DIR", Short: "Show the published directory", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			der, err := certs.ReadCertificate(filepath.Join(args[0], authorityFile))
+			d, err := publishedAt(args[0])
 			if err != nil {
 				return err
 			}
-			file, err := durable.ReadFile(durable.OS, filepath.Join(args[0], directoryFile), certs.MaxDirectory)
-			if err != nil {
-				return err
-			}
-			d, err := certs.LoadDirectory(file, der, 0, time.Now())
-			if err != nil {
+			v := viewOf(d, a.now())
+			if err := v.addHeir(args[0], d); err != nil {
 				return err
 			}
 			type line struct {
@@ -183,8 +179,10 @@ func (a *app) caShow() *cobra.Command {
 				Fingerprint string `json:"fingerprint"`
 				Stale       bool   `json:"stale"`
 				Agencies    []line `json:"agencies"`
-			}{d.Domain(), d.Version(), d.Fingerprint(), d.Stale(time.Now()), []line{}}
-			text := fmt.Sprintf("%s, version %d\nfingerprint: %s\n", d.Domain(), d.Version(), d.Fingerprint())
+
+				Authorities []authorityCertificateView `json:"authority_certificates"`
+			}{d.Domain(), d.Version(), d.Fingerprint(), v.Stale, []line{}, v.Authorities}
+			text := fmt.Sprintf("%s, version %d\nfingerprint: %s\n%s", d.Domain(), d.Version(), d.Fingerprint(), v.otherAuthorities(words(a.language())))
 			for _, g := range d.Agencies() {
 				out.Agencies = append(out.Agencies, line{g.Code, g.Name, g.Node})
 				text += fmt.Sprintf("%s  %s  (%s)\n", g.Code, g.Name, g.Node)

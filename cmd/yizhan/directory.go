@@ -37,6 +37,11 @@ nothing about who made it until you compare the fingerprint.`,
 				return err
 			}
 			v := viewOf(d, a.now())
+			if data == "" {
+				if err := v.addHeir(args[0], d); err != nil {
+					return err
+				}
+			}
 			return a.print(v, "%s", v.text(a.language()))
 		},
 	}
@@ -82,6 +87,23 @@ func (a *app) directoryFind() *cobra.Command {
 	return c
 }
 
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+func publishedAt(dir string) (*certs.Directory, error) {
+	authority, err := readAuthority(dir)
+	if err != nil {
+		return nil, err
+	}
+	d, err := authority.Published()
+	if err == nil && d == nil {
+		err = exchange.Fail(exchange.CodeNotFound, "%s: there is no directory; make one with yizhan ca publish", dir)
+	}
+	return d, err
+}
+
 // someDirectory reads the directory that a command line names.
 func (a *app) someDirectory(data, authority string, args []string) (*certs.Directory, error) {
 	switch {
@@ -93,10 +115,14 @@ func (a *app) someDirectory(data, authority string, args []string) (*certs.Direc
 	return nil, usage("--data DIR or one file is needed")
 }
 
-// readDirectory reads a directory file, or the one that an authority published.
+// readDirectory reads a directory file, or the one that an authority published,
+// perhaps with a certificate that it has replaced since.
 func (a *app) readDirectory(path, authority string) (*certs.Directory, error) {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		path, authority = filepath.Join(path, directoryFile), or(authority, filepath.Join(path, authorityFile))
+	if isFolder(path) && authority == "" {
+		return publishedAt(path)
+	}
+	if isFolder(path) {
+		path = filepath.Join(path, directoryFile)
 	}
 	file, err := durable.ReadFile(durable.OS, path, certs.MaxDirectory)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -61,7 +61,7 @@ func diffOf(before, after *certs.Directory, now time.Time) (*directoryDiff, erro
 		old, new any // lists of structs
 		id       []string
 	}{
-		{"authority", []authorityView{{old.Fingerprint, old.Successions}}, []authorityView{{one.Fingerprint, one.Successions}}, nil},
+		{"authority", []authorityView{old.authority()}, []authorityView{one.authority()}, nil},
 		{"policy", []policyView{{Approvals: old.Policy.Approvals}}, []policyView{{Approvals: one.Policy.Approvals}}, nil},
 		{"administrator", old.Administrators, one.Administrators, []string{"id"}},
 		{"agency", old.Agencies, one.Agencies, []string{"code"}},
@@ -79,11 +79,6 @@ func diffOf(before, after *certs.Directory, now time.Time) (*directoryDiff, erro
 		d.Changes = append(d.Changes, changes...)
 	}
 	return d, d.compareBytes(before, after)
-}
-
-type authorityView struct {
-	Fingerprint string `json:"fingerprint"`
-	Successions int    `json:"successions"`
 }
 
 type members map[string]any

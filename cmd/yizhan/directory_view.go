@@ -30,6 +30,8 @@ type directoryView struct {
 	Issuers        []issuerView        `json:"issuers"`
 	TSAs           []tsaView           `json:"timestamp_authorities"`
 	Revocations    []revocationView    `json:"revocations"`
+
+	Authorities []authorityCertificateView `json:"authority_certificates"` // the newest first
 }
 
 type policyView struct {
@@ -137,6 +139,7 @@ func viewOf(d *certs.Directory, now time.Time) *directoryView {
 		Administrators: []administratorView{}, Agencies: []agencyView{}, Nodes: []nodeView{}, Links: []linkView{},
 		Routes: []routeView{}, Issuers: []issuerView{}, TSAs: []tsaView{}, Revocations: []revocationView{},
 	}
+	v.Authorities = authoritiesOf(d)
 	for _, x := range d.Administrators() {
 		v.Administrators = append(v.Administrators, administratorView{x.ID, x.Name, certificateViews(x.Certificates)})
 	}
@@ -209,6 +212,7 @@ func (v *directoryView) text(lang string) string {
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line(say("%s, version %d", "%s，第 %d 版"), v.Domain, v.Version)
 	line(say("fingerprint: %s", "指纹：%s"), v.Fingerprint)
+	b.WriteString(v.otherAuthorities(say))
 	line(say("issued %s, next update by %s", "发布于 %s，应于 %s 前更新"), minute(v.Issued), minute(v.NextUpdate))
 	if v.Stale {
 		line("%s", say("it is stale: get the newest from the authority", "名录已过期：请向名录机构索取最新版本"))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/subtle"
 	"encoding/hex"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -66,7 +67,7 @@ func (a *app) join(f *joinFlags) error {
 	if f.fingerprint == "" {
 		return a.askFingerprint(dir)
 	}
-	if err := sameFingerprint(f.fingerprint, authority); err != nil {
+	if err := sameFingerprint(f.fingerprint, authority, dir.Former()); err != nil {
 		return err
 	}
 	shelf, err := d.shelfToInstall(s, time.Now)
@@ -98,14 +99,22 @@ func (a *app) askFingerprint(dir *certs.Directory) error {
 
 // sameFingerprint compares what a person entered with the fingerprint of a
 // certificate. All of it counts: an attacker finds a certificate with a part
-// of a fingerprint, and none with all of it.
-func sameFingerprint(entered string, der []byte) error {
+// of a fingerprint, and none with all of it. That of a former certificate does
+// not do: who stole that key makes heirs, too.
+func sameFingerprint(entered string, der []byte, former [][]byte) error {
 	text := spaceless(entered)
 	b, err := hex.DecodeString(text)
 	if want := sm.Sum(der); err != nil || len(b) != len(want) {
 		return usage("--fingerprint: all %d digits (0-9, a-f) are needed, and %d characters were entered; a part of a fingerprint proves nothing", 2*len(want), len([]rune(text)))
+	} else if slices.ContainsFunc(former, func(old []byte) bool { return bytes.Equal(b, digestOf(old)) }) {
+		return exchange.Fail(exchange.CodeFingerprint, "what was entered is the fingerprint of a certificate that the authority has replaced: have the one read out that yizhan directory show prints at the authority; nothing was installed")
 	} else if subtle.ConstantTimeCompare(b, want[:]) != 1 {
 		return exchange.Fail(exchange.CodeFingerprint, "what was entered is not the fingerprint of this file's authority; nothing was installed")
 	}
 	return nil
+}
+
+func digestOf(der []byte) []byte {
+	sum := sm.Sum(der)
+	return sum[:]
 }
