@@ -58,6 +58,8 @@ func Known(err error) *Error {
 		return &Error{Code: CodeKeystorePIN, Err: err}
 	case errors.Is(err, keystore.ErrPassphrase):
 		return &Error{Code: CodeKeystorePassphrase, Err: err}
+	case errors.Is(err, keystore.ErrExists):
+		return &Error{Code: CodeSetupConflict, Err: err}
 	}
 	return nil
 }
@@ -107,6 +109,7 @@ const (
 	CodeDirectoryRollback   = "directory_rollback"
 	CodeDirectorySignature  = "directory_signature"
 	CodeFingerprint         = "fingerprint_mismatch"
+	CodeSetupConflict       = "setup_conflict"
 	CodeSignatureInvalid    = "signature_invalid"
 	CodeUnreadable          = "unreadable"
 	CodeKeystorePIN         = "keystore_pin"
@@ -222,6 +225,9 @@ var texts = map[string]bilingual{
 	CodeFingerprint: {
 		Text{"The fingerprint is another one", "Have it read out again. If it stays different, the directory file is not from the authority: do not use it, and tell the authority."},
 		Text{"指纹不一致", "请对方重读一次；如仍不一致，该名录文件并非出自名录机构：请勿使用，并告知名录机构。"}},
+	CodeSetupConflict: {
+		Text{"The directory is in use, or holds another setup", "Nothing was changed. If another yizhan command or node works with it, let it end or stop it, and repeat; else name a new directory. Remove an old one only when nothing needs its keys."},
+		Text{"目录正被占用，或已有其他设置", "未作任何更改。如有其他 yizhan 命令或节点正在使用该目录，请等其结束或停止后重试；否则请改用新目录。确认其中密钥不再需要后，方可删除旧目录。"}},
 	CodeSignatureInvalid: {
 		Text{"A signature does not verify", "Do not act on the object; ask its issuer for a fresh copy."},
 		Text{"签名验证未通过", "请勿采信该对象，并向出具方重新索取。"}},

@@ -162,7 +162,7 @@ func (a *app) requestChange(h *holding, change certs.Change) error {
 		return err
 	}
 	path := h.dir.path(requestFile)
-	if err := durable.WriteFile(durable.OS, path, request); err != nil {
+	if err := h.dir.changing(func() error { return durable.WriteFile(durable.OS, path, request) }); err != nil {
 		return err
 	}
 	keys, err := a.sayKeys(r)

@@ -67,7 +67,7 @@ another channel before the first start.`,
 	return c
 }
 
-func (a *app) initNode(f *initFlags) (err error) {
+func (a *app) initNode(f *initFlags) error {
 	if f.node == "" || f.domain == "" {
 		return usage("--node and --domain are needed (or --directory to install one)")
 	}
@@ -80,14 +80,33 @@ func (a *app) initNode(f *initFlags) (err error) {
 		return err
 	}
 	d := dataDir(f.data)
-	if _, err := os.Stat(d.path(configFile)); err == nil {
-		return exchange.Fail(exchange.CodeConflict, "%s holds a node already; nothing was changed", f.data)
+	if err := d.vacant(); err != nil {
+		return err
 	}
 	pass, err := keystore.Passphrase(f.passFile, passphraseEnv)
 	if err != nil {
 		return err
 	}
 	if err := durable.OS.MkdirAll(f.data); err != nil {
+		return err
+	}
+	return d.changing(func() error { return a.makeNode(f, d, places, agencies, pass) })
+}
+
+// vacant refuses a directory with a node in it.
+func (d dataDir) vacant() error {
+	if _, err := os.Stat(d.path(configFile)); err != nil {
+		return nil
+	}
+	who := "a node"
+	if s, err := d.settings(); err == nil {
+		who = fmt.Sprintf("node %s of domain %s", s.Node, s.Domain)
+	}
+	return exchange.Fail(exchange.CodeSetupConflict, "%s holds %s already; nothing was changed", string(d), who)
+}
+
+func (a *app) makeNode(f *initFlags, d dataDir, places *keystoreSettings, agencies []certs.AgencySpec, pass []byte) (err error) {
+	if err := d.vacant(); err != nil { // another init was faster
 		return err
 	}
 	keys, made, err := places.create(d.path(keysDir), pass)
@@ -175,25 +194,11 @@ func (a *app) installDirectory(f *initFlags) error {
 	if err != nil {
 		return err
 	}
-	shelf, err := d.shelfToInstall(s, time.Now)
-	if err != nil {
-		return err
-	}
 	var dir *certs.Directory
-	if f.authority != "" {
-		var authority []byte
-		if authority, err = certs.ReadCertificate(f.authority); err != nil {
-			return err
-		}
-		if dir, err = certs.LoadDirectory(file, authority, 0, time.Now()); err == nil {
-			err = s.ofDomain(dir)
-		}
-		if err == nil {
-			dir, err = shelf.Trust(authority, file)
-		}
-	} else {
-		dir, err = shelf.Install(file)
-	}
+	err = d.changing(func() error {
+		dir, err = f.install(d, s, file)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -202,10 +207,32 @@ func (a *app) installDirectory(f *initFlags) error {
 		dir.Domain(), dir.Version(), dir.Fingerprint(), fmt.Sprintf("next: yizhan serve --data %s\n", f.data))
 }
 
+func (f *initFlags) install(d dataDir, s *settings, file []byte) (*certs.Directory, error) {
+	shelf, err := d.shelfToInstall(s, time.Now)
+	if err != nil {
+		return nil, err
+	}
+	if f.authority == "" {
+		return shelf.Install(file)
+	}
+	authority, err := certs.ReadCertificate(f.authority)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := certs.LoadDirectory(file, authority, 0, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.ofDomain(dir); err != nil {
+		return nil, err
+	}
+	return shelf.Trust(authority, file)
+}
+
 // ofDomain refuses the directory of another domain than the node's.
 func (s *settings) ofDomain(d *certs.Directory) error {
 	if d.Domain() == s.Domain {
 		return nil
 	}
-	return exchange.Fail(exchange.CodeConflict, "the directory is one of domain %s, and this is a node of %s; nothing was changed", d.Domain(), s.Domain)
+	return exchange.Fail(exchange.CodeSetupConflict, "the directory is one of domain %s, and this is a node of %s; nothing was changed", d.Domain(), s.Domain)
 }

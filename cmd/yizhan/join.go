@@ -70,14 +70,18 @@ func (a *app) join(f *joinFlags) error {
 	if err := sameFingerprint(f.fingerprint, authority, dir.Former()); err != nil {
 		return err
 	}
-	shelf, err := d.shelfToInstall(s, time.Now)
-	if err != nil {
+	err = d.changing(func() error {
+		shelf, err := d.shelfToInstall(s, time.Now)
+		if err != nil {
+			return err
+		}
+		if had := shelf.Current(); had != nil && !bytes.Equal(had.Authority(), authority) {
+			return exchange.Fail(exchange.CodeSetupConflict, "this node has joined already, and trusts the authority with fingerprint %s; nothing was changed. If the domain begins anew with another authority: yizhan init --directory FILE --authority FILE", had.Fingerprint())
+		}
+		dir, err = shelf.Trust(authority, file)
 		return err
-	}
-	if had := shelf.Current(); had != nil && !bytes.Equal(had.Authority(), authority) {
-		return exchange.Fail(exchange.CodeConflict, "this node has joined already, and trusts the authority with fingerprint %s; nothing was changed. If the domain begins anew with another authority: yizhan init --directory FILE --authority FILE", had.Fingerprint())
-	}
-	if dir, err = shelf.Trust(authority, file); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	out := map[string]any{"joined": true, "domain": dir.Domain(), "version": dir.Version(), "fingerprint": dir.Fingerprint()}

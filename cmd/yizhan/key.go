@@ -52,7 +52,12 @@ func (a *app) keyCreate(data *string) *cobra.Command {
 				t := time.Now().UTC().AddDate(0, 0, days)
 				expires = &t
 			}
-			secret, key, err := ring.Create(rand.Reader, code, scopes, expires, note, time.Now())
+			var secret string
+			var key rest.Key
+			err = dataDir(*data).changing(func() error {
+				secret, key, err = ring.Create(rand.Reader, code, scopes, expires, note, time.Now())
+				return err
+			})
 			if err != nil {
 				return err
 			}
@@ -96,7 +101,7 @@ func (a *app) keyRevoke(data *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := ring.Revoke(args[0]); err != nil {
+			if err := dataDir(*data).changing(func() error { return ring.Revoke(args[0]) }); err != nil {
 				return err
 			}
 			return a.print(map[string]string{"revoked": args[0]}, "revoked %s\n", args[0])

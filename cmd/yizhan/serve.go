@@ -20,6 +20,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/adapters/trust"
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/keystore"
+	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
 	"github.com/yizhan-gateway/yizhan/internal/durable"
 	"github.com/yizhan-gateway/yizhan/queue"
@@ -68,6 +69,7 @@ type gateway struct {
 	stamper     *trust.Stamper
 	store       *badgerstore.Store
 	blobs       *blob.Store
+	release     func() error // of the lock that a serving node holds
 	node        *node.Node
 	peer        *peer.Peer
 	rest        *rest.Server
@@ -126,11 +128,14 @@ func openGateway(ctx context.Context, f *serveFlags, log *slog.Logger) (*gateway
 	if g.settings, err = g.dir.settings(); err != nil {
 		return nil, err
 	}
-	if g.keys, err = g.dir.openKeys(f.passFile); err != nil {
+	if g.release, err = g.dir.hold(serveLock, 0, "another process serves %s"); err != nil {
 		return nil, err
 	}
+	if g.keys, err = g.dir.openKeys(f.passFile); err != nil {
+		return nil, errors.Join(err, g.release())
+	}
 	if err := g.openRest(ctx); err != nil {
-		return nil, errors.Join(err, g.keys.Close())
+		return nil, errors.Join(err, g.keys.Close(), g.release())
 	}
 	return g, nil
 }
@@ -140,7 +145,7 @@ func (g *gateway) openRest(ctx context.Context) error {
 	if err := g.keys.SelfTest(); err != nil {
 		return err
 	}
-	if err := g.openShelf(); err != nil {
+	if err := g.dir.changing(g.openShelf); err != nil {
 		return err
 	}
 	cert, err := tls.LoadX509KeyPair(g.dir.path(tlsCertFile), g.dir.path(tlsKeyFile))
@@ -226,8 +231,9 @@ func (g *gateway) run(ctx context.Context, restListener, peerListener, metricsLi
 	return errors.Join(err, g.close())
 }
 
-// close lets the store and the HSM go, when nothing works with them any more.
-func (g *gateway) close() error { return errors.Join(g.store.Close(), g.keys.Close()) }
+// close lets the store, the HSM and the directory go, when nothing works with
+// them any more.
+func (g *gateway) close() error { return errors.Join(g.store.Close(), g.keys.Close(), g.release()) }
 
 // work distributes and delivers as long as there is something to do, then
 // waits for the next commit. Entries that failed become ready without one,
@@ -277,8 +283,11 @@ func (g *gateway) watchDirectory(ctx context.Context) {
 		}
 		info, err := os.Stat(g.dir.path(directoryFile))
 		if err == nil && !info.ModTime().Equal(last) {
-			last = info.ModTime()
-			if _, err := g.shelf.Reload(); err != nil {
+			err := g.dir.changing(func() error { _, err := g.shelf.Reload(); return err })
+			if !exchange.IsTemporary(err) { // else it is looked at again
+				last = info.ModTime()
+			}
+			if err != nil {
 				g.log.Error("the installed directory is refused; the one in force stays", "error", err)
 			}
 		}
@@ -293,7 +302,7 @@ type distribution struct{ g *gateway }
 func (x distribution) Delta(from uint64) ([]byte, error) { return x.g.shelf.Delta(from) }
 
 func (x distribution) Take(update []byte) error {
-	_, err := x.g.shelf.Take(update)
+	err := x.g.dir.changing(func() error { _, err := x.g.shelf.Take(update); return err })
 	if err == nil {
 		x.g.adopt()
 	}

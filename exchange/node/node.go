@@ -134,7 +134,7 @@ func (n *Node) identify(ctx context.Context) error {
 		return fmt.Errorf("node: identity: %w", err)
 	}
 	if have.Node != n.c.ID {
-		return fmt.Errorf("node: the store belongs to node %q, not to %q: give each node its own data directory", have.Node, n.c.ID)
+		return exchange.Fail(exchange.CodeSetupConflict, "the store belongs to node %q, not to %q: give each node its own data directory", have.Node, n.c.ID)
 	}
 	n.ledgerID = have.Ledger
 	return nil
