@@ -39,6 +39,7 @@ type shownState struct {
 	mu      sync.Mutex
 	version map[string]uint64 // by link
 	apart   map[string]apart  // by link
+	full    map[string]bool   // by link
 	noted   uint64            // version of ours that the ledger speaks of
 }
 
@@ -197,8 +198,9 @@ func (n *Node) intakeDirectory(ctx context.Context, link string, it Item, b []by
 
 // noteDirectory writes into the ledger that another directory is in force.
 // The directory itself is no row of the store, so that this is a step of its
-// own: after a crash between the two the next step writes it.
-func (n *Node) noteDirectory(ctx context.Context) (bool, error) {
+// own: after a crash between the two the next step writes it. fresh says that
+// it did.
+func (n *Node) noteDirectory(ctx context.Context) (fresh bool, err error) {
 	d := n.Directory()
 	n.shown.mu.Lock()
 	done := n.shown.noted == d.Version()
@@ -206,9 +208,25 @@ func (n *Node) noteDirectory(ctx context.Context) (bool, error) {
 	if done {
 		return false, nil
 	}
-	fresh := false
-	err := n.update(ctx, func(tx queue.Tx) error {
-		fresh = false
+	var noted *uint64
+	err = n.view(ctx, func(tx queue.Tx) (err error) {
+		noted, err = records.InForce.Get(tx)
+		return err
+	})
+	if err == nil && (noted == nil || *noted != d.Version()) {
+		fresh, err = true, n.noteInForce(ctx, d)
+	}
+	if err != nil {
+		return false, err
+	}
+	n.shown.mu.Lock()
+	defer n.shown.mu.Unlock()
+	n.shown.noted = d.Version()
+	return fresh, nil
+}
+
+func (n *Node) noteInForce(ctx context.Context, d *certs.Directory) error {
+	return n.update(ctx, func(tx queue.Tx) error {
 		noted, err := records.InForce.Lock(tx)
 		if err != nil || noted != nil && *noted == d.Version() {
 			return err
@@ -222,15 +240,7 @@ func (n *Node) noteDirectory(ctx context.Context) (bool, error) {
 		if err != nil {
 			return err
 		}
-		fresh = true
 		_, err = n.append(tx, &merkle.Leaf{Event: eventDirectory, Object: d.ID(), At: n.now()})
 		return err
 	})
-	if err != nil {
-		return false, err
-	}
-	n.shown.mu.Lock()
-	defer n.shown.mu.Unlock()
-	n.shown.noted = d.Version()
-	return fresh, nil
 }

@@ -104,8 +104,11 @@ func (n *Node) intakeHeader(ctx context.Context, link string, it Item, b []byte)
 	if err != nil {
 		return n.damaged(ctx, link, it, "unparsable", b)
 	}
-	if known, err := n.envelopeRow(ctx, e.Hash); known != nil || err != nil {
-		return Outcome{Duplicate, ""}, err
+	if env, err := n.envelopeRow(ctx, e.Hash); err != nil || env != nil {
+		return known(env, link), err
+	}
+	if out, err := n.refusedBefore(ctx, e.Hash); out.Status != "" || err != nil {
+		return out, err
 	}
 	d := n.Directory()
 	if e.Header.Directory > d.Version() {
@@ -121,18 +124,7 @@ func (n *Node) intakeHeader(ctx context.Context, link string, it Item, b []byte)
 	if reason != "" {
 		return n.rejectHeader(ctx, d, e, b, reason)
 	}
-	return n.takeHeader(ctx, d, link, e, b, false)
-}
-
-// deferHeader takes a header that only a newer directory can judge. Until
-// then nothing in it is known to be the sender's, so that nobody is told of a
-// refusal; whether a link lets it pass is asked when the directory is here.
-// State secrets are not stored, whoever says so.
-func (n *Node) deferHeader(ctx context.Context, d *certs.Directory, link string, e *envelope.Envelope, b []byte, r *exchange.Routing) (Outcome, error) {
-	if r.Label.StateSecret() {
-		return Outcome{Refused, exchange.CodeStateSecret}, nil
-	}
-	return n.takeHeader(ctx, d, link, e, b, true)
+	return n.takeHeader(ctx, d, link, e, b)
 }
 
 func (n *Node) envelopeRow(ctx context.Context, hh sm.Digest) (env *records.Envelope, err error) {
@@ -192,26 +184,28 @@ func (n *Node) inadmissible(d *certs.Directory, link string, e *envelope.Envelop
 	return ""
 }
 
+// newEnvelope is the record of a header that came over a link; its bytes are
+// durable before the record is.
+func (n *Node) newEnvelope(ctx context.Context, d *certs.Directory, link string, e *envelope.Envelope, b []byte) (*records.Envelope, error) {
+	body, err := records.StoreBody(ctx, n.c.Blobs, b)
+	parts := envelope.PartCount(e.Header.Payload.Size)
+	return &records.Envelope{
+		ID: e.Header.ID, Sender: e.Header.Sender, Size: e.Header.Payload.Size, Parts: parts,
+		Have: make([]byte, (parts+7)/8), Header: body, Link: link, Directory: d.Version(), At: n.now(),
+	}, err
+}
+
 // takeHeader is the commit point of a header. The first header under a
 // (sender, id) stands; a second one with another hash is a conflict, signed
 // and shown.
-func (n *Node) takeHeader(ctx context.Context, d *certs.Directory, link string, e *envelope.Envelope, b []byte, deferred bool) (Outcome, error) {
-	body, err := records.StoreBody(ctx, n.c.Blobs, b)
+func (n *Node) takeHeader(ctx context.Context, d *certs.Directory, link string, e *envelope.Envelope, b []byte) (Outcome, error) {
+	env, err := n.newEnvelope(ctx, d, link, e, b)
 	if err != nil {
 		return Outcome{}, err
 	}
-	parts := envelope.PartCount(e.Header.Payload.Size)
-	env := &records.Envelope{
-		ID: e.Header.ID, Sender: e.Header.Sender, Size: e.Header.Payload.Size, Parts: parts,
-		Have: make([]byte, (parts+7)/8), Header: body, Link: link, Directory: d.Version(), At: n.now(), Deferred: deferred,
-	}
-	out := Outcome{Taken, ""}
-	if deferred {
-		out.Status = Postponed
-	}
-	conflict := false
+	out, conflict := Outcome{Taken, ""}, false
 	err = n.update(ctx, func(tx queue.Tx) error {
-		conflict = false
+		out, conflict = Outcome{Taken, ""}, false
 		if conflict, err = headerConflict(tx, e); conflict || err != nil {
 			return err
 		}
@@ -223,23 +217,28 @@ func (n *Node) takeHeader(ctx context.Context, d *certs.Directory, link string, 
 		if err != nil {
 			return err
 		}
-		if deferred {
-			wait := &records.DeferredItem{Kind: KindHeader, Link: link, Directory: e.Header.Directory, Envelope: e.Hash, At: env.At}
-			return n.putDeferred(tx, e.Hash, wait)
-		}
 		_, err = n.leaf(tx, eventTaken, e.Hash, e.Hash)
 		return err
 	})
 	if err != nil {
 		return Outcome{}, err
 	}
-	if conflict && deferred {
-		return Outcome{Refused, reasonConflict}, nil
+	if conflict || out.Status != Taken {
+		err = n.dropBody(ctx, env.Header)
 	}
-	if conflict {
+	if conflict && err == nil {
 		return n.rejectHeader(ctx, d, e, b, reasonConflict)
 	}
-	return out, nil
+	return out, err
+}
+
+// dropBody deletes the blob of a body that no row refers to; left behind, it
+// would lie there until the sweep of the next start.
+func (n *Node) dropBody(ctx context.Context, body records.Body) error {
+	if body.Ref == "" {
+		return nil
+	}
+	return n.c.Blobs.Delete(ctx, body.Ref)
 }
 
 func headerConflict(tx queue.Tx, e *envelope.Envelope) (bool, error) {
@@ -289,6 +288,28 @@ func (n *Node) rejectHeader(ctx context.Context, d *certs.Directory, e *envelope
 	})
 }
 
+// refusedBefore says that a header was refused here: it stays so whatever has
+// come into force since, for its sender holds a receipt that says so.
+func (n *Node) refusedBefore(ctx context.Context, hh sm.Digest) (out Outcome, err error) {
+	err = n.view(ctx, func(tx queue.Tx) error {
+		mark, err := records.Delivered.Get(tx, hh, "")
+		if mark == nil || err != nil {
+			return err
+		}
+		row, err := records.Receipts.Get(tx, hh, mark.Receipt)
+		if err != nil || row == nil {
+			return errors.Join(err, absent(row == nil, "receipt"))
+		}
+		stored, err := openStored(row)
+		if err != nil {
+			return err
+		}
+		out = Outcome{Refused, stored.body.Reason}
+		return nil
+	})
+	return out, err
+}
+
 // intakeConsignment takes the slots and part digests. They are checked
 // against the header, which therefore must have come first.
 func (n *Node) intakeConsignment(ctx context.Context, link string, it Item, b []byte) (Outcome, error) {
@@ -301,7 +322,7 @@ func (n *Node) intakeConsignment(ctx context.Context, link string, it Item, b []
 		return Outcome{}, err
 	}
 	if env == nil {
-		return Outcome{Damaged, "header_missing"}, nil
+		return Outcome{Damaged, reasonHeaderMissing}, nil
 	}
 	e, err := n.loadHeader(ctx, env)
 	if err != nil {
@@ -316,9 +337,19 @@ func (n *Node) intakeConsignment(ctx context.Context, link string, it Item, b []
 	}
 	out := Outcome{Taken, ""}
 	err = n.update(ctx, func(tx queue.Tx) error {
+		out = Outcome{Taken, ""}
 		env, err := records.Envelopes.Lock(tx, e.Hash)
-		if err != nil || env == nil {
-			return errors.Join(err, absent(env == nil, "envelope"))
+		if err != nil {
+			return err
+		}
+		if env == nil { // it waited, and was dropped meanwhile
+			out = Outcome{Damaged, reasonHeaderMissing}
+			return nil
+		}
+		if env.Deferred {
+			if err := reserveConsignment(tx, e.Hash, it.Size); err != nil {
+				return err
+			}
 		}
 		err = records.Digests.Insert(tx, records.JoinDigests(item.Parts), e.Hash)
 		if err != nil && !errors.Is(err, queue.ErrExists) {
@@ -328,12 +359,24 @@ func (n *Node) intakeConsignment(ctx context.Context, link string, it Item, b []
 		err = n.putConsignment(tx, e.Hash, it.Digest, con, env.Complete && !env.Deferred)
 		if errors.Is(err, queue.ErrExists) {
 			out = Outcome{Duplicate, ""}
-			return nil
+			return errNothingNew
 		}
 		return err
 	})
+	if errors.Is(err, errWaitingFull) {
+		out, err = n.full(ctx, link)
+	}
+	if out.Status != Taken {
+		if errors.Is(err, errNothingNew) {
+			err = nil
+		}
+		err = errors.Join(err, n.dropBody(ctx, body))
+	}
 	return out, err
 }
+
+// errNothingNew undoes what a transaction has counted for a duplicate.
+var errNothingNew = errors.New("node: duplicate")
 
 func absent(is bool, what string) error {
 	if is {
@@ -351,7 +394,7 @@ func (n *Node) intakePart(ctx context.Context, link string, it Item, body io.Rea
 	}
 	want, have, err := n.expectPart(ctx, hh, i, it)
 	if err != nil || want == "" {
-		return Outcome{Damaged, "header_missing"}, err
+		return Outcome{Damaged, reasonHeaderMissing}, err
 	}
 	if want != partExpected {
 		return n.damaged(ctx, link, it, want, nil)
@@ -373,6 +416,9 @@ func (n *Node) intakePart(ctx context.Context, link string, it Item, body io.Rea
 	}
 	return n.takePart(ctx, hh, i, ref)
 }
+
+// reasonHeaderMissing tells the neighbour to begin with the header again.
+const reasonHeaderMissing = "header_missing"
 
 const partExpected = "expected"
 
@@ -404,8 +450,12 @@ func (n *Node) takePart(ctx context.Context, hh sm.Digest, i int, ref queue.Ref)
 	err := n.update(ctx, func(tx queue.Tx) error {
 		out = Outcome{Taken, ""}
 		env, err := records.Envelopes.Lock(tx, hh)
-		if err != nil || env == nil {
-			return errors.Join(err, absent(env == nil, "envelope"))
+		if err != nil {
+			return err
+		}
+		if env == nil { // it waited, and was dropped meanwhile
+			out = Outcome{Damaged, reasonHeaderMissing}
+			return nil
 		}
 		if hasBit(env.Have, i) {
 			out = Outcome{Duplicate, ""}
@@ -422,7 +472,7 @@ func (n *Node) takePart(ctx context.Context, hh sm.Digest, i int, ref queue.Ref)
 		}
 		return records.Envelopes.Put(tx, env, hh)
 	})
-	if err == nil && out.Status == Duplicate {
+	if err == nil && out.Status != Taken {
 		// Nothing refers to this second copy; left behind it would be swept.
 		err = n.c.Blobs.Delete(ctx, ref)
 	}

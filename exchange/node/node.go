@@ -91,6 +91,7 @@ type Node struct {
 	lanes   laneCursors
 	heads   headState
 	shown   shownState
+	waiting waitingState
 	stamps  stampCursor
 }
 
@@ -109,7 +110,7 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	n := &Node{c: c, ledger: queue.Ledger{Name: "main"}, changed: make(chan struct{})}
 	n.work.init()
 	n.lanes.init()
-	n.shown.version, n.shown.apart = map[string]uint64{}, map[string]apart{}
+	n.shown.version, n.shown.apart, n.shown.full = map[string]uint64{}, map[string]apart{}, map[string]bool{}
 	if err := n.identify(ctx); err != nil {
 		return nil, err
 	}

@@ -238,10 +238,13 @@ func has(o Outcome) bool {
 	return o.Status == Taken || o.Status == Duplicate || o.Status == Postponed
 }
 
+// startOver says that the neighbour misses what the item belongs to.
+func startOver(o Outcome) bool { return o.Status == Damaged && o.Reason == reasonHeaderMissing }
+
 func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcomes []Outcome) error {
 	o := outs[0]
 	n.lanes.pause(o.lane, o.seq, n.c.Now(), slices.ContainsFunc(outcomes, func(c Outcome) bool { return c.Status == Damaged }))
-	if !slices.ContainsFunc(outcomes, func(c Outcome) bool { return has(c) || c.Status == Refused }) {
+	if !slices.ContainsFunc(outcomes, func(c Outcome) bool { return has(c) || c.Status == Refused || startOver(c) }) {
 		return nil
 	}
 	if o.Kind == KindDirectory {
@@ -279,6 +282,12 @@ func mark(out *records.Outbound, outs []Out, outcomes []Outcome) {
 	for k, c := range outcomes {
 		if c.Status == Refused {
 			out.State, out.Reason = records.StateRefused, c.Reason
+		}
+		if startOver(c) {
+			// The neighbour has nothing of it, or nothing any more: all of it
+			// goes once more, the header first.
+			out.Header, out.Slots = false, false
+			clear(out.Parts)
 		}
 		if !has(c) {
 			continue

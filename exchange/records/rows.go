@@ -37,6 +37,7 @@ var (
 	Quarantine   = Table[Quarantined]{"qua"}   // number modulo QuarantineSize
 	QuarantineNo = Table[uint64]{"quc"}        //
 	Deferred     = Table[DeferredItem]{"dfr"}  // kind, id
+	WaitingRows  = Table[Waiting]{"dfw"}       // link
 	Identity     = Table[NodeIdentity]{"node"} //
 	Neighbours   = Table[Neighbour]{"nbr"}     // link
 	InForce      = Table[uint64]{"dirv"}       //
@@ -261,6 +262,7 @@ const SampleSize = 4 << 10
 // DeferredItem is an item that waits for a newer directory. At is when it
 // first came, the time as of which its signature will be judged; Leaf is where
 // the ledger says so. A header is in its Envelope; Body is a receipt item.
+// Bytes is what it counts for in the Waiting of its link.
 type DeferredItem struct {
 	Kind      string
 	Link      string
@@ -269,4 +271,8 @@ type DeferredItem struct {
 	At        strictjson.Time
 	Leaf      uint64
 	Body      Body
+	Bytes     int64
 }
+
+// Waiting counts the deferred items of a link.
+type Waiting struct{ Items, Bytes int64 }

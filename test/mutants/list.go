@@ -267,4 +267,20 @@ var mutants = []mutant{
 			"		if e.Id.Equal(oidExtKeyUsage) && (e.Critical || alone) {\n"}},
 		campaign: []string{"./crypto/timestamp", "-run", "TestWhoMayTimestamp|TestVectors"},
 	},
+	{
+		name:   "waiting-header-takes-its-id",
+		reason: "a forged header that cannot be judged yet takes the id of a genuine one",
+		changes: []change{{"exchange/node/waiting.go",
+			"		err := n.putEnvelope(tx, e.Hash, env)\n		if errors.Is(err, queue.ErrExists) {\n			out.Status = Duplicate\n",
+			"		if conflict, err := headerConflict(tx, e); conflict || err != nil {\n			out.Status = Refused\n			return err\n		}\n		err := n.putEnvelope(tx, e.Hash, env)\n		if errors.Is(err, queue.ErrExists) {\n			out.Status = Duplicate\n"}},
+		campaign: []string{"./exchange/link", "-run", "TestForgedWaitingHeaders"},
+	},
+	{
+		name:   "dropped-and-never-asked-for-again",
+		reason: "what was dropped with a forged header does not come again",
+		changes: []change{{"exchange/node/outgoing.go",
+			"			out.Header, out.Slots = false, false\n",
+			""}},
+		campaign: []string{"./exchange/link", "-run", "TestDroppedWithAllThatCame"},
+	},
 }

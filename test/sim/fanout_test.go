@@ -73,6 +73,9 @@ func (m *machine) boot() {
 	}
 }
 
+// maxBoots is far more than any run here needs.
+const maxBoots = 2000
+
 // survive runs fn until it ends without the power going.
 func (m *machine) survive(fn func() error) {
 	m.t.Helper()
@@ -83,6 +86,9 @@ func (m *machine) survive(fn func() error) {
 		}
 		if !cut {
 			return
+		}
+		if m.boots > maxBoots {
+			m.t.Fatalf("%s makes no progress: the power went %d times", m.id, m.boots)
 		}
 		m.disk.Crash()
 		before := m.store.cut

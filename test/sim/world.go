@@ -60,6 +60,7 @@ type Stats struct {
 	Strangers         int // bundles under a directory not known yet, without it
 	Stolen            int // attacks with a revoked key
 	Void              int // what a revoked key signed when it was too late
+	Waiting           int // forged headers that nobody could judge when they came
 }
 
 // host is one node with the disk that survives its crashes.
@@ -248,6 +249,7 @@ func (s *Stats) add(t Stats) {
 	s.Strangers += t.Strangers
 	s.Stolen += t.Stolen
 	s.Void += t.Void
+	s.Waiting += t.Waiting
 }
 
 // isInjected says whether an error is one this world injected.

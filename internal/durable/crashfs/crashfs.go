@@ -226,16 +226,17 @@ func (f *FS) Crash() {
 
 // forget leaves of unsynced content what a disk may leave.
 func (n *inode) forget(rng *rand.Rand) {
-	if string(n.data) != string(n.synced) {
-		switch rng.IntN(4) {
-		case 0:
-			n.data = slices.Clone(n.synced)
-		case 1:
-			n.data = n.data[:rng.IntN(len(n.data)+1)]
-		case 2:
-			from := rng.IntN(len(n.data) + 1)
-			clear(n.data[from:])
-		}
+	if string(n.data) == string(n.synced) {
+		return
+	}
+	switch rng.IntN(4) {
+	case 0:
+		n.data = slices.Clone(n.synced)
+	case 1:
+		n.data = n.data[:rng.IntN(len(n.data)+1)]
+	case 2:
+		from := rng.IntN(len(n.data) + 1)
+		clear(n.data[from:])
 	}
 	n.synced = slices.Clone(n.data)
 }

@@ -1,0 +1,479 @@
+package node
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/yizhan-gateway/yizhan/certs"
+	"github.com/yizhan-gateway/yizhan/crypto/envelope"
+	"github.com/yizhan-gateway/yizhan/crypto/merkle"
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/records"
+	"github.com/yizhan-gateway/yizhan/queue"
+)
+
+// What waits for a newer directory is known to be nobody's: a neighbour may
+// have made it up. It therefore decides about nothing else here, and what one
+// link may have waiting is bounded. Beyond a bound an item counts as damaged:
+// the neighbour keeps it and sends it again.
+const (
+	MaxAhead               = 64       // versions that an item's directory may be ahead of ours
+	MaxWaiting             = 10_000   // items of one link
+	MaxWaitingBytes        = 64 << 30 // of one link: headers, payloads, consignments and receipts
+	MaxWaitingConsignments = 16       // of one header
+)
+
+// The reasons why something that would wait is not taken now.
+const (
+	reasonAhead = "directory_ahead" // no directory of this domain is that far ahead
+	reasonFull  = "waiting_full"    // too much of this link waits already
+	reasonOther = "waiting_elsewhere"
+)
+
+var errWaitingFull = errors.New("node: too much waits for a newer directory")
+
+// ahead says whether a version is further ahead than a directory can be that
+// is merely on its way here.
+func ahead(d *certs.Directory, version uint64) bool { return version > d.Version()+MaxAhead }
+
+// deferHeader takes a header that only a newer directory can judge. Until
+// then nothing in it is known to be the sender's: nobody is told of a refusal,
+// its document id stays free, and a copy that comes over another link is left
+// there, since this one may turn out to be forged. State secrets are not
+// stored, whoever says so.
+func (n *Node) deferHeader(ctx context.Context, d *certs.Directory, link string, e *envelope.Envelope, b []byte, r *exchange.Routing) (Outcome, error) {
+	if r.Label.StateSecret() {
+		return Outcome{Refused, exchange.CodeStateSecret}, nil
+	}
+	if ahead(d, e.Header.Directory) {
+		return Outcome{Damaged, reasonAhead}, nil
+	}
+	env, err := n.newEnvelope(ctx, d, link, e, b)
+	if err != nil {
+		return Outcome{}, err
+	}
+	env.Deferred = true
+	wait := &records.DeferredItem{
+		Kind: KindHeader, Link: link, Directory: e.Header.Directory, Envelope: e.Hash, At: env.At,
+		Bytes: int64(len(b)) + e.Header.Payload.Size,
+	}
+	out := Outcome{Postponed, ""}
+	err = n.update(ctx, func(tx queue.Tx) error {
+		out = Outcome{Postponed, ""}
+		err := n.putEnvelope(tx, e.Hash, env)
+		if errors.Is(err, queue.ErrExists) {
+			out.Status = Duplicate
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return n.putDeferred(tx, e.Hash, wait)
+	})
+	if errors.Is(err, errWaitingFull) {
+		out, err = n.full(ctx, link)
+		return out, errors.Join(err, n.dropBody(ctx, env.Header))
+	}
+	if err != nil { // the commit may stand: the blob stays
+		return Outcome{}, err
+	}
+	if out.Status != Postponed {
+		return out, n.dropBody(ctx, env.Header)
+	}
+	n.waiting.put(wait.Directory)
+	return out, nil
+}
+
+// known says what becomes of a header whose document is here: a copy over the
+// same link changes nothing; one over another link waits there as long as it
+// is not known which of the two the sender signed.
+func known(env *records.Envelope, link string) Outcome {
+	if env.Deferred && env.Link != link {
+		return Outcome{Damaged, reasonOther}
+	}
+	return Outcome{Duplicate, ""}
+}
+
+// deferReceipt keeps a receipt that only a newer directory can judge, with the
+// time at which it came: it is judged as of that time, however long the
+// directory takes. A crash before the commit lets the neighbour send it again.
+func (n *Node) deferReceipt(ctx context.Context, d *certs.Directory, link string, r *signedReceipt, b []byte) (Outcome, error) {
+	if ahead(d, r.body.Directory) {
+		return Outcome{Damaged, reasonAhead}, nil
+	}
+	body, err := records.StoreBody(ctx, n.c.Blobs, b)
+	if err != nil {
+		return Outcome{}, err
+	}
+	wait := &records.DeferredItem{
+		Kind: KindReceipt, Link: link, Directory: r.body.Directory, Envelope: r.body.Header, At: n.now(), Body: body,
+		Bytes: int64(len(b)),
+	}
+	err = n.update(ctx, func(tx queue.Tx) error { return n.putDeferred(tx, r.id, wait) })
+	if errors.Is(err, errWaitingFull) {
+		out, err := n.full(ctx, link)
+		return out, errors.Join(err, n.dropBody(ctx, body))
+	}
+	if err != nil {
+		return Outcome{}, err
+	}
+	n.waiting.put(wait.Directory)
+	return Outcome{Postponed, ""}, nil
+}
+
+// full answers for what finds no room to wait; the operator is shown it once
+// for each start and link.
+func (n *Node) full(ctx context.Context, link string) (Outcome, error) {
+	out := Outcome{Damaged, reasonFull}
+	n.shown.mu.Lock()
+	again := n.shown.full[link]
+	n.shown.full[link] = true
+	n.shown.mu.Unlock()
+	if again {
+		return out, nil
+	}
+	return out, n.Quarantine(ctx, link, "link", reasonFull, nil)
+}
+
+// putDeferred notes an item that waits for a newer directory, and in the
+// ledger that it was here by then.
+func (n *Node) putDeferred(tx queue.Tx, id sm.Digest, item *records.DeferredItem) error {
+	next, err := n.ledger.Size(tx)
+	if err != nil {
+		return err
+	}
+	item.Leaf = next
+	err = records.Deferred.Insert(tx, item, item.Kind, id)
+	if errors.Is(err, queue.ErrExists) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := reserve(tx, item.Link, 1, item.Bytes); err != nil {
+		return err
+	}
+	if err := item.Body.Own(tx, item.Envelope); err != nil {
+		return err
+	}
+	// The leaf has the time as of which the item is judged when it can be.
+	_, err = n.append(tx, &merkle.Leaf{Event: eventDeferred, Envelope: item.Envelope.String(), Object: id, At: item.At})
+	return err
+}
+
+// reserve counts what waits of a link; negative numbers give it back.
+func reserve(tx queue.Tx, link string, items, size int64) error {
+	w, err := records.WaitingRows.Lock(tx, link)
+	if err != nil {
+		return err
+	}
+	first := w == nil
+	if first {
+		w = new(records.Waiting)
+	}
+	w.Items, w.Bytes = max(0, w.Items+items), max(0, w.Bytes+size)
+	if size > 0 && (w.Items > MaxWaiting || w.Bytes > MaxWaitingBytes) {
+		return errWaitingFull
+	}
+	if first {
+		return records.WaitingRows.Insert(tx, w, link)
+	}
+	return records.WaitingRows.Put(tx, w, link)
+}
+
+// reserveConsignment counts a consignment of a header that waits.
+func reserveConsignment(tx queue.Tx, hh sm.Digest, size int64) error {
+	count := 0
+	err := records.Fans.Each(tx, MaxWaitingConsignments, func([]byte, *records.Fan) bool { count++; return true }, hh)
+	if err != nil {
+		return err
+	}
+	item, err := records.Deferred.Lock(tx, KindHeader, hh)
+	if err != nil || item == nil {
+		return err
+	}
+	if count >= MaxWaitingConsignments {
+		return errWaitingFull
+	}
+	item.Bytes += size
+	if err := reserve(tx, item.Link, 0, size); err != nil {
+		return err
+	}
+	return records.Deferred.Put(tx, item, KindHeader, hh)
+}
+
+// resumeDeferred takes up items whose directory has come, in the order in
+// which they came: of two documents under one id the first stands. One that
+// cannot be judged now is held back for a while, so that nothing waits for it.
+func (n *Node) resumeDeferred(ctx context.Context) (did bool, err error) {
+	version := n.Directory().Version()
+	if !n.waiting.due(version) {
+		return false, nil
+	}
+	items, err := n.dueItems(ctx, version)
+	if err != nil {
+		return false, err
+	}
+	for _, item := range items[:min(len(items), resumeStep)] {
+		e := n.resume(ctx, item.DeferredItem)
+		n.lanes.pause(string(item.key), 0, n.c.Now(), e != nil)
+		if e == nil {
+			e = n.endDeferred(ctx, item.Kind, lastDigest(item.key))
+		}
+		err = errors.Join(err, e)
+	}
+	return len(items) > 0, err
+}
+
+// resumeStep is how many items are taken up after one look at all that waits.
+const resumeStep = 256
+
+type dueItem struct {
+	key []byte
+	*records.DeferredItem
+}
+
+// dueItems gives what waits for no more than a version, and notes what the
+// rest waits for.
+func (n *Node) dueItems(ctx context.Context, version uint64) (due []dueItem, err error) {
+	seen := n.waiting.look()
+	next := uint64(math.MaxUint64)
+	err = n.view(ctx, func(tx queue.Tx) error {
+		due, next = nil, math.MaxUint64
+		return records.Deferred.Each(tx, 0, func(k []byte, v *records.DeferredItem) bool {
+			next = min(next, v.Directory)
+			if v.Directory <= version && n.lanes.ready(string(k), 0, n.c.Now()) {
+				due = append(due, dueItem{bytes.Clone(k), v})
+			}
+			return true
+		})
+	})
+	if err == nil {
+		n.waiting.found(seen, next)
+	}
+	slices.SortFunc(due, func(a, b dueItem) int { return cmp.Compare(a.Leaf, b.Leaf) })
+	return due, err
+}
+
+// waitingState remembers which directory the first of the waiting items needs,
+// so that as long as it is not here nobody looks at all of them.
+type waitingState struct {
+	mu      sync.Mutex
+	changes uint64
+	next    uint64 // 0: not known
+}
+
+func (w *waitingState) due(version uint64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.next <= version
+}
+
+func (w *waitingState) look() (changes uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.changes
+}
+
+// found notes the result of a look, unless something came to wait since.
+func (w *waitingState) found(changes, next uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if changes == w.changes {
+		w.next = next
+	}
+}
+
+// put notes that something has come to wait for a version.
+func (w *waitingState) put(version uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.changes++
+	w.next = min(w.next, version)
+}
+
+// endDeferred is the last commit of an item that waited: after a crash before
+// it the item is taken up again and changes nothing.
+func (n *Node) endDeferred(ctx context.Context, kind string, id sm.Digest) error {
+	return n.update(ctx, func(tx queue.Tx) error {
+		item, err := records.Deferred.Lock(tx, kind, id)
+		if err != nil || item == nil {
+			return err
+		}
+		if err := reserve(tx, item.Link, -1, -item.Bytes); err != nil {
+			return err
+		}
+		return records.Deferred.Delete(tx, kind, id)
+	})
+}
+
+// resume judges an item that waited for a newer directory, as of the time at
+// which it came. A crash anywhere in it lets it run again and change nothing.
+func (n *Node) resume(ctx context.Context, item *records.DeferredItem) error {
+	if item.Kind == KindHeader {
+		return n.resumeHeader(ctx, item)
+	}
+	return n.resumeReceipt(ctx, item)
+}
+
+func (n *Node) resumeReceipt(ctx context.Context, item *records.DeferredItem) error {
+	b, err := item.Body.Load(ctx, n.c.Blobs)
+	if err != nil {
+		return err
+	}
+	receipt, signed, err := parseReceiptItem(b)
+	if err != nil {
+		return err
+	}
+	env, err := n.envelopeRow(ctx, receipt.body.Header)
+	if err != nil {
+		return err
+	}
+	if env == nil { // its document waited as well, and was not the sender's
+		return n.Quarantine(ctx, item.Link, "receipt "+receipt.id.String(), reasonUnknown, b)
+	}
+	e, err := n.loadHeader(ctx, env)
+	if err != nil {
+		return err
+	}
+	d := n.Directory()
+	if err := exchange.Judge(d, e, receipt.body, signed, item.At.Time()); err != nil {
+		return n.Quarantine(ctx, item.Link, "receipt "+receipt.id.String(), exchange.CodeOf(err), b)
+	}
+	receipt.first = item
+	_, err = n.takeReceipt(ctx, d, env, receipt)
+	return err
+}
+
+// resumeHeader judges a header that waited. One that is not the sender's, or
+// that is refused, goes with all that came for it: a good copy of it comes
+// again from whoever has one, since the neighbour is told that the header is
+// missing.
+func (n *Node) resumeHeader(ctx context.Context, item *records.DeferredItem) error {
+	hh := item.Envelope
+	env, err := n.envelopeRow(ctx, hh)
+	if err != nil || env == nil || !env.Deferred {
+		return err
+	}
+	b, err := env.Header.Load(ctx, n.c.Blobs)
+	if err != nil {
+		return err
+	}
+	e, err := envelope.ParseHeader(b)
+	if err != nil || e.Hash != hh {
+		return errors.Join(err, absent(true, "header"))
+	}
+	routing, err := exchange.ParseRouting(e.Header.Routing)
+	if err != nil {
+		return err
+	}
+	d := n.Directory()
+	reason, err := n.verifyHeader(d, e, item.At.Time())
+	if err != nil { // stays visible in the quarantine, never delivered
+		if _, err := n.faulty(ctx, item.Link, Item{Kind: KindHeader, ID: hh.String()}, err, b); err != nil {
+			return err
+		}
+		return n.dropEnvelope(ctx, hh)
+	}
+	if reason == "" {
+		reason = n.inadmissible(d, item.Link, e, routing, item.At.Time())
+	}
+	if reason == "" {
+		conflict, err := n.admitHeader(ctx, d, e)
+		if err != nil || !conflict {
+			return err
+		}
+		reason = reasonConflict
+	}
+	if _, err := n.rejectHeader(ctx, d, e, b, reason); err != nil {
+		return err
+	}
+	return n.dropEnvelope(ctx, hh)
+}
+
+// admitHeader is the commit point of a header that had waited: from here on it
+// is like one that was taken at once, or, when another document of its sender
+// has its id, a conflict.
+func (n *Node) admitHeader(ctx context.Context, d *certs.Directory, e *envelope.Envelope) (conflict bool, err error) {
+	hh := e.Hash
+	err = n.update(ctx, func(tx queue.Tx) error {
+		conflict = false
+		env, err := records.Envelopes.Lock(tx, hh)
+		if err != nil || env == nil || !env.Deferred {
+			return err
+		}
+		if conflict, err = headerConflict(tx, e); conflict || err != nil {
+			return err
+		}
+		env.Deferred, env.Directory = false, d.Version()
+		if err := records.Envelopes.Put(tx, env, hh); err != nil {
+			return err
+		}
+		if env.Complete {
+			if err := startWaiting(tx, hh); err != nil {
+				return err
+			}
+		}
+		_, err = n.leaf(tx, eventTaken, hh, hh)
+		return err
+	})
+	return conflict, err
+}
+
+// dropEnvelope removes all that came of a document that waited and is not to
+// be. A crash after its commit leaves blobs that nobody owns, which the sweep
+// removes at the next start.
+func (n *Node) dropEnvelope(ctx context.Context, hh sm.Digest) error {
+	var refs []queue.Ref
+	err := n.update(ctx, func(tx queue.Tx) (err error) {
+		refs = nil
+		env, err := records.Envelopes.Lock(tx, hh)
+		if err != nil || env == nil || !env.Deferred {
+			return err
+		}
+		if refs, err = dropRows(tx, hh, env); err != nil {
+			return err
+		}
+		for _, ref := range refs {
+			if err := records.BlobOwners.Delete(tx, string(ref)); err != nil {
+				return err
+			}
+		}
+		return records.Envelopes.Delete(tx, hh)
+	})
+	for _, ref := range refs {
+		err = errors.Join(err, n.c.Blobs.Delete(ctx, ref))
+	}
+	return err
+}
+
+// dropRows removes consignments, parts and their digests, and gives the blobs
+// that they and the header are in.
+func dropRows(tx queue.Tx, hh sm.Digest, env *records.Envelope) (refs []queue.Ref, err error) {
+	var keys [][]byte
+	blob := func(key []byte, ref queue.Ref) bool {
+		keys = append(keys, bytes.Clone(key))
+		if ref != "" {
+			refs = append(refs, ref)
+		}
+		return true
+	}
+	blob(records.Digests.Key(hh), env.Header.Ref)
+	err = errors.Join(
+		records.Incoming.Each(tx, 0, func(key []byte, c *records.Consignment) bool { return blob(key, c.Body.Ref) }, hh),
+		records.Fans.Each(tx, 0, func(key []byte, _ *records.Fan) bool { return blob(key, "") }, hh),
+		records.Parts.Each(tx, 0, func(key []byte, p *records.Part) bool { return blob(key, p.Ref) }, hh),
+	)
+	for _, key := range keys {
+		if err == nil {
+			err = tx.Delete(key)
+		}
+	}
+	return refs, err
+}
