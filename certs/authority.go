@@ -47,6 +47,7 @@ type Authority struct {
 	cert   *smx509.Certificate
 	chain  *chain
 	former [][]byte // its certificates before this one, DER
+	above  *uint64  // see NumberAbove
 }
 
 // InitAuthority makes a new authority for a domain in dir. The certificate is

@@ -80,13 +80,16 @@ func (a *Authority) draft(now time.Time, keepFixed bool, changed map[string]stri
 // nextList is the list after a version, without entries.
 func (a *Authority) nextList(before *Directory, now time.Time) (*list, error) {
 	l := &list{
-		Type: listType, V: 1, Domain: a.domain, Version: 1,
+		Type: listType, V: 1, Domain: a.domain,
 		Issued: strictjson.TimeOf(now), NextUpdate: strictjson.TimeOf(now.Add(nextUpdate)),
 	}
 	if before != nil {
-		l.Version, l.Previous = before.Version()+1, before.id
+		l.Previous = before.id
 	}
 	var err error
+	if l.Version, err = a.nextNumber(before.number()); err != nil {
+		return nil, err
+	}
 	l.Succession, err = a.succession()
 	return l, err
 }

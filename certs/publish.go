@@ -183,7 +183,8 @@ func (a *Authority) clearDraft() error {
 	if err := durable.OS.Remove(filepath.Join(a.dir, draftFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return nil
+	a.above = nil
+	return a.forgetAbove()
 }
 
 // Published reads the version that is published, nil if none is. A former

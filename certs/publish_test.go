@@ -438,3 +438,74 @@ func TestApproverOfARenewal(t *testing.T) {
 	_, err = next.Approver("wang-wu", keys["wang-wu"], after)
 	wantCode(t, err, "directory_approval")
 }
+
+// TestNumberAbove: an authority that came from a backup publishes what nodes
+// with the versions that were lost take, and no number is burnt.
+func TestNumberAbove(t *testing.T) {
+	a, dir := newAuthority(t)
+	f := newForge(t, "above")
+	f.must(a.Admit(parsed(t, f.request("jia")), testNow))
+	first, err := a.Publish(testNow)
+	f.must(err)
+	behind, ahead := openShelf(t, emptyDisk(1)), openShelf(t, emptyDisk(2))
+	for _, s := range []*Shelf{behind, ahead} {
+		_, err := s.Trust(a.Certificate(), first)
+		f.must(err)
+	}
+	for range 3 {
+		file, err := a.Publish(testNow.Add(time.Minute))
+		f.must(err)
+		_, err = ahead.Install(file)
+		f.must(err)
+	}
+
+	f.must(os.WriteFile(filepath.Join(dir, directoryName), first, 0o600)) // from the backup
+	a, err = OpenAuthority(dir, testPassphrase, rand.Reader)
+	f.must(err)
+	now := testNow.Add(time.Hour)
+	wantCode(t, a.NumberAbove(maxSkipped+2, true), "request_content")
+	wantCode(t, a.NumberAbove(1<<63, true), "request_content")
+	number := func() uint64 {
+		t.Helper()
+		again, err := ReadAuthority(dir) // what was noted, and by no process
+		f.must(err)
+		d, err := again.Draft(now)
+		f.must(err)
+		return d.Directory.Version()
+	}
+	f.must(a.NumberAbove(1, true))
+	if n := number(); n != 2 {
+		t.Errorf("a number that is published leads to %d", n)
+	}
+	f.must(a.NumberAbove(4, false))
+	if n := number(); n != 2 {
+		t.Errorf("what was not kept leads to %d", n)
+	}
+	f.must(a.NumberAbove(9, true))
+	f.must(a.NumberAbove(0, true))
+	if n := number(); n != 2 {
+		t.Errorf("what was taken back leads to %d", n)
+	}
+	f.must(a.NumberAbove(4, true))
+	if n := number(); n != 6 {
+		t.Errorf("above 4 is %d", n)
+	}
+	file, err := a.Publish(now)
+	f.must(err)
+	for _, s := range []*Shelf{behind, ahead} {
+		d, err := s.Install(file)
+		if err != nil || d.Version() != 6 {
+			t.Errorf("not taken: %v", err)
+		}
+	}
+	file, err = a.Publish(now)
+	f.must(err)
+	if d, err := ahead.Install(file); err != nil || d.Version() != 7 {
+		t.Errorf("the number was not forgotten: %v", err)
+	}
+	for _, text := range []string{"x", "99999999999", "-1"} {
+		f.must(os.WriteFile(filepath.Join(dir, aboveFile), []byte(text), 0o600))
+		_, err = a.Draft(now)
+		wantCode(t, err, "directory_content")
+	}
+}

@@ -17,6 +17,7 @@ type directoryDiff struct {
 	Domain     string        `json:"domain"`
 	From       uint64        `json:"from"` // 0: nothing was published
 	To         uint64        `json:"to"`
+	LeftOut    uint64        `json:"left_out,omitempty"` // numbers of a next publication
 	Changes    []entryChange `json:"changes"`
 	Policy     policyView    `json:"policy"` // after it
 	List       string        `json:"list"`   // SM3 of the list: what is approved and signed

@@ -42,6 +42,8 @@ func approvals(err error) error {
 type publishFlags struct {
 	output string
 	dry    bool
+	skip   bool   // above was given
+	above  uint64 // see certs.Authority.NumberAbove
 }
 
 // publishCommand signs the next version; "ca publish" and "directory publish"
@@ -50,15 +52,24 @@ func (a *app) publishCommand(passFile *string) *cobra.Command {
 	f := new(publishFlags)
 	c := &cobra.Command{
 		Use: "publish DIR", Short: "Sign the next version of the directory · 发布名录", Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		Long: `Signs the next version of the directory, if as many administrators have approved it
+as the policy asks for.
+
+When the authority's folder came from a backup, versions that nodes have may be
+missing in it, and nodes refuse what is numbered like them or lower. --version-above
+with the highest of those numbers makes the next one greater; administrators see it
+and approve it. docs/operations.md says what else a backup may have lost.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			f.skip = c.Flags().Changed("version-above")
 			if f.dry {
-				return a.publishDry(args[0])
+				return a.publishDry(args[0], f)
 			}
 			return a.publish(args[0], *passFile, f)
 		},
 	}
 	c.Flags().StringVarP(&f.output, "output", "o", "", "write a copy here")
 	c.Flags().BoolVar(&f.dry, "dry-run", false, "change nothing, and say what would be published (no passphrase is needed)")
+	c.Flags().Uint64Var(&f.above, "version-above", 0, "highest version that was lost with a backup: the next one is numbered above it")
 	return c
 }
 
@@ -66,6 +77,11 @@ func (a *app) publish(dir, passFile string, f *publishFlags) error {
 	authority, err := openAuthority(dir, passFile)
 	if err != nil {
 		return err
+	}
+	if f.skip {
+		if err := authority.NumberAbove(f.above, true); err != nil {
+			return err
+		}
 	}
 	file, err := authority.Publish(a.now())
 	if err != nil {
@@ -94,16 +110,17 @@ func publishedView(dir string, d *certs.Directory) map[string]any {
 // publishDry shows what would be published, and ends as publishing would. What
 // needs no approvals is issued when it is published: its times and SM3 are not
 // these.
-func (a *app) publishDry(dir string) error {
+func (a *app) publishDry(dir string, f *publishFlags) error {
 	authority, err := readAuthority(dir)
 	if err != nil {
 		return err
 	}
-	draft, err := authority.Draft(a.now())
-	if err != nil {
-		return err
+	if f.skip {
+		if err := authority.NumberAbove(f.above, false); err != nil {
+			return err
+		}
 	}
-	d, err := diffOf(draft.Before, draft.Directory, a.now())
+	draft, d, err := a.draftBy(authority)
 	if err != nil {
 		return err
 	}

@@ -85,12 +85,20 @@ func (a *app) draftOf(dir string) (*certs.Authority, *certs.Draft, *directoryDif
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	draft, d, err := a.draftBy(authority)
+	return authority, draft, d, err
+}
+
+func (a *app) draftBy(authority *certs.Authority) (*certs.Draft, *directoryDiff, error) {
 	draft, err := authority.Draft(a.now())
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	d, err := diffOf(draft.Before, draft.Directory, a.now())
-	return authority, draft, d, err
+	if err == nil {
+		d.LeftOut = d.To - d.From - 1
+	}
+	return draft, d, err
 }
 
 type signFlags struct {
