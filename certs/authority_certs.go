@@ -1,10 +1,8 @@
 package certs
 
 import (
-	"bytes"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -45,6 +43,7 @@ type Purpose struct {
 type Listed struct {
 	Holder string // such as "agency CODE"
 	Certificate
+	Name string // the common name that the certificate gives its subject
 }
 
 // Issue issues a certificate for a certification request, adds it to the entry
@@ -242,7 +241,7 @@ func (a *Authority) Certificates() ([]Listed, error) {
 			if err != nil || !isSM2(cert) {
 				return nil, &Error{Code: codeChain, Detail: holder + ": a certificate cannot be read", Err: err}
 			}
-			out = append(out, Listed{holder, certificateOf(e.Use, cert)})
+			out = append(out, Listed{holder, certificateOf(e.Use, cert), cert.Subject.CommonName})
 		}
 	}
 	for i := range out {
@@ -285,47 +284,6 @@ func readHolder(b strictjson.Raw, revoked map[sm.Digest]*Revocation) (holder str
 		}
 	}
 	return "", nil, err
-}
-
-func revocationFile(id sm.Digest) string { return "revocation-" + id.String() }
-
-// Revoke notes, for the next publication, that a certificate (DER) ends at a
-// time for a reason of [Reasons]. It need not be one that this authority
-// issued; that of an issuer ends all that the issuer issued. A revocation may
-// be made to count from an earlier time, never from a later one: somebody may
-// have acted on it.
-//
-// The certificate is kept before the entry: after a crash between the two
-// nothing is revoked, and the same call goes through again.
-func (a *Authority) Revoke(der []byte, effective time.Time, reason string) error {
-	cert, err := smx509.ParseCertificate(der)
-	if err != nil {
-		return &Error{Code: codeChain, Detail: "the certificate to revoke cannot be read", Err: err}
-	}
-	if bytes.Equal(der, a.cert.Raw) {
-		return fail(codeRequest, "the authority cannot revoke its own certificate: it makes its successor")
-	}
-	id := sm.Sum(der)
-	var had revocationEntry
-	if err := a.entry(revocationFile(id), &had); err != nil {
-		return err
-	}
-	e := revocationEntry{Type: revocationType, V: 1, Domain: a.domain, Cert: id, Effective: strictjson.TimeOf(effective), Reason: reason}
-	if err := e.check(); err != nil {
-		return asRequest(err)
-	}
-	if had.Type != "" && had.Effective < e.Effective {
-		return fail(codeRequest, "certificate %x is revoked from %s on already", cert.SerialNumber, had.Effective.Time().Format(time.RFC3339))
-	}
-	dir := filepath.Join(a.dir, revokedDir)
-	if err := durable.OS.MkdirAll(dir); err != nil {
-		return err
-	}
-	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	if err := durable.WriteFile(durable.OS, filepath.Join(dir, id.String()+".crt"), b); err != nil {
-		return err
-	}
-	return a.putEntry(revocationFile(id), &e)
 }
 
 // revocations gives what the authority revoked of what its present key issued.

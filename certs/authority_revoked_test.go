@@ -3,6 +3,7 @@ package certs
 import (
 	"bytes"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -138,4 +139,70 @@ func TestRevokedIsNotBroughtAgain(t *testing.T) {
 	m.must(m.change(t, change))
 	m.must(m.a.Revoke(other, testNow, ReasonSuperseded))
 	wantCode(t, m.change(t, change), codeRevoked)
+}
+
+// TestRevocationTimes: a revocation counts from a time at which its certificate
+// existed, and not from one that somebody mistyped.
+func TestRevocationTimes(t *testing.T) {
+	m := newMember(t)
+	n, _ := m.d.Node("jia")
+	c := &n.Certificates[0]
+	for name, tt := range map[string]struct {
+		at   time.Time
+		code string
+	}{
+		"when it begins":            {c.NotBefore, ""},
+		"before it existed":         {c.NotBefore.Add(-time.Second), codeRequest},
+		"never":                     {time.Time{}, codeRequest},
+		"a year ahead":              {testNow.AddDate(1, 0, 0), ""},
+		"ten years ahead, after it": {testNow.AddDate(10, 0, 0), codeRequest},
+		"two years ahead":           {testNow.AddDate(2, 0, 0), codeRequest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wantCode(t, CheckEffective(c, tt.at, testNow), tt.code)
+			if tt.at.Before(c.NotBefore) || tt.at.After(c.NotAfter) {
+				before := everyEntry(t, m.a)
+				wantCode(t, m.a.Revoke(c.DER, tt.at, ReasonSuperseded), codeRequest)
+				if everyEntry(t, m.a) != before {
+					t.Error("something was written")
+				}
+			}
+		})
+	}
+}
+
+// TestWithdraw: a revocation is taken back as long as nobody has it, and one
+// that was made to count earlier goes back to what is published.
+func TestWithdraw(t *testing.T) {
+	m := newMember(t)
+	n, _ := m.d.Node("jia")
+	first, second := n.Certificates[0].DER, n.Certificates[1].DER
+	before := everyEntry(t, m.a)
+	wantCode(t, m.a.Withdraw(first), codeRequest) // not revoked
+	m.must(m.a.Revoke(first, testNow, ReasonSuperseded))
+	m.must(m.a.Withdraw(first))
+	if everyEntry(t, m.a) != before {
+		t.Error("the entries are not what they were")
+	}
+
+	m.must(m.a.Revoke(first, testNow, ReasonSuperseded))
+	published(t, m.a, 0)
+	wantCode(t, m.a.Withdraw(first), codeRequest)
+	m.must(m.a.Revoke(first, testNow.Add(-time.Minute), ReasonKeyCompromise))
+	m.must(m.a.Withdraw(first))
+	d := published(t, m.a, 0)
+	if r := d.revoked[sm.Sum(first)]; r == nil || !r.Effective.Equal(testNow) || r.Reason != ReasonSuperseded {
+		t.Errorf("published: %+v", r)
+	}
+
+	// A list that was made for others tells it, too.
+	m.must(m.a.Revoke(second, testNow, ReasonSuperseded))
+	_, err := m.a.CRL(testNow)
+	m.must(err)
+	err = m.a.Withdraw(second)
+	if wantCode(t, err, codeRequest); err == nil || !strings.Contains(err.Error(), "revocation list 1") {
+		t.Errorf("got %v", err)
+	}
+	m.must(os.WriteFile(m.a.dir+"/"+crlFile, []byte("x"), 0o600))
+	wantCode(t, m.a.Withdraw(second), codeCRL)
 }

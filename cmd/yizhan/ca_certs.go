@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/yizhan-gateway/yizhan/certs"
-	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/internal/durable"
 )
 
@@ -150,128 +149,6 @@ func (a *app) caCerts(passFile *string) *cobra.Command {
 			return a.printCertificates("certificates", out, "")
 		},
 	}
-}
-
-// revokeFlags say which certificates are revoked, since when and why.
-type revokeFlags struct {
-	certificate, agency, node, use string
-	effective, reason              string
-	dry                            bool
-}
-
-func (a *app) caRevoke(passFile *string) *cobra.Command {
-	f := new(revokeFlags)
-	c := &cobra.Command{
-		Use: "revoke DIR (--certificate FILE | --agency CODE | --node ID) --reason REASON", Short: "End certificates before their time · 吊销证书",
-		Long: `Revokes certificates from a time on, with the next publication of the directory.
-What another node received before that time verifies for ever; what comes at that
-time or later is refused. A stolen key is revoked from when it may have been stolen.
-
-Reasons: ` + strings.Join(certs.Reasons(), ", "),
-		Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return a.revoke(args[0], *passFile, f) },
-	}
-	fl := c.Flags()
-	fl.StringVar(&f.certificate, "certificate", "", "file with the certificate, of anybody, an issuer for instance")
-	fl.StringVar(&f.agency, "agency", "", "all certificates of an agency")
-	fl.StringVar(&f.node, "node", "", "all certificates of a node")
-	fl.StringVar(&f.use, "use", "", "only those to sign or to encrypt with")
-	fl.StringVar(&f.effective, "effective", "", "from when on, like 2026-11-23T08:00:00Z (default: now)")
-	fl.StringVar(&f.reason, "reason", "", "why")
-	fl.BoolVar(&f.dry, "dry-run", false, "only show what would be revoked")
-	return c
-}
-
-func (a *app) revoke(dir, passFile string, f *revokeFlags) error {
-	now := time.Now()
-	at := now
-	if f.effective != "" {
-		var err error
-		if at, err = time.Parse(time.RFC3339, f.effective); err != nil {
-			return usage("--effective %q: a time like 2026-11-23T08:00:00Z is expected", f.effective)
-		}
-	}
-	if f.reason == "" {
-		return usage("--reason is needed: one of %s", strings.Join(certs.Reasons(), ", "))
-	}
-	authority, err := openAuthority(dir, passFile)
-	if err != nil {
-		return err
-	}
-	chosen, err := f.choose(authority, at, now)
-	if err != nil {
-		return err
-	}
-	var out []certificateLine
-	for _, l := range chosen {
-		if !f.dry {
-			if err := authority.Revoke(l.DER, at, f.reason); err != nil {
-				return err
-			}
-		}
-		l.Revoked = &certs.Revocation{Effective: at, Reason: f.reason, Source: certs.SourceDirectory}
-		out = append(out, lineOf(l.Holder, &l.Certificate, now))
-	}
-	if f.dry {
-		return a.printCertificates("would_revoke", out, "nothing was changed\n")
-	}
-	return a.printCertificates("revoked", out, fmt.Sprintf("next: yizhan ca publish %s\n", dir))
-}
-
-// choose gives what the flags name and is not revoked from then on already.
-func (f *revokeFlags) choose(authority *certs.Authority, at, now time.Time) ([]certs.Listed, error) {
-	list, err := authority.Certificates()
-	if err != nil {
-		return nil, err
-	}
-	if f.certificate != "" && f.agency == "" && f.node == "" {
-		return fromFile(f.certificate, list)
-	}
-	want := ""
-	switch {
-	case f.agency != "" && f.node == "" && f.certificate == "":
-		want = "agency " + f.agency
-	case f.node != "" && f.agency == "" && f.certificate == "":
-		want = "node " + f.node
-	default:
-		return nil, usage("one of --certificate, --agency and --node is needed")
-	}
-	var out []certs.Listed
-	for _, l := range list {
-		if l.Holder == want && (f.use == "" || l.Use == f.use) && !l.RevokedAt(at) && now.Before(l.NotAfter) {
-			out = append(out, l)
-		}
-	}
-	if len(out) == 0 {
-		return nil, exchange.Fail(exchange.CodeNotFound, "%s has no certificate that is valid and not revoked; yizhan ca certs lists all", want)
-	}
-	return out, nil
-}
-
-// fromFile gives the one certificate of a file, with its holder if an entry
-// has it.
-func fromFile(path string, list []certs.Listed) ([]certs.Listed, error) {
-	b, err := durable.ReadFile(durable.OS, path, certs.MaxCertificateFile)
-	if err != nil {
-		return nil, err
-	}
-	ders, err := certs.ParseCertificates(b)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if len(ders) != 1 {
-		return nil, usage("%s holds %d certificates: one is revoked at a time", path, len(ders))
-	}
-	for _, l := range list {
-		if string(l.DER) == string(ders[0]) {
-			return []certs.Listed{l}, nil
-		}
-	}
-	c, err := certs.Describe(ders[0])
-	if err != nil {
-		return nil, err
-	}
-	return []certs.Listed{{Holder: "not in an entry", Certificate: *c}}, nil
 }
 
 func (a *app) caCRL(passFile *string) *cobra.Command {
