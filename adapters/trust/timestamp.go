@@ -2,8 +2,8 @@ package trust
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -82,21 +82,8 @@ type Stamper struct {
 
 // NewStamper makes a stamper; nothing is asked before Run or Round.
 func NewStamper(cfg StampConfig) *Stamper {
-	if cfg.Interval == 0 {
-		cfg.Interval = DefaultStampInterval
-	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = defaultStampTimeout
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	if cfg.Rand == nil {
-		cfg.Rand = rand.Reader
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Interval, cfg.Timeout = cmp.Or(cfg.Interval, DefaultStampInterval), cmp.Or(cfg.Timeout, defaultStampTimeout)
+	cfg.Now, cfg.Rand, cfg.Logger = surroundings(cfg.Now, cfg.Rand, cfg.Logger)
 	return &Stamper{cfg: cfg, client: newClient(cfg.AllowLocal, cfg.Timeout), rests: map[uint64]time.Time{}}
 }
 

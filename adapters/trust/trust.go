@@ -147,21 +147,8 @@ type state struct {
 
 // New reads what is on disk, verifies it and applies it.
 func New(cfg Config) (*Watcher, error) {
-	if cfg.Interval == 0 {
-		cfg.Interval = defaultInterval
-	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = defaultTimeout
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	if cfg.Rand == nil {
-		cfg.Rand = rand.Reader
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Interval, cfg.Timeout = cmp.Or(cfg.Interval, defaultInterval), cmp.Or(cfg.Timeout, defaultTimeout)
+	cfg.Now, cfg.Rand, cfg.Logger = surroundings(cfg.Now, cfg.Rand, cfg.Logger)
 	if err := cfg.FS.MkdirAll(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("trust: %w", err)
 	}
@@ -169,6 +156,21 @@ func New(cfg Config) (*Watcher, error) {
 	w.sources()
 	w.apply()
 	return w, nil
+}
+
+// surroundings gives what a loop stands on: what was set, else the clock, the
+// system's randomness and no log.
+func surroundings(now func() time.Time, random io.Reader, log *slog.Logger) (func() time.Time, io.Reader, *slog.Logger) {
+	if now == nil {
+		now = time.Now
+	}
+	if random == nil {
+		random = rand.Reader
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return now, random, log
 }
 
 // Run asks the sources until the context ends.
