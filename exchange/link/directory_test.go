@@ -24,10 +24,13 @@ type shelf struct {
 	cast    *cast
 	inForce *certs.Directory
 	lost    bool // no delta can be given
+	refuse  bool // none is approved
 	taken   int
+	asked   int
 }
 
 func (s *shelf) Delta(from uint64) ([]byte, error) {
+	s.asked++
 	if s.lost || from >= s.inForce.Version() {
 		return nil, nil
 	}
@@ -35,6 +38,9 @@ func (s *shelf) Delta(from uint64) ([]byte, error) {
 }
 
 func (s *shelf) Take(delta []byte) error {
+	if s.refuse {
+		return certs.ErrApproval
+	}
 	d, err := certs.LoadDirectory(delta, s.cast.authority.Certificate(), s.inForce.Version()+1, start)
 	if err == nil {
 		s.inForce = d
@@ -318,6 +324,7 @@ func TestStrangersBundle(t *testing.T) {
 	yi.version(1)
 
 	jia.shelf.lost = false
+	w.clock = w.clock.Add(time.Hour) // it is not looked for with every bundle
 	w.tolerant(jia, yi)
 	yi.version(d.Version())
 	yi.delivered(met, id)
@@ -352,7 +359,8 @@ func TestDirectoryIsRefused(t *testing.T) {
 		{"the one in force", "2", yi.shelf.inForce.Raw(), node.Duplicate},
 		{"an old one", "1", old, node.Duplicate},
 		{"an old one under a new number", "3", old, node.Duplicate},
-		{"one with another entry", "3", bad, node.Damaged},
+		{"one with another entry", "3", bad, node.Refused},
+		{"the same again", "3", bad, node.Refused},
 		{"no version", "x", newer, node.Damaged},
 		{"a version in another form", "03", newer, node.Damaged},
 		{"too large", "3", make([]byte, node.MaxDelta+1), node.Refused},
@@ -365,6 +373,66 @@ func TestDirectoryIsRefused(t *testing.T) {
 		}
 	}
 	yi.version(3)
+	if q := yi.quarantined(); len(q) != 3 {
+		t.Fatalf("of the two without a version and the two of one kind the operator is shown %v", q)
+	}
+}
+
+// TestRefusedDirectoryIsLeftAlone: a directory that a neighbour refuses is not
+// sent with every bundle, and neither is one that cannot be brought looked for
+// with every bundle; when the neighbour has another version, it is tried again.
+func TestRefusedDirectoryIsLeftAlone(t *testing.T) {
+	w := ownWorld(t)
+	jia, yi := w.pair()
+	w.exchange(jia, yi)
+	jia.shelf.inForce = w.publish()
+	yi.shelf.refuse = true
+	offered := func() (n int) {
+		before := jia.shelf.asked
+		for range 20 {
+			w.clock = w.clock.Add(time.Second)
+			if push, b := jia.next(Push); push != nil {
+				yi.receive(b)
+				_, reply := yi.next(Reply)
+				jia.receive(reply)
+			}
+			_, b := jia.next(Poll)
+			yi.receive(b)
+			if answer, b := yi.next(Answer); answer != nil {
+				jia.receive(b)
+			}
+		}
+		return jia.shelf.asked - before
+	}
+	if got := offered(); got != 1 {
+		t.Fatalf("asked for %d deltas in 20 s", got)
+	}
+	for _, h := range []*host{jia, yi} {
+		if q := h.quarantined(); len(q) != 1 || !strings.Contains(q[0], "directory_approval") {
+			t.Fatalf("%s shows %v", h.id, q)
+		}
+	}
+	w.clock = w.clock.Add(2 * time.Hour)
+	if got := offered(); got != 1 {
+		t.Fatalf("two hours later asked for %d deltas in 20 s", got)
+	}
+	if q := append(jia.quarantined(), yi.quarantined()...); len(q) != 2 {
+		t.Fatalf("it is shown again: %v", q)
+	}
+	yi.shelf.refuse = false
+	w.clock = w.clock.Add(2 * time.Hour)
+	offered()
+	yi.version(2)
+
+	jia.shelf.inForce, jia.shelf.lost = w.publish(), true
+	if got := offered(); got != 2 { // the step, and then the whole
+		t.Fatalf("asked for %d deltas that are not kept", got)
+	}
+	third := w.cast.directory
+	jia.shelf.inForce, jia.shelf.lost = w.publish(), false
+	yi.shelf.inForce = third // a person installs it
+	offered()
+	yi.version(4)
 }
 
 // TestSignatureThatMayNotBeReliedOn: a header signed in time that comes too

@@ -117,7 +117,7 @@ func (s *Session) openBody(b *bundle) error {
 // quarantined shows a link fault to the operator and gives it back. A neighbour
 // that is ahead of us is none.
 func (s *Session) quarantined(ctx context.Context, sample []byte, err error) error {
-	if !errors.Is(err, ErrFault) || errors.Is(err, ErrNewer) {
+	if !errors.Is(err, ErrFault) || errors.Is(err, ErrNewer) || errors.Is(err, errShown) {
 		return err
 	}
 	return errors.Join(err, s.node.Quarantine(ctx, s.link, "bundle", err.Error(), sample))

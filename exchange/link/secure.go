@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/yizhan-gateway/yizhan/certs"
@@ -120,6 +121,9 @@ func (s *Session) openClear(signed []byte) (*Clear, sm.Digest, error) {
 	return c, o.ID(), nil
 }
 
+// errShown marks a fault that the operator was shown where it was found.
+var errShown = errors.New("see the quarantine")
+
 // introduce takes, out of a bundle whose signer we do not know, the directory
 // item and nothing else: that one is signed by the authority, whoever carries
 // it. Then the bundle's signer is judged again, by the directory it brought.
@@ -134,6 +138,9 @@ func (s *Session) introduce(ctx context.Context, signed []byte, b *bundle) error
 	out, err := s.node.Intake(ctx, s.link, item, bytes.NewReader(b.small[:e.Size]))
 	if err != nil {
 		return err
+	}
+	if out.Status == node.Refused {
+		return fmt.Errorf("%w: the directory it brings is refused: %s (%w)", ErrFault, out.Reason, errShown)
 	}
 	if out.Status != node.Taken && out.Status != node.Duplicate {
 		return fault("the directory it brings is %s: %s", out.Status, out.Reason)

@@ -39,6 +39,7 @@ type shownState struct {
 	mu      sync.Mutex
 	version map[string]uint64 // by link
 	apart   map[string]apart  // by link
+	refused map[string]string // what was refused last, by link and direction
 	full    map[string]bool   // by link
 	noted   uint64            // version of ours that the ledger speaks of
 }
@@ -75,6 +76,8 @@ func (n *Node) noteVersion(ctx context.Context, link string, version uint64) err
 	if err != nil {
 		return err
 	}
+	// What it refused, or could not be brought, may now find another base.
+	n.lanes.pause(directoryLane(link), n.Directory().Version(), n.c.Now(), false)
 	n.shown.mu.Lock()
 	defer n.shown.mu.Unlock()
 	n.shown.version[link] = version
@@ -128,6 +131,7 @@ func (n *Node) addDirectory(ctx context.Context, link string, b *batch) error {
 		return err
 	}
 	if delta == nil || len(delta) > MaxDelta {
+		n.lanes.hold(o.lane, o.seq, n.c.Now().Add(refusedPause))
 		return n.showApart(ctx, link, apart{theirs, ours}, len(delta))
 	}
 	b.add(smallItem(o, KindDirectory, strconv.FormatUint(ours, 10), delta))
@@ -158,15 +162,34 @@ func (n *Node) settleDirectory(ctx context.Context, link string, o Out, outcome 
 		return n.noteVersion(ctx, link, o.seq)
 	case outcome.Status == Refused:
 		n.lanes.hold(o.lane, o.seq, n.c.Now().Add(refusedPause))
-		return n.Quarantine(ctx, link, KindDirectory+" "+o.ID, "refused by the neighbour: "+outcome.Reason, nil)
+		return n.showRefused(ctx, link, o.ID, "refused by the neighbour: "+outcome.Reason, nil)
 	}
 	return nil // damaged: the pause is noted already
+}
+
+// showRefused tells the operator once of a directory that was refused for one
+// reason, however often it comes or goes.
+func (n *Node) showRefused(ctx context.Context, link, id, reason string, sample []byte) error {
+	direction := link + " in"
+	if sample == nil {
+		direction = link + " out"
+	}
+	key := id + " " + reason
+	n.shown.mu.Lock()
+	again := n.shown.refused[direction] == key
+	n.shown.refused[direction] = key
+	n.shown.mu.Unlock()
+	if again {
+		return nil
+	}
+	return n.Quarantine(ctx, link, KindDirectory+" "+id, reason, sample)
 }
 
 // intakeDirectory takes a newer directory from a neighbour. Who carries it
 // does not matter: the authority's signature and the approvals decide, and a
 // version that is not newer changes nothing. It is durable when Take returns;
-// a crash before the acknowledgement lets it come again as a duplicate.
+// a crash before the acknowledgement lets it come again as a duplicate. What is
+// judged and not right is refused for good, and shown once.
 func (n *Node) intakeDirectory(ctx context.Context, link string, it Item, b []byte) (Outcome, error) {
 	if n.c.Directories == nil {
 		return Outcome{Refused, "unknown_kind"}, nil
@@ -185,7 +208,8 @@ func (n *Node) intakeDirectory(ctx context.Context, link string, it Item, b []by
 	case errors.Is(err, certs.ErrRollback):
 		return Outcome{Duplicate, ""}, nil
 	case errors.As(err, &bad):
-		return n.damaged(ctx, link, it, bad.Code, b)
+		// The bytes are those that were sent: the same would come again.
+		return Outcome{Refused, bad.Code}, n.showRefused(ctx, link, it.ID, bad.Code, b)
 	case err != nil:
 		return Outcome{}, err
 	}

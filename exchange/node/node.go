@@ -110,7 +110,9 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	n := &Node{c: c, ledger: queue.Ledger{Name: "main"}, changed: make(chan struct{})}
 	n.work.init()
 	n.lanes.init()
-	n.shown.version, n.shown.apart, n.shown.full = map[string]uint64{}, map[string]apart{}, map[string]bool{}
+	n.shown = shownState{
+		version: map[string]uint64{}, apart: map[string]apart{}, refused: map[string]string{}, full: map[string]bool{},
+	}
 	if err := n.identify(ctx); err != nil {
 		return nil, err
 	}
