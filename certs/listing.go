@@ -40,6 +40,9 @@ func (d *Directory) Routes() []Route {
 // Successions is how often the authority's key was replaced.
 func (d *Directory) Successions() int { return len(d.list.Succession) }
 
+// Follows says whether who has a version in force would take this one.
+func (d *Directory) Follows(before *Directory) error { return d.follows(before, nil) }
+
 // Former gives the certificates (DER) that the authority had before the one that
 // signed this directory, oldest first.
 func (d *Directory) Former() [][]byte {

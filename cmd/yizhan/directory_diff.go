@@ -23,6 +23,7 @@ type directoryDiff struct {
 	List       string        `json:"list"`   // SM3 of the list: what is approved and signed
 	Issued     time.Time     `json:"issued"`
 	NextUpdate time.Time     `json:"next_update"`
+	Previous   string        `json:"previous,omitempty"` // of a next publication: SM3 of the list that is published
 }
 
 // entryChange says that one thing was added, removed or changed; one that was

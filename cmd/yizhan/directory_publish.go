@@ -120,7 +120,7 @@ func (a *app) publishDry(dir string, f *publishFlags) error {
 			return err
 		}
 	}
-	draft, d, err := a.draftBy(authority)
+	draft, d, err := a.draftBy(authority, "")
 	if err != nil {
 		return err
 	}

@@ -23,19 +23,25 @@ import (
 )
 
 func (a *app) directoryDiff() *cobra.Command {
-	return &cobra.Command{
-		Use:   "diff (OLD NEW | CADIR)",
+	var since string
+	c := &cobra.Command{
+		Use:   "diff (OLD NEW | CADIR [--since FILE])",
 		Short: "Show what differs between two directories, or would with the next publication · 比较名录",
 		Long: `Shows all that differs: of certificates the SM3 of their DER and their keys, and of
 what this program does not understand, that it differs.
 
 With CADIR the list of the next publication is fixed (CADIR/draft.json), and its
 SM3 printed: it is what "yizhan directory sign --list" approves. It stays the same
-until an entry changes.`,
+until an entry changes. It is compared with the version in that folder; with
+--since, with one that you have from elsewhere: a node's, or the one that you
+approved last.`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				return a.diffNext(args[0])
+				return a.diffNext(args[0], since)
+			}
+			if since != "" {
+				return usage("--since goes with CADIR alone")
 			}
 			before, err := a.readDirectory(args[0], "")
 			if err != nil {
@@ -52,12 +58,18 @@ until an entry changes.`,
 			return a.print(d, "%s", d.text(a.language()))
 		},
 	}
+	sinceFlag(c, &since)
+	return c
+}
+
+func sinceFlag(c *cobra.Command, since *string) {
+	c.Flags().StringVar(since, "since", "", "compare with the version in this file or folder, and not with the one in CADIR")
 }
 
 // diffNext shows the next publication. Where the folder may only be read it is
 // shown all the same, and said that this list is not the one that others see.
-func (a *app) diffNext(dir string) error {
-	authority, draft, d, err := a.draftOf(dir)
+func (a *app) diffNext(dir, since string) error {
+	authority, draft, d, err := a.draftOf(dir, since)
 	if err != nil {
 		return err
 	}
@@ -80,30 +92,59 @@ func (a *app) diffNext(dir string) error {
 }
 
 // draftOf reads what an authority would publish next, and what that changes.
-func (a *app) draftOf(dir string) (*certs.Authority, *certs.Draft, *directoryDiff, error) {
+func (a *app) draftOf(dir, since string) (*certs.Authority, *certs.Draft, *directoryDiff, error) {
 	authority, err := readAuthority(dir)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	draft, d, err := a.draftBy(authority)
+	draft, d, err := a.draftBy(authority, since)
 	return authority, draft, d, err
 }
 
-func (a *app) draftBy(authority *certs.Authority) (*certs.Draft, *directoryDiff, error) {
+func (a *app) draftBy(authority *certs.Authority, since string) (*certs.Draft, *directoryDiff, error) {
 	draft, err := authority.Draft(a.now())
 	if err != nil {
 		return nil, nil, err
 	}
-	d, err := diffOf(draft.Before, draft.Directory, a.now())
-	if err == nil {
-		d.LeftOut = d.To - d.From - 1
+	before := draft.Before
+	if since != "" {
+		if before, err = a.knownVersion(since, draft.Before); err != nil {
+			return nil, nil, err
+		}
 	}
-	return draft, d, err
+	d, err := diffOf(before, draft.Directory, a.now())
+	if err != nil {
+		return nil, nil, err
+	}
+	published := uint64(0)
+	if draft.Before != nil {
+		published, d.Previous = draft.Before.Version(), draft.Before.ID().String()
+	}
+	d.LeftOut = d.To - published - 1
+	return draft, d, nil
+}
+
+// knownVersion reads a version that somebody knows from elsewhere. The one that
+// an authority's folder holds must be it, or one that whoever has it would take:
+// else what the folder's is compared with may hold what nobody approved.
+func (a *app) knownVersion(since string, published *certs.Directory) (*certs.Directory, error) {
+	known, err := a.readDirectory(since, "")
+	if err != nil || published == nil || published.Version() < known.Version() || published.ID() == known.ID() {
+		return known, err
+	}
+	var refused *certs.Error
+	if err := published.Follows(known); errors.As(err, &refused) {
+		return nil, exchange.Fail(refused.Code, "what the authority's folder holds as published would not be taken after version %d: %s", known.Version(), refused.Detail)
+	} else if err != nil {
+		return nil, err
+	}
+	return known, nil
 }
 
 type signFlags struct {
-	administrator, keys, data, passFile, list string
-	dry                                       bool
+	administrator, keys, data, passFile, list, since string
+
+	dry bool
 }
 
 func (a *app) directorySign() *cobra.Command {
@@ -131,6 +172,7 @@ The authority's keys are not needed; a copy of its folder will do, made after
 	fl.StringVar(&f.data, "data", "", "a node's data directory whose keystore holds the administrator's key")
 	fl.StringVar(&f.passFile, "passphrase-file", "", "file with the keystore's passphrase (or set "+administratorEnv+" or "+passphraseEnv+")")
 	fl.StringVar(&f.list, "list", "", "SM3 of the list to approve, as yizhan directory diff printed it")
+	sinceFlag(c, &f.since)
 	fl.BoolVar(&f.dry, "dry-run", false, "change nothing, and say what would be approved")
 	return c
 }
@@ -166,7 +208,7 @@ type signed struct {
 }
 
 func (a *app) approve(dir string, f *signFlags) (err error) {
-	authority, draft, d, err := a.draftOf(dir)
+	authority, draft, d, err := a.draftOf(dir, f.since)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func (d *directoryDiff) text(lang string) string {
 	fmt.Fprintf(&b, say("%s: from version %d to %d\n", "%s：第 %d 版至第 %d 版\n"), visible(d.Domain), d.From, d.To)
 	fmt.Fprintf(&b, say("issued %s, next update by %s\n", "签发于 %s，应于 %s 前更新\n"), second(d.Issued), second(d.NextUpdate))
 	if d.LeftOut > 0 {
-		fmt.Fprintf(&b, say("! the version numbers %d to %d are left out\n", "! 跳过版本号 %d 至 %d\n"), d.From+1, d.To-1)
+		fmt.Fprintf(&b, say("! the version numbers %d to %d are left out\n", "! 跳过版本号 %d 至 %d\n"), d.To-d.LeftOut, d.To-1)
 	}
 	if len(d.Changes) == 0 {
 		b.WriteString(say("nothing changes\n", "没有变化\n"))
@@ -32,6 +32,9 @@ func (d *directoryDiff) text(lang string) string {
 	}
 	if unmet := d.Policy.unmet(say); unmet != "" {
 		fmt.Fprintf(&b, "! %s\n", unmet)
+	}
+	if d.Previous != "" {
+		fmt.Fprintf(&b, say("SM3 of the list before it: %s\n", "上一版名录清单 SM3：%s\n"), d.Previous)
 	}
 	fmt.Fprintf(&b, say("SM3 of the list: %s\n", "名录清单 SM3：%s\n"), d.List)
 	return b.String()
