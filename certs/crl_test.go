@@ -215,7 +215,7 @@ func TestCRLRefusals(t *testing.T) {
 // for each entry.
 func TestLargeCRL(t *testing.T) {
 	if testing.Short() {
-		t.Skip("-short: builds a CRL of 100,000 entries")
+		t.Skip("-short: builds a CRL of 100,000 entries; scripts/test runs it")
 	}
 	o := newOutside(t, "large crl")
 	list := make([]RevokedSerial, 100_000)

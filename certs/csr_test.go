@@ -179,7 +179,7 @@ func openssl(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	path, err := exec.LookPath("openssl")
 	if err != nil {
-		t.Skip("openssl is not installed: apt-get install openssl")
+		t.Skip("openssl is missing (Debian package openssl): scripts/test installs it where it may")
 	}
 	out, err := exec.Command(path, args...).CombinedOutput()
 	var exit *exec.ExitError
