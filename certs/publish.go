@@ -223,10 +223,18 @@ func (a *Authority) AddAdministrator(id, name string, keys Keys, now time.Time) 
 	return err
 }
 
+// FormerFile is the name of the file that keeps a certificate of the authority
+// (DER) when another one takes its place: evidence of its time is verified with
+// it.
+func FormerFile(der []byte) string {
+	return "authority-" + sm.Sum(der).String()[:16] + ".crt"
+}
+
 // Succeed gives the authority a new key and certificate of the same name. The
 // old certificate signs the new one, becomes an issuer, so that what it issued
 // goes on to verify, and signs no list any more. Readers follow with the next
-// publication. The old key stays in the keystore; nothing uses it.
+// publication. The old key stays in the keystore; nothing uses it. The old
+// certificate stays beside the new one, see [FormerFile].
 //
 // The certificate file decides. A crash before it is replaced leaves a signed
 // object for a certificate that nobody uses, which the next opening passes
@@ -269,6 +277,10 @@ func (a *Authority) Succeed(now time.Time) error {
 		return err
 	}
 	if err := durable.WriteFile(durable.OS, filepath.Join(dir, fmt.Sprintf("%04d%s", len(list)+1, successionEnd)), signed); err != nil {
+		return err
+	}
+	former := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
+	if err := durable.WriteFile(durable.OS, filepath.Join(a.dir, FormerFile(a.cert.Raw)), former); err != nil {
 		return err
 	}
 	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})

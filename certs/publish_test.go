@@ -208,6 +208,11 @@ func TestSucceed(t *testing.T) {
 	if !bytes.Equal(a.Certificate(), certificates[2]) {
 		t.Fatal("another authority after opening")
 	}
+	for i, der := range certificates[:2] {
+		if had, err := ReadCertificate(filepath.Join(dir, FormerFile(der))); err != nil || !bytes.Equal(had, der) {
+			t.Errorf("former certificate %d is not kept: %v", i, err)
+		}
+	}
 	file, err := a.Publish(testNow)
 	f.must(err)
 	for i, der := range certificates {

@@ -262,12 +262,13 @@ revoke the old certificate (yizhan ca revoke) once holders have renewed theirs.`
 			if err != nil {
 				return err
 			}
+			former := filepath.Join(args[0], certs.FormerFile(authority.Certificate()))
 			if err := authority.Succeed(a.now()); err != nil {
 				return err
 			}
 			print := certs.Fingerprint(authority.Certificate())
-			return a.print(map[string]string{"fingerprint": print, "certificate": filepath.Join(args[0], authorityFile)},
-				"new fingerprint: %s\nnext: yizhan ca publish %s\n", print, args[0])
+			return a.print(map[string]string{"fingerprint": print, "certificate": filepath.Join(args[0], authorityFile), "former": former},
+				"new fingerprint: %s\nformer certificate, for evidence of its time: %s\nnext: yizhan ca publish %s\n", print, former, args[0])
 		},
 	}
 }
