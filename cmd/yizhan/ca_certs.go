@@ -212,30 +212,39 @@ func (a *app) caOCSP(passFile *string) *cobra.Command {
 	return c
 }
 
+// oneCertificate reads a file with a single certificate, in PEM or DER.
+func oneCertificate(path, why string) ([]byte, error) {
+	b, err := durable.ReadFile(durable.OS, path, certs.MaxCertificateFile)
+	if err != nil {
+		return nil, err
+	}
+	list, err := certs.ParseCertificates(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(list) != 1 {
+		return nil, usage("%s holds %d certificates: %s", path, len(list), why)
+	}
+	return list[0], nil
+}
+
 func (a *app) caIssuer(passFile *string) *cobra.Command {
 	var crl, ocsp string
 	c := &cobra.Command{
 		Use: "issuer DIR CERTIFICATE [--crl URL] [--ocsp URL]", Short: "Let certificates count that an outside CA issues · 信任外部证书机构", Args: cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
-			b, err := durable.ReadFile(durable.OS, args[1], certs.MaxCertificateFile)
+			der, err := oneCertificate(args[1], "each CA that issues is named by itself")
 			if err != nil {
 				return err
-			}
-			list, err := certs.ParseCertificates(b)
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[1], err)
-			}
-			if len(list) != 1 {
-				return usage("%s holds %d certificates: each CA that issues is named by itself", args[1], len(list))
 			}
 			authority, err := openAuthority(args[0], *passFile)
 			if err != nil {
 				return err
 			}
-			if err := authority.AddIssuer(list[0], crl, ocsp); err != nil {
+			if err := authority.AddIssuer(der, crl, ocsp); err != nil {
 				return err
 			}
-			print := certs.Fingerprint(list[0])
+			print := certs.Fingerprint(der)
 			return a.print(map[string]string{"fingerprint": print}, "issuer with fingerprint: %s\nnext: compare it over another channel, then yizhan ca publish %s\n", print, args[0])
 		},
 	}

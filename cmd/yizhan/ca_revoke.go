@@ -10,7 +10,6 @@ import (
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/exchange"
-	"github.com/yizhan-gateway/yizhan/internal/durable"
 )
 
 // revokeFlags say which certificates are revoked, since when and why.
@@ -241,23 +240,16 @@ func (f *revokeFlags) means(l *certs.Listed) bool {
 // fromFile gives the one certificate of a file, with its holder if an entry
 // has it.
 func fromFile(path string, list []certs.Listed) ([]certs.Listed, error) {
-	b, err := durable.ReadFile(durable.OS, path, certs.MaxCertificateFile)
+	der, err := oneCertificate(path, "one is revoked at a time")
 	if err != nil {
 		return nil, err
 	}
-	ders, err := certs.ParseCertificates(b)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if len(ders) != 1 {
-		return nil, usage("%s holds %d certificates: one is revoked at a time", path, len(ders))
-	}
 	for _, l := range list {
-		if string(l.DER) == string(ders[0]) {
+		if string(l.DER) == string(der) {
 			return []certs.Listed{l}, nil
 		}
 	}
-	c, err := certs.Describe(ders[0])
+	c, err := certs.Describe(der)
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,7 @@ func (a *app) caTSA(passFile *string) *cobra.Command {
 	c := &cobra.Command{
 		Use: "tsa DIR CERTIFICATE [--url URL]", Short: "Let the timestamps of an authority count · 采信时间戳机构", Args: cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
-			der, err := certs.ReadCertificate(args[1])
+			der, err := oneCertificate(args[1], "each timestamp authority is named by itself, without the chain of its certificate")
 			if err != nil {
 				return err
 			}
