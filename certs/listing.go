@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -75,7 +76,7 @@ func SignerOf(file []byte) ([]byte, error) {
 // says besides its entries. Two directories that have a part of the same hash
 // say the same of it, whatever this program understands of it.
 type Part struct {
-	Kind    string // an entry's type without "yizhan-"; else "list" or "authority"
+	Kind    string // a known entry's type without "yizhan-"; else "unknown", "list" or "authority"
 	ID      string // what names it among its kind, see [Directory.Parts]
 	Hash    sm.Digest
 	Members map[string]sm.Digest // of an entry: the SM3 of each member's value
@@ -85,7 +86,8 @@ type Part struct {
 // directory itself: members of the list that are not known here, if there are
 // any, the authority's succession, and every entry. An entry is named by its code,
 // id, or its two nodes ("from – to"), a certificate's by the [Fingerprint], a
-// revocation by the hex of what it revokes, one of an unknown type by its hash.
+// revocation by the hex of what it revokes; one of a type that is not known here
+// is of kind "unknown", and named by its type and hash.
 func (d *Directory) Parts() ([]Part, error) {
 	var out []Part
 	if len(d.list.Crit)+len(d.list.Extra) > 0 {
@@ -127,7 +129,7 @@ func partOf(raw strictjson.Raw) (*Part, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Part{Kind: strings.TrimPrefix(kind, "yizhan-"), Hash: sm.Sum(raw), Members: map[string]sm.Digest{}}
+	p := &Part{Hash: sm.Sum(raw), Members: map[string]sm.Digest{}}
 	members, err := strictjson.ObjectMembers(raw)
 	if err != nil {
 		return nil, err
@@ -136,7 +138,7 @@ func partOf(raw strictjson.Raw) (*Part, error) {
 		p.Members[m.Name] = sm.Sum(m.Value)
 	}
 	var list []certEntry
-	if p.ID, list, err = identify(kind, raw); err != nil {
+	if p.Kind, p.ID, list, err = identify(kind, raw); err != nil {
 		return nil, err
 	}
 	for _, c := range list {
@@ -152,43 +154,45 @@ func partOf(raw strictjson.Raw) (*Part, error) {
 	return p, nil
 }
 
-// identify gives what names an entry among its kind, and its certificates.
-func identify(kind string, raw strictjson.Raw) (id string, list []certEntry, err error) {
-	switch kind {
+// identify gives the kind of an entry, what names it there, and its
+// certificates.
+func identify(of string, raw strictjson.Raw) (kind, id string, list []certEntry, err error) {
+	kind = strings.TrimPrefix(of, "yizhan-")
+	switch of {
 	case agencyType:
 		var e agencyEntry
 		err = strictjson.Unmarshal(raw, &e)
-		return e.Code, e.Certs, err
+		return kind, e.Code, e.Certs, err
 	case nodeType:
 		var e nodeEntry
 		err = strictjson.Unmarshal(raw, &e)
-		return e.ID, e.Certs, err
+		return kind, e.ID, e.Certs, err
 	case administratorType:
 		var e administratorEntry
 		err = strictjson.Unmarshal(raw, &e)
-		return e.ID, e.Certs, err
+		return kind, e.ID, e.Certs, err
 	case linkType:
 		var e linkEntry
 		err = strictjson.Unmarshal(raw, &e)
-		return e.ID, nil, err
+		return kind, e.ID, nil, err
 	case routeType:
 		var e routeEntry
 		err = strictjson.Unmarshal(raw, &e)
-		return e.From + " – " + e.To, nil, err
+		return kind, e.From + " – " + e.To, nil, err
 	case issuerType:
 		var e issuerEntry
 		err = strictjson.Unmarshal(raw, &e)
-		return Fingerprint(e.Cert), nil, err
+		return kind, Fingerprint(e.Cert), nil, err
 	case tsaType:
 		var e tsaEntry
 		err = strictjson.Unmarshal(raw, &e)
-		return Fingerprint(e.Cert), nil, err
+		return kind, Fingerprint(e.Cert), nil, err
 	case revocationType:
 		var e revocationEntry
 		err = strictjson.Unmarshal(raw, &e)
-		return e.Cert.String(), nil, err
+		return kind, e.Cert.String(), nil, err
 	case policyType:
-		return "", nil, nil
+		return kind, "", nil, nil
 	}
-	return sm.Sum(raw).String(), nil, nil
+	return "unknown", fmt.Sprintf("%.40q %s", of, sm.Sum(raw)), nil, nil
 }

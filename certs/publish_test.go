@@ -382,7 +382,7 @@ func TestPartsCoverTheList(t *testing.T) {
 		}
 	}
 	for _, want := range []string{"node jia", "agency " + d.codes[0], "link jia-yi", "route jia – bing", "administrator zhang-san",
-		"issuer " + Fingerprint(outside.Raw), "later " + sm.Sum([]byte(`{"type":"yizhan-later","v":1}`)).String()} {
+		"issuer " + Fingerprint(outside.Raw), `unknown "yizhan-later" ` + sm.Sum([]byte(`{"type":"yizhan-later","v":1}`)).String()} {
 		if !seen[want] {
 			t.Errorf("no %s", want)
 		}

@@ -46,6 +46,10 @@ func (d *directoryDiff) compareBytes(before, after *certs.Directory) error {
 	if err != nil {
 		return err
 	}
+	at := map[string]int{}
+	for i, c := range d.Changes {
+		at[c.Kind+"\n"+c.ID] = i
+	}
 	all := maps.Clone(old.of)
 	maps.Copy(all, now.of)
 	for _, key := range slices.Sorted(maps.Keys(all)) {
@@ -54,7 +58,12 @@ func (d *directoryDiff) compareBytes(before, after *certs.Directory) error {
 		if had && has && o.Hash == n.Hash {
 			continue
 		}
-		c := d.changeOf(all[key])
+		i, listed := at[key]
+		if !listed {
+			i = len(d.Changes)
+			d.Changes = append(d.Changes, entryChange{Kind: all[key].Kind, ID: all[key].ID})
+		}
+		c := &d.Changes[i]
 		switch {
 		case !has:
 			c.Change = "removed"
@@ -83,16 +92,6 @@ func common(order []string, other map[string]certs.Part) []string {
 		}
 	}
 	return out
-}
-
-// changeOf finds the change of a part, or adds one that says nothing yet.
-func (d *directoryDiff) changeOf(p certs.Part) *entryChange {
-	i := slices.IndexFunc(d.Changes, func(c entryChange) bool { return c.Kind == p.Kind && c.ID == p.ID })
-	if i < 0 {
-		i = len(d.Changes)
-		d.Changes = append(d.Changes, entryChange{Kind: p.Kind, ID: p.ID})
-	}
-	return &d.Changes[i]
 }
 
 // maxLeft is how many names are listed of what is not described.

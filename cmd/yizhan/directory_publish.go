@@ -132,6 +132,9 @@ func (a *app) publishDry(dir string, f *publishFlags) error {
 	if missing == nil {
 		text += fmt.Sprintf(say("version %d with %d agencies would be published: %s\n", "将发布第 %d 版，单位 %d 个：%s\n"), draft.Directory.Version(), len(draft.Directory.Agencies()), out["file"])
 	}
+	if missing == nil && len(draft.Directory.Approvals()) == 0 {
+		text += say("it is issued when it is published: its times and SM3 are then others\n", "名录在发布时签发：届时时间与 SM3 将不同\n")
+	}
 	text += say("dry run: nothing was changed\n", "试运行：未作任何更改\n")
 	if err := a.print(out, "%s", text); err != nil {
 		return err

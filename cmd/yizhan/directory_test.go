@@ -158,7 +158,10 @@ func TestDiffLeavesNothingOut(t *testing.T) {
 		}, "administrator", "changed", []string{"x-vote"}},
 		{"an entry of an unknown type", func(d *desk) {
 			d.must(os.WriteFile(d.entry("zz"), []byte(`{"type":"yizhan-later","v":1,"what":"ever"}`), 0o600))
-		}, "later", "added", []string{"type", "v", "what"}},
+		}, "unknown", "added", []string{"type", "v", "what"}},
+		{"an entry whose type looks like a known one", func(d *desk) {
+			d.must(os.WriteFile(d.entry("zz"), []byte(`{"type":"agency","v":1,"domain":"示范域"}`), 0o600))
+		}, "unknown", "added", []string{"domain", "type", "v"}},
 		{"an unknown member in what is added", func(d *desk) {
 			d.must(os.WriteFile(d.entry("policy"), []byte(`{"type":"yizhan-policy","v":1,"domain":"示范域","approvals":1,"x-except":"him"}`), 0o600))
 		}, "policy", "changed", []string{"x-except"}},
@@ -231,9 +234,9 @@ func TestDiffTellsTwinsApart(t *testing.T) {
 // TestDiffCannotBeWrittenOver: what a terminal would act on is shown by number.
 func TestDiffCannotBeWrittenOver(t *testing.T) {
 	d := newDesk(t)
-	d.must(os.WriteFile(d.entry("zz"), []byte(`{"type":"yizhan-`+"\u202e"+`later\u001b[2K","v":1}`), 0o600))
+	d.must(os.WriteFile(d.entry("zz"), []byte(`{"type":"yizhan-`+"\u202e"+`later\u001b[2K","v":1,"x\u001b[2K":1}`), 0o600))
 	text := d.diff().text("en")
-	if strings.ContainsAny(text, "\x1b\u202e") || !strings.Contains(text, `\u{1b}[2K`) || !strings.Contains(text, `\u{202e}`) {
+	if strings.ContainsAny(text, "\x1b\u202e") || !strings.Contains(text, `\u202elater\x1b[2K`) || !strings.Contains(text, `x\u{1b}[2K`) {
 		t.Errorf("%q", text)
 	}
 }

@@ -44,8 +44,8 @@ func (c *entryChange) text(b *strings.Builder, say func(en, zh string) string) {
 	marks := map[string]string{"added": "+", "removed": "-", "changed": "~"}
 	verbs := map[string]string{"added": say("is added", "新增"), "removed": say("is removed", "移除"), "changed": say("changes", "变更")}
 	kind := say(c.Kind, kindsInChinese[c.Kind])
-	if kindsInChinese[c.Kind] == "" {
-		kind = say("entry of the unknown type ", "未知类型条目 ") + visible(c.Kind)
+	if c.Kind == "unknown" {
+		kind = say("entry of the unknown type", "未知类型条目")
 	}
 	fmt.Fprintln(b, strings.Join(filled([]string{marks[c.Change], kind, visible(c.ID), visible(c.Name), verbs[c.Change]}), " "))
 	for _, m := range c.Members {
