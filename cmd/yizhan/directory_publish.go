@@ -184,7 +184,7 @@ brings a certification request instead: yizhan ca issue CADIR CSR --administrato
 				return err
 			}
 			return a.print(map[string]string{"administrator": args[1], "name": name, "keys": keysDir},
-				"%s %s approves directories from the next publication on; keystore: %s\nnext: yizhan ca policy %s --approvals N, then yizhan directory sign\n", args[1], name, keysDir, args[0])
+				"%s %s approves directories from the next publication on; keystore: %s\nnext: yizhan ca policy %s --approvals N, then yizhan directory diff %s and yizhan directory sign\n", args[1], name, keysDir, args[0], args[0])
 		},
 	}
 	fl := c.Flags()

@@ -216,7 +216,8 @@ func (a *app) approve(dir string, f *signFlags) (err error) {
 		return err
 	}
 	if f.list == "" && !f.dry && !isTerminal(os.Stdin) {
-		return usage("there is no terminal to ask at: look at what yizhan directory diff %s shows, and give the SM3 that it prints with --list", dir)
+		return usage(words(a.language())("there is no terminal to ask at: look at what yizhan directory diff %s shows, and give the SM3 that it prints with --list",
+			"没有可供询问的终端：请核对 yizhan directory diff %s 显示的内容，并用 --list 提供其打印的 SM3"), dir)
 	}
 	keys, err := f.open()
 	if err != nil {
