@@ -173,6 +173,38 @@ func TestDroppedWithAllThatCame(t *testing.T) {
 	yi.delivered(id)
 }
 
+// TestDroppedInSteps: a document of 250 parts is more than one transaction
+// takes, and the power may go between two.
+func TestDroppedInSteps(t *testing.T) {
+	for _, cut := range []bool{false, true} {
+		w, jia, yi, _ := waiting(t)
+		e, genuine := w.headerOf(jia)
+		w.handHeader(yi, "jia-yi", w.forgedHeader(e, nil))
+		w.must(yi.store.Update(w.ctx, func(tx queue.Tx) error {
+			for i := range uint64(250) {
+				ref, err := yi.blobs.Put(w.ctx, strings.NewReader("part"), 4)
+				w.must(err)
+				w.must(records.Parts.Insert(tx, &records.Part{Ref: ref}, e.Hash, i))
+				w.must(records.BlobOwners.Put(tx, &records.Owner{Envelope: e.Hash}, string(ref)))
+			}
+			if cut { // after the first step
+				return records.Envelopes.Delete(tx, e.Hash)
+			}
+			return nil
+		}))
+		if cut {
+			if out := w.handHeader(yi, "jia-yi", genuine); out.Status != node.Damaged {
+				t.Fatalf("a copy that comes while the other goes is %+v", out)
+			}
+		}
+		yi.shelf.inForce = w.cast.directory
+		yi.work()
+		if got := yi.rowsOf("env", "part", "blob", "dfr"); got != 0 {
+			t.Fatalf("%d rows are left", got)
+		}
+	}
+}
+
 // TestRefusedStaysRefused: a header that waited and may not pass ends in one
 // signed REJECTED, and stays refused when it comes again.
 func TestRefusedStaysRefused(t *testing.T) {

@@ -104,8 +104,8 @@ func (n *Node) intakeHeader(ctx context.Context, link string, it Item, b []byte)
 	if err != nil {
 		return n.damaged(ctx, link, it, "unparsable", b)
 	}
-	if env, err := n.envelopeRow(ctx, e.Hash); err != nil || env != nil {
-		return known(env, link), err
+	if out, err := n.knownHeader(ctx, link, e.Hash); out.Status != "" || err != nil {
+		return out, err
 	}
 	if out, err := n.refusedBefore(ctx, e.Hash); out.Status != "" || err != nil {
 		return out, err

@@ -90,14 +90,28 @@ func (n *Node) deferHeader(ctx context.Context, d *certs.Directory, link string,
 	return out, nil
 }
 
-// known says what becomes of a header whose document is here: a copy over the
-// same link changes nothing; one over another link waits there as long as it
-// is not known which of the two the sender signed.
-func known(env *records.Envelope, link string) Outcome {
-	if env.Deferred && env.Link != link {
-		return Outcome{Damaged, reasonOther}
-	}
-	return Outcome{Duplicate, ""}
+// knownHeader says what becomes of a header of which a copy is here, or was: a
+// copy over the same link changes nothing; one over another link waits there
+// as long as it is not known which of the two the sender signed, or the other
+// is being removed. The status is empty when the header is new.
+func (n *Node) knownHeader(ctx context.Context, link string, hh sm.Digest) (out Outcome, err error) {
+	err = n.view(ctx, func(tx queue.Tx) error {
+		out = Outcome{}
+		env, err := records.Envelopes.Get(tx, hh)
+		if err != nil {
+			return err
+		}
+		if env != nil && (!env.Deferred || env.Link == link) {
+			out.Status = Duplicate
+			return nil
+		}
+		waits, err := records.Deferred.Get(tx, KindHeader, hh)
+		if env != nil || waits != nil {
+			out = Outcome{Damaged, reasonOther}
+		}
+		return err
+	})
+	return out, err
 }
 
 // deferReceipt keeps a receipt that only a newer directory can judge, with the
@@ -358,7 +372,10 @@ func (n *Node) resumeReceipt(ctx context.Context, item *records.DeferredItem) er
 func (n *Node) resumeHeader(ctx context.Context, item *records.DeferredItem) error {
 	hh := item.Envelope
 	env, err := n.envelopeRow(ctx, hh)
-	if err != nil || env == nil || !env.Deferred {
+	if err == nil && env == nil { // a crash came between the steps of dropping it
+		return n.dropEnvelope(ctx, hh)
+	}
+	if err != nil || !env.Deferred {
 		return err
 	}
 	b, err := env.Header.Load(ctx, n.c.Blobs)
@@ -427,53 +444,75 @@ func (n *Node) admitHeader(ctx context.Context, d *certs.Directory, e *envelope.
 }
 
 // dropEnvelope removes all that came of a document that waited and is not to
-// be. A crash after its commit leaves blobs that nobody owns, which the sweep
-// removes at the next start.
+// be: first its record, so that nothing more is taken for it, then the rest in
+// steps. After a crash in between, or with blobs left behind, the item that
+// waits still stands: it is resumed and goes on here; until it ends, no copy
+// of the header is taken ([Node.intakeHeader]).
 func (n *Node) dropEnvelope(ctx context.Context, hh sm.Digest) error {
-	var refs []queue.Ref
-	err := n.update(ctx, func(tx queue.Tx) (err error) {
-		refs = nil
+	err := n.dropping(ctx, func(tx queue.Tx) ([]droppedRow, error) {
 		env, err := records.Envelopes.Lock(tx, hh)
 		if err != nil || env == nil || !env.Deferred {
-			return err
+			return nil, err
 		}
-		if refs, err = dropRows(tx, hh, env); err != nil {
-			return err
-		}
-		for _, ref := range refs {
-			if err := records.BlobOwners.Delete(tx, string(ref)); err != nil {
-				return err
-			}
-		}
-		return records.Envelopes.Delete(tx, hh)
+		return []droppedRow{{records.Envelopes.Key(hh), env.Header.Ref}, {records.Digests.Key(hh), ""}}, nil
 	})
-	for _, ref := range refs {
-		err = errors.Join(err, n.c.Blobs.Delete(ctx, ref))
+	if err != nil {
+		return err
+	}
+	for more := true; more && err == nil; {
+		err = n.dropping(ctx, func(tx queue.Tx) ([]droppedRow, error) {
+			rows, err := rowsUnder(tx, hh)
+			more = len(rows) > 0
+			return rows, err
+		})
 	}
 	return err
 }
 
-// dropRows removes consignments, parts and their digests, and gives the blobs
-// that they and the header are in.
-func dropRows(tx queue.Tx, hh sm.Digest, env *records.Envelope) (refs []queue.Ref, err error) {
-	var keys [][]byte
-	blob := func(key []byte, ref queue.Ref) bool {
-		keys = append(keys, bytes.Clone(key))
-		if ref != "" {
-			refs = append(refs, ref)
+// dropStep is how many rows of one kind go in one transaction.
+const dropStep = 100
+
+type droppedRow struct {
+	key  []byte
+	blob queue.Ref // empty: none
+}
+
+// dropping deletes the rows that choose gives, and then their blobs.
+func (n *Node) dropping(ctx context.Context, choose func(queue.Tx) ([]droppedRow, error)) error {
+	var rows []droppedRow
+	err := n.update(ctx, func(tx queue.Tx) (err error) {
+		if rows, err = choose(tx); err != nil {
+			return err
 		}
+		for _, row := range rows {
+			err = errors.Join(err, tx.Delete(row.key))
+			if row.blob != "" {
+				err = errors.Join(err, records.BlobOwners.Delete(tx, string(row.blob)))
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if row.blob != "" {
+			err = errors.Join(err, n.c.Blobs.Delete(ctx, row.blob))
+		}
+	}
+	return err
+}
+
+// rowsUnder gives some of the consignments, fans and parts of a document.
+func rowsUnder(tx queue.Tx, hh sm.Digest) (rows []droppedRow, err error) {
+	add := func(key []byte, blob queue.Ref) bool {
+		rows = append(rows, droppedRow{bytes.Clone(key), blob})
 		return true
 	}
-	blob(records.Digests.Key(hh), env.Header.Ref)
 	err = errors.Join(
-		records.Incoming.Each(tx, 0, func(key []byte, c *records.Consignment) bool { return blob(key, c.Body.Ref) }, hh),
-		records.Fans.Each(tx, 0, func(key []byte, _ *records.Fan) bool { return blob(key, "") }, hh),
-		records.Parts.Each(tx, 0, func(key []byte, p *records.Part) bool { return blob(key, p.Ref) }, hh),
+		records.Incoming.Each(tx, dropStep, func(key []byte, c *records.Consignment) bool { return add(key, c.Body.Ref) }, hh),
+		records.Fans.Each(tx, dropStep, func(key []byte, _ *records.Fan) bool { return add(key, "") }, hh),
+		records.Parts.Each(tx, dropStep, func(key []byte, p *records.Part) bool { return add(key, p.Ref) }, hh),
 	)
-	for _, key := range keys {
-		if err == nil {
-			err = tx.Delete(key)
-		}
-	}
-	return refs, err
+	return rows, err
 }
