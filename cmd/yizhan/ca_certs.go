@@ -40,7 +40,7 @@ func (a *app) caIssue(passFile *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			der, err := authority.Issue(csr, p, time.Now())
+			der, err := authority.Issue(csr, p, a.now())
 			if err != nil {
 				return err
 			}
@@ -144,7 +144,7 @@ func (a *app) caCerts(passFile *string) *cobra.Command {
 			}
 			var out []certificateLine
 			for _, l := range list {
-				out = append(out, lineOf(l.Holder, &l.Certificate, time.Now()))
+				out = append(out, lineOf(l.Holder, &l.Certificate, a.now()))
 			}
 			return a.printCertificates("certificates", out, "")
 		},
@@ -163,7 +163,7 @@ func (a *app) caCRL(passFile *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			der, err := authority.CRL(time.Now())
+			der, err := authority.CRL(a.now())
 			if err != nil {
 				return err
 			}
@@ -198,7 +198,7 @@ func (a *app) caOCSP(passFile *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			der, err := authority.OCSP(request, time.Now())
+			der, err := authority.OCSP(request, a.now())
 			if err != nil {
 				return err
 			}

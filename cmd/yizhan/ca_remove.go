@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -113,9 +112,9 @@ func (a *app) remove(dir, passFile string, f *removeFlags) error {
 		"published": append([]string{}, r.Published...),
 	}
 	if f.dry {
-		err = r.Check(time.Now())
+		err = r.Check(a.now())
 	} else {
-		err = r.Commit(time.Now())
+		err = r.Commit(a.now())
 	}
 	if err != nil {
 		return err

@@ -57,7 +57,7 @@ Reasons: ` + strings.Join(certs.Reasons(), ", "),
 }
 
 func (a *app) revoke(dir, passFile string, f *revokeFlags) error {
-	now := time.Now()
+	now := a.now()
 	at, err := parseMoment("effective", f.effective)
 	if err != nil {
 		return err
@@ -177,7 +177,7 @@ func (a *app) withdraw(dir, passFile string, f *revokeFlags) error {
 				return err
 			}
 		}
-		out = append(out, lineOf(l.Holder, &l.Certificate, time.Now()))
+		out = append(out, lineOf(l.Holder, &l.Certificate, a.now()))
 	}
 	if len(out) == 0 {
 		return refused
