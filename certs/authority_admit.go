@@ -75,7 +75,8 @@ type Admission struct {
 	book  *book
 	notes map[string]*admittedNote
 
-	checked int // of Holders
+	refused error // by Add
+	checked int   // of Holders
 }
 
 // Admission begins one. Certificates that are issued begin at now.
@@ -111,8 +112,17 @@ func (a *Authority) Admit(r *Request, now time.Time) error {
 // request: anybody can name it. What is listed stays listed, because what was
 // signed with it must verify with the newest directory, too. A request that is
 // older than the last one of its node is refused, and so is an agency that
-// another node serves.
+// another node serves. An admission with a request that was refused is not
+// committed.
 func (m *Admission) Add(r *Request) error {
+	err := m.add(r)
+	if m.refused == nil {
+		m.refused = err
+	}
+	return err
+}
+
+func (m *Admission) add(r *Request) error {
 	if r.Domain != m.a.domain {
 		return fail(codeRequest, "the request is for domain %.128q, this is the authority of %.128q", r.Domain, m.a.domain)
 	}
@@ -322,6 +332,9 @@ func roomFor(name string, n int) error {
 // node judges it, but for the approvals. So no request leaves the authority with
 // a draft that nobody would take.
 func (m *Admission) Check() error {
+	if m.refused != nil {
+		return m.refused
+	}
 	if _, err := m.judgeDraft(m.now); err != nil {
 		var e *Error
 		if errors.As(err, &e) && e.Code == codeContent {
@@ -337,7 +350,7 @@ func (m *Admission) Check() error {
 // own, if Check passes. After a crash the same requests are admitted again, and what was done is
 // not done twice; an older one is refused from the first file on.
 func (m *Admission) Commit() error {
-	if m.checked != len(m.Holders) {
+	if m.refused != nil || m.checked != len(m.Holders) {
 		if err := m.Check(); err != nil {
 			return err
 		}

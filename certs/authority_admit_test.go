@@ -105,7 +105,12 @@ func TestAdmitTakesNothingOver(t *testing.T) {
 				c.prepare(t, m)
 			}
 			before := everyEntry(t, m.a)
-			err := m.a.Admit(parsed(t, encoded(t, r)), c.at)
+			admission, err := m.a.Admission(c.at)
+			m.must(err)
+			err = admission.Add(parsed(t, encoded(t, r)))
+			if again := admission.Commit(); again == nil {
+				t.Error("committed what was refused")
+			}
 			wantCode(t, err, codeRequest)
 			if err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v, want %q", err, c.says)
@@ -155,6 +160,9 @@ func TestAdmissionShowsEachHolder(t *testing.T) {
 	if actions(got) != "node jia unchanged; agency "+m.code+" renews; " {
 		t.Errorf("got %s", actions(got))
 	}
+	if list := parsed(t, b).Unproven(m.d, later); len(list) > 0 {
+		t.Errorf("not proven for %q", list)
+	}
 	agency, _ := m.d.Agency(m.code)
 	for i, use := range []string{UseSign, UseEncrypt} {
 		k, had := got.Holders[1].Keys[i], must(newest(agency.Certificates, use))
@@ -170,6 +178,9 @@ func TestAdmissionShowsEachHolder(t *testing.T) {
 	spec := NodeSpec{ID: "jia", Zone: "政务外网", URL: "https://jia.example", TLSPin: [32]byte{2}}
 	b, err = NewRequest(m.forge.keys(), testDomain, spec, []AgencySpec{agencySpec(t, "11520300000000002", "示范单位乙")}, later)
 	m.must(err)
+	if list := parsed(t, b).Unproven(m.d, later); len(list) != 1 || list[0] != "node jia" {
+		t.Errorf("not proven for %q", list)
+	}
 	got = add(parsed(t, b), true)
 	if actions(got) != "node jia replaces; agency "+got.Holders[1].Holder[len("agency "):]+" new; " || got.Holders[1].Keys[0].Had != nil {
 		t.Errorf("got %s", actions(got))

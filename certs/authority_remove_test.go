@@ -146,6 +146,22 @@ func TestRestore(t *testing.T) {
 	wantCode(t, err, codeRequest)
 }
 
+// TestAgencyMoves: an agency goes to another node when it is taken out first
+// and somebody made sure, and keeps what it was listed with.
+func TestAgencyMoves(t *testing.T) {
+	m := newMember(t)
+	moved := parsed(t, m.request("yi", agencySpec(t, "11520300000000001", "示范单位甲")))
+	wantCode(t, m.a.Admit(moved, testNow), codeRequest)
+	r, err := m.a.Removal("agency " + m.code)
+	m.must(err)
+	m.must(r.Commit(testNow))
+	wantCode(t, m.a.Admit(moved, testNow), codeRequest)
+	replace(t, m.a, moved, testNow)
+	if g, _ := published(t, m.a, 0).Agency(m.code); g.Node != "yi" || len(g.Certificates) != 4 {
+		t.Errorf("on node %s with %d certificates", g.Node, len(g.Certificates))
+	}
+}
+
 // TestCertificatesAreNotDropped: a holder that is listed with as many
 // certificates as a directory may list gets no further one, and keeps those it
 // has: the first of them is still there to open what was sealed to it. What was

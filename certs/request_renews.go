@@ -155,3 +155,25 @@ func (r *Request) provenBy(holder string, listed []Certificate, now time.Time) (
 	}
 	return sm.Digest{}, fail(codeRequest, "%s is listed already, and no valid key that it is listed with signed this request: have it made with yizhan cert renew where those keys are; if they are lost, compare the fingerprints with the holder over another channel, and admit with --replace", holder)
 }
+
+// Unproven names the holders that a directory lists and for whom none of their
+// keys signed the request: an authority admits it only when its operator says
+// that keys are replaced.
+func (r *Request) Unproven(d *Directory, now time.Time) []string {
+	var holders []*Holder
+	if n, ok := d.Node(r.Node); ok {
+		holders = append(holders, &n.Holder)
+	}
+	for _, asked := range r.Agencies {
+		if a, ok := d.Agency(asked.Code); ok {
+			holders = append(holders, &a.Holder)
+		}
+	}
+	var out []string
+	for _, h := range holders {
+		if _, err := r.provenBy(h.name, h.Certificates, now); err != nil {
+			out = append(out, h.name)
+		}
+	}
+	return out
+}

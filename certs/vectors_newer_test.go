@@ -210,3 +210,35 @@ func (n *newerVectors) after() {
 		u.List = list
 	})
 }
+
+// requests are those of a node that is listed already.
+func (n *newerVectors) requests() {
+	f, keys := n.f, n.f.keys()
+	node := f.node("wu")
+	for i, usage := range []smx509.KeyUsage{signUsage, encryptUsage} {
+		pub, err := keys.Generate()
+		f.must(err)
+		node.Certs[i].Cert = f.cert(pub, usage, nil)
+	}
+	d := n.with(node)
+	n.directory("listed.yzd", "accept", "a further node, which renews", d)
+	listed, err := f.load(d)
+	f.must(err)
+	add := func(file, expect, why string, spoil func(*Request)) {
+		b, err := ChangeRequest(keys, listed, "wu", Change{RenewNode: true}, testNow)
+		f.must(err)
+		r, err := ParseRequest(b)
+		f.must(err)
+		if spoil != nil {
+			spoil(r)
+			r.Proofs = nil
+			b, err = r.prove(keys)
+			f.must(err)
+		}
+		n.add(vector{File: file, Kind: "request", After: "listed.yzd", Expect: expect, Why: why}, b)
+	}
+	add("request-renews.json", "accept", "new keys, for which the listed key signed", nil)
+	add("request-unproven.json", "request_content", "new keys, for which no listed key signed", func(r *Request) { r.Renews = nil })
+	add("request-changed.json", "request_content", "another TLS key than the listed key signed", func(r *Request) { r.TLSPin = node.TLSPin[1:] + "0" })
+	add("request-renewal-of-another.json", "request_content", "the signature for a holder that the request does not name", func(r *Request) { r.Renews[0].Holder = "node jia" })
+}

@@ -107,6 +107,7 @@ func makeVectors(t *testing.T) (list []vector, files map[string][]byte) {
 	newer.approvals()
 	newer.successions()
 	newer.after()
+	newer.requests()
 	return list, files
 }
 
@@ -163,7 +164,7 @@ func TestVectors(t *testing.T) {
 			}
 			switch {
 			case v.Kind == "request":
-				_, err = ParseRequest(b)
+				err = judgeRequest(t, v, trusted, b)
 			case v.After != "":
 				err = judgeAfter(t, v, trusted, b)
 			default:
@@ -186,6 +187,28 @@ func TestVectors(t *testing.T) {
 	if len(list) < 60 || len(codes) < 5 {
 		t.Errorf("%d vectors and %d codes: some are missing", len(list), len(codes))
 	}
+}
+
+// judgeRequest reads a request as an authority does that has published a
+// directory, or none.
+func judgeRequest(t *testing.T, v vector, trusted, b []byte) error {
+	t.Helper()
+	r, err := ParseRequest(b)
+	if err != nil || v.After == "" {
+		return err
+	}
+	file, err := os.ReadFile(filepath.Join("testdata", v.After))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := LoadDirectory(file, trusted, 0, testNow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if unproven := r.Unproven(d, testNow); len(unproven) > 0 {
+		return fail(codeRequest, "not proven for %q", unproven)
+	}
+	return nil
 }
 
 func fromJSON(t *testing.T, name string, into any) {

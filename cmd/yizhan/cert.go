@@ -98,7 +98,7 @@ func (a *app) certList() *cobra.Command {
 				var out []certificateLine
 				for _, holder := range h.holders() {
 					for i := range holder.Certificates {
-						l := lineOf(holder.name, &holder.Certificates[i], time.Now())
+						l := lineOf(holder.name, &holder.Certificates[i], a.now())
 						here := h.keys.Has(holder.Certificates[i].KeyID)
 						l.KeyHere = &here
 						out = append(out, l)
@@ -153,7 +153,7 @@ func (h *holding) agencies() []string {
 // requestChange writes the join request for a change. The keys are durable
 // before it: a crash between the two leaves keys that nothing names.
 func (a *app) requestChange(h *holding, change certs.Change) error {
-	request, err := certs.ChangeRequest(h.keys, h.directory, h.settings.Node, change, time.Now())
+	request, err := certs.ChangeRequest(h.keys, h.directory, h.settings.Node, change, a.now())
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,14 @@ func (a *app) requestChange(h *holding, change certs.Change) error {
 	if err != nil {
 		return err
 	}
-	return a.print(map[string]any{"request": path, "keys": keys}, "request: %s\nnext: yizhan ca admit CA-DIR %s, then yizhan ca publish CA-DIR\n", path, path)
+	unproven := append([]string{}, r.Unproven(h.directory, a.now())...)
+	for _, holder := range unproven {
+		if err := a.say("%s\n", both("%s: no valid key that it is listed with signed this; the authority compares the fingerprints above over another channel and admits it with --replace",
+			"%s：没有在册有效密钥为此请求签名；请名录机构经其他渠道核对以上指纹后用 --replace 登记", holder)); err != nil {
+			return err
+		}
+	}
+	return a.print(map[string]any{"request": path, "keys": keys, "unproven": unproven}, "request: %s\nnext: yizhan ca admit CA-DIR %s, then yizhan ca publish CA-DIR\n", path, path)
 }
 
 func (a *app) certRequest() *cobra.Command {
