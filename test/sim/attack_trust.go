@@ -129,7 +129,7 @@ func (w *world) wrongDirectory(to *host) {
 		delta = exchanged(w.cast.deltas[have-1])
 	}
 	out, ok := w.intake(to, node.Item{Kind: node.KindDirectory, ID: strconv.FormatUint(id, 10)}, delta)
-	if ok && out.Status != node.Damaged && out.Status != node.Duplicate {
+	if ok && out.Status != node.Refused && out.Status != node.Duplicate {
 		w.fail("a directory that the authority did not sign, or not last, was %s", out.Status)
 	}
 	if to.version() != have {
