@@ -38,7 +38,7 @@ func (a *Authority) book() (*book, error) {
 		if err != nil || kind != issuerType && kind != revocationType {
 			continue
 		}
-		if _, _, err := readHolder(one, b.revoked); err != nil {
+		if _, err := readHolder(one, b.revoked); err != nil {
 			return nil, err
 		}
 		if kind != issuerType {

@@ -43,7 +43,7 @@ type Purpose struct {
 type Listed struct {
 	Holder string // such as "agency CODE"
 	Certificate
-	Name string // the common name that the certificate gives its subject
+	Name string // of a person who approves; of others, that in the certificate
 }
 
 // Issue issues a certificate for a certification request, adds it to the entry
@@ -232,16 +232,20 @@ func (a *Authority) Certificates() ([]Listed, error) {
 	revoked := map[sm.Digest]*Revocation{}
 	var out []Listed
 	for _, b := range raw {
-		holder, list, err := readHolder(b, revoked)
+		h, err := readHolder(b, revoked)
 		if err != nil {
 			return nil, err
 		}
-		for _, e := range list {
+		for _, e := range h.certs {
 			cert, err := smx509.ParseCertificate(e.Cert)
 			if err != nil || !isSM2(cert) {
-				return nil, &Error{Code: codeChain, Detail: holder + ": a certificate cannot be read", Err: err}
+				return nil, &Error{Code: codeChain, Detail: h.holder + ": a certificate cannot be read", Err: err}
 			}
-			out = append(out, Listed{holder, certificateOf(e.Use, cert), cert.Subject.CommonName})
+			one := Listed{h.holder, certificateOf(e.Use, cert), h.name}
+			if one.Name == "" {
+				one.Name = cert.Subject.CommonName
+			}
+			out = append(out, one)
 		}
 	}
 	for i := range out {
@@ -250,40 +254,46 @@ func (a *Authority) Certificates() ([]Listed, error) {
 	return out, nil
 }
 
+// entryHolder is whose certificates an entry lists.
+type entryHolder struct {
+	holder, name string
+	certs        []certEntry
+}
+
 // readHolder gives the certificates of one entry, or notes its revocation.
-func readHolder(b strictjson.Raw, revoked map[sm.Digest]*Revocation) (holder string, list []certEntry, err error) {
+func readHolder(b strictjson.Raw, revoked map[sm.Digest]*Revocation) (h entryHolder, err error) {
 	kind, err := kindOf(b)
 	if err != nil {
-		return "", nil, err
+		return h, err
 	}
 	switch kind {
 	case agencyType:
 		var e agencyEntry
 		err = strictjson.Unmarshal(b, &e)
-		return "agency " + e.Code, e.Certs, err
+		return entryHolder{"agency " + e.Code, "", e.Certs}, err
 	case nodeType:
 		var e nodeEntry
 		err = strictjson.Unmarshal(b, &e)
-		return "node " + e.ID, e.Certs, err
+		return entryHolder{"node " + e.ID, "", e.Certs}, err
 	case administratorType:
 		var e administratorEntry
 		err = strictjson.Unmarshal(b, &e)
-		return "administrator " + e.ID, e.Certs, err
+		return entryHolder{"administrator " + e.ID, e.Name, e.Certs}, err
 	case tsaType:
 		var e tsaEntry
 		err = strictjson.Unmarshal(b, &e)
-		return "timestamp authority", []certEntry{{Use: UseSign, Cert: e.Cert}}, err
+		return entryHolder{"timestamp authority", "", []certEntry{{Use: UseSign, Cert: e.Cert}}}, err
 	case issuerType:
 		var e issuerEntry
 		err = strictjson.Unmarshal(b, &e)
-		return "issuer", []certEntry{{Use: UseSign, Cert: e.Cert}}, err
+		return entryHolder{"issuer", "", []certEntry{{Use: UseSign, Cert: e.Cert}}}, err
 	case revocationType:
 		var e revocationEntry
 		if err = strictjson.Unmarshal(b, &e); err == nil {
 			revoked[e.Cert] = &Revocation{Effective: e.Effective.Time(), Reason: e.Reason, Source: SourceDirectory}
 		}
 	}
-	return "", nil, err
+	return h, err
 }
 
 // revocations gives what the authority revoked of what its present key issued.
@@ -297,7 +307,7 @@ func (a *Authority) revocations() ([]RevokedSerial, error) {
 		if kind, err := kindOf(b); err != nil || kind != revocationType {
 			continue
 		}
-		if _, _, err := readHolder(b, revoked); err != nil {
+		if _, err := readHolder(b, revoked); err != nil {
 			return nil, err
 		}
 	}

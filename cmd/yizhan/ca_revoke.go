@@ -45,7 +45,7 @@ Reasons: ` + strings.Join(certs.Reasons(), ", "),
 	fl.StringVar(&f.certificate, "certificate", "", "file with the certificate, of anybody, an issuer for instance")
 	fl.StringVar(&f.agency, "agency", "", "all certificates of an agency")
 	fl.StringVar(&f.node, "node", "", "all certificates of a node")
-	fl.StringVar(&f.administrator, "administrator", "", "all certificates of a person who approves directories")
+	fl.StringVar(&f.administrator, "administrator", "", "all certificates of a person who approves directories, by id or name")
 	fl.StringVar(&f.tsa, "tsa", "", "all certificates of a timestamp authority, by the name in them")
 	fl.StringVar(&f.serial, "serial", "", "the certificate with this serial number, as yizhan ca certs shows it")
 	fl.StringVar(&f.use, "use", "", "only those to sign or to encrypt with")
@@ -221,6 +221,8 @@ func (f *revokeFlags) choose(authority *certs.Authority) ([]certs.Listed, error)
 	switch {
 	case len(out) == 0:
 		return nil, exchange.Fail(exchange.CodeNotFound, "no certificate of %s is in the entries; yizhan ca certs lists all", named[0])
+	case f.administrator != "" && slices.ContainsFunc(out, func(l certs.Listed) bool { return l.Holder != out[0].Holder }):
+		return nil, usage("--administrator %s: several have this name; give the id of the one", f.administrator)
 	case f.serial != "" && len(out) > 1:
 		return nil, usage("--serial %s: %d certificates of several issuers have this number; name the one by --certificate FILE", f.serial, len(out))
 	}
@@ -233,6 +235,8 @@ func (f *revokeFlags) means(l *certs.Listed) bool {
 		return l.Serial == serialNumber(f.serial)
 	case f.tsa != "":
 		return l.Holder == "timestamp authority" && l.Name == f.tsa
+	case f.administrator != "" && l.Name == f.administrator:
+		return strings.HasPrefix(l.Holder, "administrator ")
 	}
 	return l.Holder == f.holder()
 }
