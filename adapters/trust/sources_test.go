@@ -67,6 +67,22 @@ func TestSourcesOf(t *testing.T) {
 			}
 		}
 	}
+	// Another certificate of the same authority makes no second source of it.
+	again := *lists
+	again.renew()
+	must(t, authority.AddIssuer(again.root.Raw, "http://ca.example/other.crl", "http://ca.example/other"))
+	file, err := authority.Publish(now)
+	must(t, err)
+	with, err := certs.LoadDirectory(file, authority.Certificate(), 0, now)
+	must(t, err)
+	for _, s := range SourcesOf(with, now) {
+		if s.id() == again.source().id() && (s.CRL == "" || s.OCSP != "http://ca.example/other") {
+			t.Errorf("of two certificates of one authority: %+v", s)
+		}
+	}
+	if list := SourcesOf(with, now); len(list) != 2 {
+		t.Errorf("%d sources of two authorities", len(list))
+	}
 	revoked := d.WithCRLs([]*certs.CRL{certs.RevokedByOCSP(answers.root.Raw, now, []certs.RevokedSerial{serial(300, now.Add(-time.Hour))})})
 	for _, s := range SourcesOf(revoked, now) {
 		if len(s.Certificates) != 0 {

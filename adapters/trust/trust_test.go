@@ -39,18 +39,26 @@ type outside struct {
 func newOutside(t *testing.T) *outside {
 	key, err := sm.GenerateKey(rand.Reader)
 	must(t, err)
+	o := &outside{t: t, key: key}
+	o.renew()
+	return o
+}
+
+// renew gives it another certificate, of the same name and key.
+func (o *outside) renew() {
 	template := &smx509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "示范证书机构"},
 		NotBefore: testNow.AddDate(-1, 0, 0), NotAfter: testNow.AddDate(9, 0, 0),
 		KeyUsage: smx509.KeyUsageCertSign | smx509.KeyUsageCRLSign | smx509.KeyUsageDigitalSignature,
 		IsCA:     true, BasicConstraintsValid: true,
 	}
-	der, err := smx509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	must(t, err)
-	root, err := smx509.ParseCertificate(der)
-	must(t, err)
-	return &outside{t, key, root}
+	der, err := smx509.CreateCertificate(rand.Reader, template, template, &o.key.PublicKey, o.key)
+	must(o.t, err)
+	o.root, err = smx509.ParseCertificate(der)
+	must(o.t, err)
 }
+
+func (o *outside) source() *Source { return &Source{Issuer: o.root.Raw} }
 
 func must(t *testing.T, err error) {
 	t.Helper()

@@ -94,13 +94,14 @@ type adopting struct {
 	hsm       *device
 	authority *certs.Authority
 	beside    *keystore.Store // the same HSM, as another process has it
+	ca        string
 	agencies  []certs.AgencySpec
 	old       *certs.Certificate // the node's first signing certificate
 }
 
 func newAdopting(t *testing.T) *adopting {
 	dir := t.TempDir()
-	a := &adopting{T: t, hsm: &device{keys: map[sm.Digest]*sm.PrivateKey{}}}
+	a := &adopting{T: t, ca: filepath.Join(dir, "ca"), hsm: &device{keys: map[sm.Digest]*sm.PrivateKey{}}}
 	fatal := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -115,13 +116,15 @@ func newAdopting(t *testing.T) *adopting {
 	a.beside, err = keystore.CreateNative(filepath.Join(dir, "keys"), a.hsm, rand.Reader)
 	fatal(err)
 	a.renew()
-	keys, err := keystore.OpenNative(filepath.Join(dir, "keys"), a.hsm, rand.Reader)
-	fatal(err)
 	shelf, err := certs.OpenShelf(durable.OS, dir, time.Now)
 	fatal(err)
 	d, err := shelf.Trust(a.authority.Certificate(), a.publish())
 	fatal(err)
-	a.gateway = &gateway{settings: &settings{Node: "jia"}, log: slog.New(slog.DiscardHandler), keys: keys, shelf: shelf, base: d}
+	// One of the keys that the directory names has never been here.
+	delete(a.hsm.keys, d.Agencies()[0].Certificates[0].KeyID)
+	keys, err := keystore.OpenNative(filepath.Join(dir, "keys"), a.hsm, rand.Reader)
+	fatal(err)
+	a.gateway = &gateway{dir: dataDir(dir), settings: &settings{Node: "jia"}, log: slog.New(slog.DiscardHandler), keys: keys, shelf: shelf, base: d}
 	a.putInForce(d)
 	self, _ := d.Node("jia")
 	a.old, err = self.Current(certs.UseSign, time.Now())

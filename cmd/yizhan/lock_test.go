@@ -138,7 +138,7 @@ func TestSetupConflict(t *testing.T) {
 		"an authority over another":     {[]string{"ca", "init", ca + "示范域", "--domain", "x"}, "holds a keystore already"},
 		"over an init that broke off":   {initArgs(other+"别的域", "jia"), "holds a keystore already"},
 		"a directory of another domain": {[]string{"init", "--data", data, "--directory", file("别的域"), "--authority", authority}, "this is a node of 示范域"},
-		"serving what is served":        {[]string{"serve", "--data", here}, "another process serves"},
+		"serving what is served":        {[]string{"serve", "--data", here, "--rest-listen", "no-address"}, "another process serves"},
 	} {
 		if code, detail := refusal(t, tt.args...); code != exchange.CodeSetupConflict || !strings.Contains(detail, tt.says) {
 			t.Errorf("%s: %s: %s", name, code, detail)
