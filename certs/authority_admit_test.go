@@ -111,7 +111,7 @@ func TestAdmitTakesNothingOver(t *testing.T) {
 			if again := admission.Commit(); again == nil {
 				t.Error("committed what was refused")
 			}
-			wantCode(t, err, codeRequest)
+			wantCode(t, err, codeUnproven)
 			if err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v, want %q", err, c.says)
 			}
@@ -255,5 +255,5 @@ func TestRenewsIsNoPossession(t *testing.T) {
 	r.Renews[0].Signature, err = m.keys.Sign(r.Renews[0].Key, msg)
 	m.must(err)
 	m.prove(r)
-	wantCode(t, m.a.Admit(parsed(t, encoded(t, r)), testNow), codeRequest)
+	wantCode(t, m.a.Admit(parsed(t, encoded(t, r)), testNow), codeUnproven)
 }

@@ -132,7 +132,7 @@ func TestRestore(t *testing.T) {
 	if !slices.Equal(r.Published, []string{"agency " + m.code, "node jia"}) {
 		t.Errorf("published %q", r.Published)
 	}
-	wantCode(t, m.a.Admit(parsed(t, stranger), testNow), codeRequest)
+	wantCode(t, m.a.Admit(parsed(t, stranger), testNow), codeUnproven)
 	undo("node jia")
 	same("a wrong removal")
 
@@ -155,7 +155,7 @@ func TestAgencyMoves(t *testing.T) {
 	r, err := m.a.Removal("agency " + m.code)
 	m.must(err)
 	m.must(r.Commit(testNow))
-	wantCode(t, m.a.Admit(moved, testNow), codeRequest)
+	wantCode(t, m.a.Admit(moved, testNow), codeUnproven)
 	replace(t, m.a, moved, testNow)
 	if g, _ := published(t, m.a, 0).Agency(m.code); g.Node != "yi" || len(g.Certificates) != 4 {
 		t.Errorf("on node %s with %d certificates", g.Node, len(g.Certificates))

@@ -18,7 +18,7 @@ import (
 // certificate_revoked, certificate_usage, certificate_chain,
 // directory_rollback, directory_fork, directory_signature, directory_approval,
 // directory_content, directory_delta, directory_stale, request_content,
-// no_route. Detail names the object and the reason.
+// request_unproven, no_route. Detail names the object and the reason.
 type Error struct {
 	Code   string
 	Detail string
@@ -60,6 +60,7 @@ const (
 	codeContent   = "directory_content"
 	codeStale     = "directory_stale"
 	codeRequest   = "request_content"
+	codeUnproven  = "request_unproven"
 	codeNoRoute   = "no_route"
 )
 
@@ -78,6 +79,7 @@ var (
 	ErrContent    = &Error{Code: codeContent}
 	ErrStale      = &Error{Code: codeStale}
 	ErrRequest    = &Error{Code: codeRequest}
+	ErrUnproven   = &Error{Code: codeUnproven}
 	ErrNoRoute    = &Error{Code: codeNoRoute}
 )
 

@@ -148,12 +148,12 @@ func (r *Request) provenBy(holder string, listed []Certificate, now time.Time) (
 				return sm.Digest{}, err
 			}
 			if !sm.Verify(pub, msg, one.Signature) {
-				return sm.Digest{}, fail(codeRequest, "%s: the signature of the key that it is listed with does not verify: somebody changed the request, or made it up", holder)
+				return sm.Digest{}, fail(codeUnproven, "%s: the signature of the key that it is listed with does not verify: somebody changed the request, or made it up", holder)
 			}
 			return c.KeyID, nil
 		}
 	}
-	return sm.Digest{}, fail(codeRequest, "%s is listed already, and no valid key that it is listed with signed this request: have it made with yizhan cert renew where those keys are; if they are lost, compare the fingerprints with the holder over another channel, and admit with --replace", holder)
+	return sm.Digest{}, fail(codeUnproven, "%s is listed already, and no valid key that it is listed with signed this request", holder)
 }
 
 // Unproven names the holders that a directory lists and for whom none of their

@@ -238,7 +238,7 @@ func (n *newerVectors) requests() {
 		n.add(vector{File: file, Kind: "request", After: "listed.yzd", Expect: expect, Why: why}, b)
 	}
 	add("request-renews.json", "accept", "new keys, for which the listed key signed", nil)
-	add("request-unproven.json", "request_content", "new keys, for which no listed key signed", func(r *Request) { r.Renews = nil })
-	add("request-changed.json", "request_content", "another TLS key than the listed key signed", func(r *Request) { r.TLSPin = node.TLSPin[1:] + "0" })
+	add("request-unproven.json", "request_unproven", "new keys, for which no listed key signed", func(r *Request) { r.Renews = nil })
+	add("request-changed.json", "request_unproven", "another TLS key than the listed key signed", func(r *Request) { r.TLSPin = node.TLSPin[1:] + "0" })
 	add("request-renewal-of-another.json", "request_content", "the signature for a holder that the request does not name", func(r *Request) { r.Renews[0].Holder = "node jia" })
 }

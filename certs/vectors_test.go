@@ -206,7 +206,7 @@ func judgeRequest(t *testing.T, v vector, trusted, b []byte) error {
 		t.Fatal(err)
 	}
 	if unproven := r.Unproven(d, testNow); len(unproven) > 0 {
-		return fail(codeRequest, "not proven for %q", unproven)
+		return fail(codeUnproven, "not proven for %q", unproven)
 	}
 	return nil
 }

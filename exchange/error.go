@@ -109,6 +109,8 @@ const (
 	CodeDirectoryRollback   = "directory_rollback"
 	CodeDirectorySignature  = "directory_signature"
 	CodeFingerprint         = "fingerprint_mismatch"
+	CodeRequestContent      = "request_content"
+	CodeRequestUnproven     = "request_unproven"
 	CodeSetupConflict       = "setup_conflict"
 	CodeSignatureInvalid    = "signature_invalid"
 	CodeUnreadable          = "unreadable"
@@ -222,6 +224,12 @@ var texts = map[string]bilingual{
 	CodeDirectorySignature: {
 		Text{"The directory is not signed by the trusted authority", "Do not use the file. If the authority has a new key, it hands out a directory with its succession; ask it."},
 		Text{"名录并非由所信任的名录机构签发", "请勿使用该文件。如名录机构更换了密钥，其名录会附带继任证明；请向其核实。"}},
+	CodeRequestContent: {
+		Text{"The authority cannot act on this", "Correct what is named, or have the node make a new request, and repeat."},
+		Text{"名录机构无法据此办理", "请按所列原因更正，或请该节点重新生成请求，再行办理。"}},
+	CodeRequestUnproven: {
+		Text{"Nothing proves that the request is the holder's", "Nothing was changed. Have it made with yizhan cert renew where the present keys are; if they are lost or revoked, call the holder at a number that you know, compare the fingerprints, and admit this one request with --replace."},
+		Text{"无法证明该请求出自在册单位", "未作任何更改。请在现有密钥所在的节点用 yizhan cert renew 重新生成请求；如密钥已遗失或吊销，请拨打已知电话核对指纹，再用 --replace 单独登记该请求。"}},
 	CodeFingerprint: {
 		Text{"The fingerprint is another one", "Have it read out again. If it stays different, the directory file is not from the authority: do not use it, and tell the authority."},
 		Text{"指纹不一致", "请对方重读一次；如仍不一致，该名录文件并非出自名录机构：请勿使用，并告知名录机构。"}},

@@ -96,7 +96,7 @@ func exitCode(err error) int {
 	switch code {
 	case exchange.CodeNotFound:
 		return exitNotFound
-	case exchange.CodeUnauthenticated, exchange.CodeForbidden, exchange.CodeApproval, exchange.CodeDirectoryList,
+	case exchange.CodeUnauthenticated, exchange.CodeForbidden, exchange.CodeApproval, exchange.CodeRequestUnproven, exchange.CodeDirectoryList,
 		exchange.CodeKeystorePIN, exchange.CodeKeystorePassphrase:
 		return exitAuth
 	case exchange.CodeSignatureInvalid, exchange.CodeFingerprint, exchange.CodeDirectorySignature:
