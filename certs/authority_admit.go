@@ -161,7 +161,7 @@ func (m *Admission) note(r *Request) (*admittedNote, error) {
 		return nil, err
 	}
 	if last != nil && r.Time < last.Time {
-		return nil, fail(codeRequest, "the request of node %s was made at %s, and one of %s was admitted already: somebody brought an old one again; have it made anew", r.Node, moment(r.Time), moment(last.Time))
+		return nil, fail(codeRequest, "the request of node %s was made at %s, and one of %s was admitted already: somebody brought an old one again, or the clock of the node is behind: check that, and have the request made anew", r.Node, moment(r.Time), moment(last.Time))
 	}
 	return &admittedNote{Type: admittedType, V: 1, Domain: m.a.domain, Node: r.Node, Time: r.Time, Request: sm.Sum(msg)}, nil
 }

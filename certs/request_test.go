@@ -2,6 +2,8 @@ package certs
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -174,6 +176,9 @@ func FuzzParseRequest(f *testing.F) {
 	b := g.request("jia", agencySpec(f, "11520300000000001", "示范单位甲"))
 	f.Add(b)
 	f.Add(g.request("yi"))
+	renews, err := os.ReadFile(filepath.Join("testdata", "request-renews.json"))
+	g.must(err)
+	f.Add(renews)
 	f.Add(b[:len(b)/2])
 	f.Add([]byte(`{"type":"yizhan-join-request","v":1,"domain":"x","node":"a","zone":"","tls_pin":"","keys":{"sign":"","encrypt":""},"agencies":[],"time":"2026-11-23T08:00:00.000Z"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {

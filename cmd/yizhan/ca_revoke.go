@@ -30,7 +30,8 @@ not before its certificate existed, and at most a year ahead.
 
 --dry-run shows what would be revoked and since when. --withdraw takes back a
 revocation that nobody has got yet: one that is published, or stands in a list that
-yizhan ca crl made, stays.
+yizhan ca crl made, stays. Answers of yizhan ca ocsp are not remembered: tell whoever
+got one.
 
 Reasons: ` + strings.Join(certs.Reasons(), ", "),
 		Args: cobra.ExactArgs(1),
