@@ -25,6 +25,7 @@ type shelf struct {
 	inForce *certs.Directory
 	lost    bool // no delta can be given
 	refuse  bool // none is approved
+	waits   bool // for keys, before it brings one into force
 	taken   int
 	asked   int
 }
@@ -40,6 +41,9 @@ func (s *shelf) Delta(from uint64) ([]byte, error) {
 func (s *shelf) Take(delta []byte) error {
 	if s.refuse {
 		return certs.ErrApproval
+	}
+	if s.waits {
+		return nil
 	}
 	d, err := certs.LoadDirectory(delta, s.cast.authority.Certificate(), s.inForce.Version()+1, start)
 	if err == nil {
@@ -423,6 +427,14 @@ func TestRefusedDirectoryIsLeftAlone(t *testing.T) {
 	w.clock = w.clock.Add(2 * time.Hour)
 	offered()
 	yi.version(2)
+	jia.shelf.inForce, yi.shelf.waits = w.publish(), true
+	if got := offered(); got != 1 {
+		t.Fatalf("while it waits for keys, asked for %d deltas in 20 s", got)
+	}
+	yi.shelf.waits = false
+	w.clock = w.clock.Add(time.Minute)
+	offered()
+	yi.version(3)
 
 	jia.shelf.inForce, jia.shelf.lost = w.publish(), true
 	if got := offered(); got != 2 { // the step, and then the whole
@@ -432,7 +444,7 @@ func TestRefusedDirectoryIsLeftAlone(t *testing.T) {
 	jia.shelf.inForce, jia.shelf.lost = w.publish(), false
 	yi.shelf.inForce = third // a person installs it
 	offered()
-	yi.version(4)
+	yi.version(5)
 }
 
 // TestSignatureThatMayNotBeReliedOn: a header signed in time that comes too

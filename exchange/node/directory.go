@@ -76,11 +76,13 @@ func (n *Node) noteVersion(ctx context.Context, link string, version uint64) err
 	if err != nil {
 		return err
 	}
-	// What it refused, or could not be brought, may now find another base.
-	n.lanes.pause(directoryLane(link), n.Directory().Version(), n.c.Now(), false)
 	n.shown.mu.Lock()
-	defer n.shown.mu.Unlock()
+	newer := version > n.shown.version[link]
 	n.shown.version[link] = version
+	n.shown.mu.Unlock()
+	if newer { // what it refused, or could not be brought, may find another base
+		n.lanes.pause(directoryLane(link), n.Directory().Version(), n.c.Now(), false)
+	}
 	return nil
 }
 
@@ -110,6 +112,10 @@ func directoryLane(link string) string { return "directory/" + link }
 
 // refusedPause is how long a neighbour that takes no directory is left alone.
 const refusedPause = time.Hour
+
+// adoptedPause is how long a neighbour that has a directory is not sent it
+// again although it still shows an older one.
+const adoptedPause = time.Minute
 
 // addDirectory puts the newer directory before everything else that goes to a
 // neighbour whose directory is older: what follows is judged by it.
@@ -159,7 +165,11 @@ func (n *Node) showApart(ctx context.Context, link string, a apart, size int) er
 func (n *Node) settleDirectory(ctx context.Context, link string, o Out, outcome Outcome) error {
 	switch {
 	case has(outcome):
-		return n.noteVersion(ctx, link, o.seq)
+		// It may have it and wait for keys of its own before it is in force:
+		// its bundles then go on showing the older one.
+		err := n.noteVersion(ctx, link, o.seq)
+		n.lanes.hold(o.lane, o.seq, n.c.Now().Add(adoptedPause))
+		return err
 	case outcome.Status == Refused:
 		n.lanes.hold(o.lane, o.seq, n.c.Now().Add(refusedPause))
 		return n.showRefused(ctx, link, o.ID, "refused by the neighbour: "+outcome.Reason, nil)

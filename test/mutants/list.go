@@ -165,7 +165,7 @@ var mutants = []mutant{
 	{
 		name:   "judged-when-resumed",
 		reason: "what waited for a newer directory is judged by the time at which that came",
-		changes: []change{{"exchange/node/intake_receipt.go",
+		changes: []change{{"exchange/node/waiting.go",
 			"exchange.Judge(d, e, receipt.body, signed, item.At.Time())",
 			"exchange.Judge(d, e, receipt.body, signed, n.c.Now())"}},
 		campaign: []string{"./exchange/link", "-run", "TestJudgedAsOfFirstReceipt"},
