@@ -73,6 +73,12 @@ func TestAdmitTakesNothingOver(t *testing.T) {
 			m.prove(r)
 			return r
 		}, "agency 11520300000000001"},
+		"each other's signatures": {later, nil, func(t *testing.T, m *member) *Request {
+			r := m.asks(t, m.keys, later)
+			r.Renews[0].Holder, r.Renews[1].Holder = r.Renews[1].Holder, r.Renews[0].Holder
+			m.prove(r)
+			return r
+		}, "node jia is listed already"},
 		"its address changed on the way": {later, nil, func(t *testing.T, m *member) *Request {
 			r := m.asks(t, m.keys, later)
 			r.TLSPin = strings.Repeat("0", 64)
