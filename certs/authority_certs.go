@@ -189,9 +189,8 @@ var (
 // timeStamping alone, and critical, as RFC 3161 has it. One that is revoked stays
 // listed as such, and its key with it.
 func (a *Authority) issueTSA(b *book, c *CSR, p Purpose, now time.Time) ([]byte, error) {
-	file := tsaFile(c.KeyID)
-	e := tsaEntry{Type: tsaType, V: 1, Domain: a.domain, URL: p.URL}
-	if err := a.entry(file, &e); err != nil {
+	_, e, err := a.tsaOf(func(have *TSA) bool { return have.Certificate.KeyID == c.KeyID })
+	if err != nil {
 		return nil, err
 	}
 	if err := b.tsaStands(e.Cert); err != nil {
@@ -199,6 +198,10 @@ func (a *Authority) issueTSA(b *book, c *CSR, p Purpose, now time.Time) ([]byte,
 	}
 	if cert, err := smx509.ParseCertificate(e.Cert); err == nil && now.Before(cert.NotAfter) {
 		return e.Cert, nil
+	}
+	e.Type, e.V, e.Domain = tsaType, 1, a.domain
+	if p.URL != "" {
+		e.URL = p.URL
 	}
 	template, err := a.template("timestamp authority", signUsage, now)
 	if err != nil {
@@ -218,7 +221,7 @@ func (a *Authority) issueTSA(b *book, c *CSR, p Purpose, now time.Time) ([]byte,
 	if _, err := e.check(); err != nil {
 		return nil, asRequest(err)
 	}
-	return e.Cert, a.putEntry(file, &e)
+	return e.Cert, a.putEntry(tsaFile(e.Cert), &e)
 }
 
 // Certificates lists the certificates of all entries, those of issuers among

@@ -3,6 +3,7 @@ package certs
 import (
 	"bytes"
 	"crypto/rand"
+	"maps"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -69,6 +70,24 @@ func TestIssue(t *testing.T) {
 	}
 	if n := d.TSAs(); len(n) != 1 || !bytes.Equal(n[0].Certificate.DER, stamp) || n[0].URL != "http://tsa.example/" {
 		t.Errorf("timestamp authorities: %+v", n)
+	}
+
+	// The next certificate of the same key stands beside the one before, with
+	// which its tokens are verified.
+	ended := d.TSAs()[0].Certificate.NotAfter.Add(time.Hour)
+	again, err := a.Issue(csrOf(t, f, tsa, UseSign), Purpose{TSA: true, Use: UseSign}, ended)
+	f.must(err)
+	f.must(a.AddTSA(stamp, "http://former.example/"))
+	file, err := a.Publish(later.Add(time.Hour))
+	f.must(err)
+	d, err = LoadDirectory(file, a.Certificate(), 0, later.Add(time.Hour))
+	f.must(err)
+	urls := map[string]string{}
+	for _, one := range d.TSAs() {
+		urls[string(one.Certificate.DER)] = one.URL
+	}
+	if len(urls) != 2 || urls[string(stamp)] != "http://former.example/" || urls[string(again)] != "http://tsa.example/" {
+		t.Errorf("%d certificates of the timestamp authority: %q", len(urls), slices.Collect(maps.Values(urls)))
 	}
 }
 

@@ -234,7 +234,8 @@ func (d *Directory) addTSA(raw strictjson.Raw) error {
 	if err != nil {
 		return err
 	}
-	name := "timestamp authority " + one.Certificate.Serial
+	// One key may have several certificates, one after the other.
+	name := "timestamp authority with key " + one.Certificate.KeyID.String()
 	if err := d.owns(name, &one.Certificate); err != nil {
 		return err
 	}
