@@ -76,9 +76,10 @@ var mutants = []mutant{
 	{
 		name:   "recipients-not-covered",
 		reason: "the header's signature is not checked, so anyone may change its recipients",
-		changes: []change{{"crypto/envelope/header.go",
-			"{ return e.signed.Verify(senderCert) }",
-			"{ return nil }"}},
+		changes: []change{
+			{"crypto/envelope/header.go", "{ return e.signed.Verify(senderCert) }", "{ return nil }"},
+			{"crypto/envelope/header.go", "{ return e.signed.Holds() }", "{ return true }"},
+		},
 		campaign: storm("400"),
 	},
 	{
