@@ -99,6 +99,7 @@ var noParser = map[string]string{
 	"exchange/records.Load":            "reads a blob by its digest",
 	"internal/durable.ReadFile":        "gives bytes, bounded, and looks at none",
 	"internal/durable.Open":            "opens a file, looks at no byte",
+	"internal/durable.OpenRegular":     "opens a file, looks at no byte",
 	"internal/durable.ReadDir":         "lists names",
 	"queue/badgerstore.Open":           "opens the database",
 	"queue/blob.Open":                  "scans its own folder",

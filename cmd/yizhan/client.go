@@ -21,6 +21,7 @@ import (
 
 	"github.com/yizhan-gateway/yizhan/adapters/rest"
 	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/internal/durable"
 )
 
 // apiClient talks to a node's REST interface as one agency.
@@ -43,7 +44,7 @@ func (f *clientFlags) client() (*apiClient, error) {
 	}
 	key := os.Getenv("YIZHAN_KEY")
 	if f.keyFile != "" {
-		b, err := os.ReadFile(f.keyFile)
+		b, err := durable.ReadFile(durable.OS, f.keyFile, 4096)
 		if err != nil {
 			return nil, err
 		}
@@ -145,7 +146,7 @@ func writeForm(form *multipart.Writer, q *rest.SubmitRequest, files []upload) er
 }
 
 func writeFile(form *multipart.Writer, f upload) error {
-	in, err := os.Open(f.path)
+	in, err := durable.OpenRegular(f.path)
 	if err != nil {
 		return err
 	}

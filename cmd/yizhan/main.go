@@ -37,6 +37,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 func (a *app) run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// Whoever asks twice does not want to wait for what is under way.
+	defer context.AfterFunc(ctx, stop)()
 	root := a.root()
 	root.SetArgs(args)
 	root.SetOut(a.out)

@@ -198,7 +198,7 @@ func (v *openedEvidence) verify(files []string) (*evidence.Report, error) {
 }
 
 func sumFile(name string) (evidence.Delivered, error) {
-	f, err := os.Open(name)
+	f, err := durable.OpenRegular(name)
 	if err != nil {
 		return evidence.Delivered{}, err
 	}

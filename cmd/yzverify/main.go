@@ -84,7 +84,7 @@ func export(b, trusted []byte, dir string) error {
 }
 
 func sum(name string) (evidence.Delivered, error) {
-	f, err := os.Open(name)
+	f, err := durable.OpenRegular(name)
 	if err != nil {
 		return evidence.Delivered{}, err
 	}

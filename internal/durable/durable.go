@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // FS is the little of a file system that durable writing needs.
@@ -65,11 +66,32 @@ func (osFS) Create(name string) (File, error) {
 }
 
 func (osFS) Open(name string) (File, error) {
-	f, err := os.Open(name)
+	f, err := OpenRegular(name)
 	if err != nil {
 		return nil, err
 	}
 	return osFile{f}, nil
+}
+
+// ErrIrregular marks a name that is there and is no file to read.
+var ErrIrregular = errors.New("not a regular file")
+
+// OpenRegular opens a file for reading. Opening a named pipe would wait for
+// its writer for ever, and a device may never end: they are refused. What the
+// shell passes as a descriptor of ours, /dev/stdin or <(command), is read.
+func OpenRegular(name string) (*os.File, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() && !isDescriptor(name) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: ErrIrregular}
+	}
+	return os.Open(name)
+}
+
+func isDescriptor(name string) bool {
+	return name == "/dev/stdin" || strings.HasPrefix(name, "/dev/fd/") || strings.HasPrefix(name, "/proc/self/fd/")
 }
 
 func (osFS) Rename(from, to string) error { return os.Rename(from, to) }
