@@ -81,7 +81,7 @@ func (n *Node) noteVersion(ctx context.Context, link string, version uint64) err
 	n.shown.version[link] = version
 	n.shown.mu.Unlock()
 	if newer { // what it refused, or could not be brought, may find another base
-		n.lanes.pause(directoryLane(link), n.Directory().Version(), n.c.Now(), false)
+		n.pauses.succeeded(directoryLane(link))
 	}
 	return nil
 }
@@ -126,7 +126,7 @@ func (n *Node) addDirectory(ctx context.Context, link string, b *batch) error {
 	theirs, err := n.neighbourVersion(ctx, link)
 	ours := n.Directory().Version()
 	o := Out{lane: directoryLane(link), seq: ours}
-	if err != nil || theirs == 0 || theirs >= ours || !n.lanes.ready(o.lane, o.seq, n.c.Now()) {
+	if err != nil || theirs == 0 || theirs >= ours || !n.pauses.ready(o.lane, o.seq, n.c.Now()) {
 		return err
 	}
 	delta, err := n.c.Directories.Delta(theirs)
@@ -137,10 +137,12 @@ func (n *Node) addDirectory(ctx context.Context, link string, b *batch) error {
 		return err
 	}
 	if delta == nil || len(delta) > MaxDelta {
-		n.lanes.hold(o.lane, o.seq, n.c.Now().Add(refusedPause))
+		n.pauses.hold(o.lane, o.seq, n.c.Now(), refusedPause)
 		return n.showApart(ctx, link, apart{theirs, ours}, len(delta))
 	}
-	b.add(smallItem(o, KindDirectory, strconv.FormatUint(ours, 10), delta))
+	b.first = append(b.first, smallItem(o, KindDirectory, strconv.FormatUint(ours, 10), delta))
+	b.room -= int64(len(delta))
+	b.items--
 	return nil
 }
 
@@ -168,10 +170,10 @@ func (n *Node) settleDirectory(ctx context.Context, link string, o Out, outcome 
 		// It may have it and wait for keys of its own before it is in force:
 		// its bundles then go on showing the older one.
 		err := n.noteVersion(ctx, link, o.seq)
-		n.lanes.hold(o.lane, o.seq, n.c.Now().Add(adoptedPause))
+		n.pauses.hold(o.lane, o.seq, n.c.Now(), adoptedPause)
 		return err
 	case outcome.Status == Refused:
-		n.lanes.hold(o.lane, o.seq, n.c.Now().Add(refusedPause))
+		n.pauses.hold(o.lane, o.seq, n.c.Now(), refusedPause)
 		return n.showRefused(ctx, link, o.ID, "refused by the neighbour: "+outcome.Reason, nil)
 	}
 	return nil // damaged: the pause is noted already

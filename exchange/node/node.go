@@ -87,8 +87,8 @@ type Node struct {
 	changed chan struct{}
 
 	running sync.Map // idempotency keys whose submission is under way
-	work    workState
 	lanes   laneCursors
+	pauses  pauses
 	heads   headState
 	shown   shownState
 	waiting waitingState
@@ -108,8 +108,8 @@ func New(ctx context.Context, c Config) (*Node, error) {
 		c.Clock = "system"
 	}
 	n := &Node{c: c, ledger: queue.Ledger{Name: "main"}, changed: make(chan struct{})}
-	n.work.init()
-	n.lanes.init()
+	n.lanes.init(c.Rand)
+	n.pauses.init(c.Rand)
 	n.shown = shownState{
 		version: map[string]uint64{}, apart: map[string]apart{}, refused: map[string]string{}, full: map[string]bool{},
 	}

@@ -24,113 +24,86 @@ type Out struct {
 	part  int
 }
 
-// Outgoing chooses what goes next over a link: lanes in their order, each
-// from its front, up to maxBytes and maxItems but at least one item when any
-// waits. Nothing is changed: an item stays in its lane until Settle hears
-// that the neighbour has it.
+// Outgoing chooses what goes next over a link, about maxBytes and at most
+// maxItems of it: the urgent first, with a share for the rest. Nothing is
+// changed: an item stays in its lane until Settle hears that the neighbour has
+// it.
 func (n *Node) Outgoing(ctx context.Context, link string, maxBytes int64, maxItems int) ([]Out, error) {
-	b := &batch{room: maxBytes, items: maxItems}
-	if err := n.addDirectory(ctx, link, b); err != nil {
+	b := &batch{room: maxBytes, items: maxItems, turns: n.lanes.turnsOf(link)}
+	if err := n.addDirectory(ctx, link, b); err != nil || b.room <= 0 {
+		return b.outs(), err
+	}
+	lanes := make([]string, topRank+1)
+	for rank := range lanes {
+		lanes[rank] = laneName(link, rank)
+	}
+	fronts, err := n.readFronts(ctx, lanes...)
+	if err != nil {
 		return nil, err
 	}
-	for rank := topRank; rank >= 0; rank-- {
-		if err := n.fillFrom(ctx, link, laneName(link, rank), b); err != nil {
-			return nil, err
-		}
-		if b.full {
-			break
-		}
+	for rank := range b.ranks {
+		b.ranks[rank] = &laneReader{n: n, link: link, front: fronts[rank], most: maxBytes + envelope.PartSize}
 	}
-	return b.outs, nil
-}
-
-type batch struct {
-	outs  []Out
-	room  int64
-	items int
-	full  bool
-}
-
-// add takes an item if it fits; the first one always does.
-func (b *batch) add(o Out) bool {
-	if b.full || len(b.outs) > 0 && (o.Size > b.room || len(b.outs) >= b.items) {
-		b.full = true
-		return false
+	if err := b.fill(ctx); err != nil {
+		return nil, err
 	}
-	b.outs = append(b.outs, o)
-	b.room -= o.Size
-	return true
+	n.lanes.setTurns(link, b.turns)
+	return b.outs(), nil
 }
 
-// laneWindow is how many entries are read at once.
-const laneWindow = 64
-
-func (n *Node) fillFrom(ctx context.Context, link, lane string, b *batch) error {
-	after, front := n.lanes.get(lane), true
-	for !b.full {
-		var entries []laneItem
-		err := n.view(ctx, func(tx queue.Tx) (err error) {
-			entries, err = readLane(tx, lane, after, laneWindow)
-			return err
-		})
-		if err != nil || len(entries) == 0 {
-			return err
-		}
-		if front {
-			n.lanes.first(lane, entries[0].seq)
-			front = false
-		}
-		for _, e := range entries {
-			after = e.seq
-			if !n.lanes.ready(lane, e.seq, n.c.Now()) {
-				continue
-			}
-			if err := n.expand(ctx, link, lane, e, b); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+// outgoing is what there is to send of one lane entry.
+type outgoing struct {
+	out     *records.Outbound
+	env     *records.Envelope
+	digests *records.PartDigests
 }
 
-// expand adds the items of one lane entry that the neighbour has not taken.
-func (n *Node) expand(ctx context.Context, link, lane string, e laneItem, b *batch) error {
+// expand gives the items of one lane entry that the neighbour has not taken,
+// of its parts no more than fill a bundle.
+func (n *Node) expand(ctx context.Context, link, lane string, e laneItem, most int64) ([]Out, error) {
 	o := Out{lane: lane, seq: e.seq, entry: e.laneEntry}
 	if e.Kind == KindReceipt {
-		return n.addReceipt(ctx, o, b)
+		return n.receiptItem(ctx, o)
 	}
-	var out *records.Outbound
-	var env *records.Envelope
-	var digests *records.PartDigests
+	var p outgoing
 	err := n.view(ctx, func(tx queue.Tx) (err error) {
-		if out, err = records.Outgoing.Get(tx, e.Envelope, link, e.Object); err != nil {
+		if p.out, err = records.Outgoing.Get(tx, e.Envelope, link, e.Object); err != nil {
 			return err
 		}
-		if env, err = records.Envelopes.Get(tx, e.Envelope); err != nil {
+		if p.env, err = records.Envelopes.Get(tx, e.Envelope); err != nil {
 			return err
 		}
-		digests, err = records.Digests.Get(tx, e.Envelope)
+		p.digests, err = records.Digests.Get(tx, e.Envelope)
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if out == nil || env == nil || digests == nil {
-		return fmt.Errorf("node: lane %s entry %d names what is not there", lane, e.seq)
+	if p.out == nil || p.env == nil || p.digests == nil {
+		return nil, unreadable{fmt.Errorf("node: lane %s entry %d names what is not there", lane, e.seq)}
 	}
-	if !out.Header {
-		if err := n.addHeader(ctx, o, env, b); err != nil {
-			return err
+	var list []Out
+	if !p.out.Header {
+		data, err := p.env.Header.Load(ctx, n.c.Blobs)
+		if err != nil {
+			return nil, unreadable{err}
+		}
+		list = append(list, smallItem(o, KindHeader, e.Envelope.String(), data))
+	}
+	if !p.out.Slots {
+		if list, err = n.appendConsignment(ctx, list, o, p.out); err != nil {
+			return nil, err
 		}
 	}
-	if !out.Slots {
-		if err := n.addConsignment(ctx, o, out, b); err != nil {
-			return err
-		}
-	}
-	n.addParts(o, env, out, digests, b)
-	return nil
+	return append(list, n.partsOf(o, &p, most)...), nil
 }
+
+// unreadable is trouble with one entry, not with the store.
+type unreadable struct{ error }
+
+func (u unreadable) Unwrap() error { return u.error }
+
+func missing(id string) error { return fmt.Errorf("node: %s is missing", id) }
 
 // smallItem is an item whose bytes are at hand.
 func smallItem(o Out, kind, id string, data []byte) Out {
@@ -139,80 +112,48 @@ func smallItem(o Out, kind, id string, data []byte) Out {
 	return o
 }
 
-func (n *Node) addReceipt(ctx context.Context, o Out, b *batch) error {
+func (n *Node) receiptItem(ctx context.Context, o Out) ([]Out, error) {
 	var row *records.Receipt
 	err := n.view(ctx, func(tx queue.Tx) (err error) {
 		row, err = records.Receipts.Get(tx, o.entry.Envelope, o.entry.Object)
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if row == nil {
-		return fmt.Errorf("node: lane %s entry %d names a receipt that is not there", o.lane, o.seq)
+		return nil, unreadable{fmt.Errorf("node: lane %s entry %d names a receipt that is not there", o.lane, o.seq)}
 	}
 	data, err := (&ReceiptItem{Receipt: row.CMS, Detail: row.Detail}).Marshal()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	b.add(smallItem(o, KindReceipt, o.entry.Object.String(), data))
-	return nil
+	return []Out{smallItem(o, KindReceipt, o.entry.Object.String(), data)}, nil
 }
 
-func (n *Node) addHeader(ctx context.Context, o Out, env *records.Envelope, b *batch) error {
-	data, err := env.Header.Load(ctx, n.c.Blobs)
-	if err != nil {
-		return err
-	}
-	b.add(smallItem(o, KindHeader, o.entry.Envelope.String(), data))
-	return nil
-}
-
-func (n *Node) addConsignment(ctx context.Context, o Out, out *records.Outbound, b *batch) error {
+func (n *Node) appendConsignment(ctx context.Context, list []Out, o Out, out *records.Outbound) ([]Out, error) {
 	var con *records.Consignment
 	err := n.view(ctx, func(tx queue.Tx) (err error) {
 		con, err = records.Incoming.Get(tx, o.entry.Envelope, o.entry.Object)
 		return err
 	})
 	if err != nil || con == nil {
-		return err
+		return list, err
 	}
 	raw, err := con.Body.Load(ctx, n.c.Blobs)
 	if err != nil {
-		return err
+		return nil, unreadable{err}
 	}
 	whole, err := ParseConsignment(raw)
 	if err != nil {
-		return err
+		return nil, unreadable{err}
 	}
 	data, err := whole.only(out.Recipients).Marshal()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	id := o.entry.Envelope.String() + "/" + sm.Sum(data).String()
-	b.add(smallItem(o, KindConsignment, id, data))
-	return nil
-}
-
-func (n *Node) addParts(o Out, env *records.Envelope, out *records.Outbound, digests *records.PartDigests, b *batch) {
-	for i := range env.Parts {
-		if hasBit(out.Parts, i) {
-			continue
-		}
-		p := o
-		p.part = i
-		p.Item = Item{Kind: KindPart, ID: partID(o.entry.Envelope, i), Size: envelope.PartLength(env.Size, i), Digest: digests.At(i)}
-		p.Open = func(ctx context.Context) (io.ReadCloser, error) {
-			r, err := n.openPart(ctx, o.entry.Envelope, i, 0)
-			if err == nil && r == nil {
-				err = fmt.Errorf("node: %s is missing", p.ID)
-			}
-			return r, err
-		}
-		if !b.add(p) {
-			return
-		}
-	}
+	return append(list, smallItem(o, KindConsignment, id, data)), nil
 }
 
 // Settle notes what the neighbour said about items of an earlier Outgoing.
@@ -243,7 +184,7 @@ func startOver(o Outcome) bool { return o.Status == Damaged && o.Reason == reaso
 
 func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcomes []Outcome) error {
 	o := outs[0]
-	n.lanes.pause(o.lane, o.seq, n.c.Now(), slices.ContainsFunc(outcomes, func(c Outcome) bool { return c.Status == Damaged }))
+	n.noteOutcomes(o, slices.ContainsFunc(outcomes, func(c Outcome) bool { return c.Status == Damaged }))
 	if !slices.ContainsFunc(outcomes, func(c Outcome) bool { return has(c) || c.Status == Refused || startOver(c) }) {
 		return nil
 	}
@@ -256,7 +197,7 @@ func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcome
 			return err
 		}
 	}
-	return n.update(ctx, func(tx queue.Tx) error {
+	return n.updateLane(ctx, o.lane, func(tx queue.Tx) error {
 		if o.Kind == KindReceipt {
 			return queue.Dequeue(tx, o.lane, o.seq)
 		}
@@ -275,6 +216,20 @@ func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcome
 		}
 		return records.Outgoing.Put(tx, out, o.entry.Envelope, link, o.entry.Object)
 	})
+}
+
+// noteOutcomes holds back what met damage.
+func (n *Node) noteOutcomes(o Out, damaged bool) {
+	switch {
+	case o.Kind == KindDirectory && damaged:
+		n.pauses.failed(o.lane, o.seq, n.c.Now(), nil)
+	case o.Kind == KindDirectory:
+		n.pauses.succeeded(o.lane)
+	case damaged:
+		n.lanes.failed(o.lane, o.seq, n.c.Now(), nil)
+	default:
+		n.lanes.succeeded(o.lane, o.seq)
+	}
 }
 
 // mark enters the outcomes of one entry's items.
@@ -320,7 +275,7 @@ func (n *Node) endOutbound(tx queue.Tx, o Out, out *records.Outbound) error {
 // sent: it is shown to the operator and held back with growing pauses, while
 // everything else goes on.
 func (n *Node) Unreadable(ctx context.Context, link string, o Out) {
-	n.lanes.pause(o.lane, o.seq, n.c.Now(), true)
+	n.noteOutcomes(o, true)
 	// The pause already keeps the link alive; a failing note must not stop it.
 	_ = n.Quarantine(ctx, link, o.Kind+" "+o.ID, "stored copy unreadable", nil)
 }

@@ -236,8 +236,10 @@ func (n *Node) resumeDeferred(ctx context.Context) (did bool, err error) {
 	}
 	for _, item := range items[:min(len(items), resumeStep)] {
 		e := n.resume(ctx, item.DeferredItem)
-		n.lanes.pause(string(item.key), 0, n.c.Now(), e != nil)
-		if e == nil {
+		if e != nil {
+			n.pauses.failed(string(item.key), 0, n.c.Now(), e)
+		} else {
+			n.pauses.succeeded(string(item.key))
 			e = n.endDeferred(ctx, item.Kind, lastDigest(item.key))
 		}
 		err = errors.Join(err, e)
@@ -262,7 +264,7 @@ func (n *Node) dueItems(ctx context.Context, version uint64) (due []dueItem, err
 		due, next = nil, math.MaxUint64
 		return records.Deferred.Each(tx, 0, func(k []byte, v *records.DeferredItem) bool {
 			next = min(next, v.Directory)
-			if v.Directory <= version && n.lanes.ready(string(k), 0, n.c.Now()) {
+			if v.Directory <= version && n.pauses.ready(string(k), 0, n.c.Now()) {
 				due = append(due, dueItem{bytes.Clone(k), v})
 			}
 			return true

@@ -3,12 +3,9 @@ package node
 import (
 	"context"
 	"errors"
-	"sync"
-	"time"
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
-	"github.com/yizhan-gateway/yizhan/crypto/keystore"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/records"
@@ -18,53 +15,6 @@ import (
 // fanStep is how many recipients one step handles. Each step is one commit;
 // a crash repeats at most one step, and repeating changes nothing.
 const fanStep = 100
-
-// workState keeps entries that failed from being tried in a tight loop. It
-// need not survive: after a restart everything is tried at once.
-type workState struct {
-	mu   sync.Mutex
-	wait map[uint64]retry
-}
-
-type retry struct {
-	until time.Time
-	after time.Duration
-}
-
-func (w *workState) init() { w.wait = make(map[uint64]retry) }
-
-func (w *workState) ready(seq uint64, now time.Time) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return !now.Before(w.wait[seq].until)
-}
-
-func (w *workState) failed(seq uint64, now time.Time, err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	next := w.wait[seq].next(now)
-	if errors.Is(err, keystore.ErrUnavailable) {
-		// Everything waits for one device, and asking it again costs nothing.
-		next.after = min(next.after, hsmPause)
-		next.until = now.Add(next.after)
-	}
-	w.wait[seq] = next
-}
-
-// hsmPause is how long after an HSM is back its documents still wait, at most.
-const hsmPause = 3 * time.Second
-
-// next doubles the pause, from 200 ms up to a minute.
-func (r retry) next(now time.Time) retry {
-	after := min(max(2*r.after, 200*time.Millisecond), time.Minute)
-	return retry{until: now.Add(after), after: after}
-}
-
-func (w *workState) done(seq uint64) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.wait, seq)
-}
 
 // Work does one step of distributing and delivering, or of taking up what
 // waited for a newer directory. did says whether there may be more. An error
@@ -81,36 +31,36 @@ func (n *Node) Work(ctx context.Context) (did bool, err error) {
 		return false, err
 	}
 	if err := n.fan(ctx, entry); err != nil {
-		n.work.failed(entry.seq, n.c.Now(), err)
+		n.lanes.failed(laneWork, entry.seq, n.c.Now(), err)
 		return true, err
 	}
-	n.work.done(entry.seq)
+	n.lanes.succeeded(laneWork, entry.seq)
 	return true, nil
 }
 
 func (n *Node) nextWork(ctx context.Context) (laneItem, bool, error) {
-	now, after := n.c.Now(), n.lanes.get(laneWork)
-	first := true
-	for {
-		var list []laneItem
-		err := n.view(ctx, func(tx queue.Tx) (err error) {
-			list, err = readLane(tx, laneWork, after, 64)
-			return err
-		})
-		if err != nil || len(list) == 0 {
-			return laneItem{}, false, err
-		}
-		if first {
-			n.lanes.first(laneWork, list[0].seq)
-			first = false
-		}
-		for _, e := range list {
-			if n.work.ready(e.seq, now) {
+	fronts, err := n.readFronts(ctx, laneWork)
+	if err != nil {
+		return laneItem{}, false, err
+	}
+	f := fronts[0]
+	if len(f.held) > 0 {
+		return f.held[0], true, nil
+	}
+	for now := n.c.Now(); len(f.next) > 0; {
+		for _, e := range f.next {
+			if n.lanes.ready(laneWork, e.seq, now) {
 				return e, true, nil
 			}
-			after = e.seq
+		}
+		if n.lanes.resting(laneWork, now) {
+			break
+		}
+		if f.next, err = n.readOn(ctx, &f); err != nil {
+			return laneItem{}, false, err
 		}
 	}
+	return laneItem{}, false, nil
 }
 
 // parcel is what a step of distribution works on.
@@ -192,7 +142,7 @@ func (n *Node) fan(ctx context.Context, entry laneItem) error {
 		return err
 	}
 	if p.fan == nil { // done by another; only the entry is left
-		return n.update(ctx, func(tx queue.Tx) error { return queue.Dequeue(tx, laneWork, entry.seq) })
+		return n.updateLane(ctx, laneWork, func(tx queue.Tx) error { return queue.Dequeue(tx, laneWork, entry.seq) })
 	}
 	d := n.Directory()
 	s := &step{next: min(p.fan.Next+fanStep, len(p.item.Slots)), byLink: map[string][]int{}}
@@ -244,7 +194,7 @@ func (n *Node) refuse(d *certs.Directory, p *parcel, agency, reason string, s *s
 // step: deliveries are deduplicated by their own rows, the rest was not yet
 // visible. The last step hands the gathered recipients to their lanes.
 func (n *Node) commitStep(ctx context.Context, d *certs.Directory, p *parcel, s *step) error {
-	return n.update(ctx, func(tx queue.Tx) error {
+	return n.updateLane(ctx, laneWork, func(tx queue.Tx) error {
 		fan, err := records.Fans.Lock(tx, p.hh, p.id)
 		if err != nil || fan == nil || fan.Next != p.fan.Next {
 			return err // another worker did this step

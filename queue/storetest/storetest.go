@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -508,6 +509,45 @@ func lanes(t *testing.T, open Open) {
 			t.Errorf("the next sequence is %d", seq)
 		}
 		return err
+	}))
+	savedFront(t, s)
+}
+
+// savedFront: what is saved of a lane's front is found again, never moves
+// backwards, and names what is alive before it.
+func savedFront(t *testing.T, s queue.Store) {
+	want := func(after, last uint64, kept ...uint64) {
+		t.Helper()
+		must(t, s.View(t.Context(), func(tx queue.Tx) error {
+			got, list, err := queue.Front(tx, "a")
+			if err != nil || got != after || !slices.Equal(list, kept) {
+				t.Errorf("the front is %d %v, %v; want %d %v", got, list, err, after, kept)
+			}
+			seq, err := queue.Last(tx, "a")
+			if seq != last {
+				t.Errorf("the last sequence is %d, want %d", seq, last)
+			}
+			return err
+		}))
+	}
+	save := func(after uint64, kept ...uint64) error {
+		return s.Update(t.Context(), func(tx queue.Tx) error { return queue.SetFront(tx, "a", after, kept) })
+	}
+	want(0, 6)
+	must(t, save(4, 1, 3))
+	want(4, 6, 1, 3)
+	must(t, save(3))
+	want(4, 6, 1, 3)
+	must(t, save(5, 3))
+	want(5, 6, 3)
+	if err := save(6, make([]uint64, queue.MaxKept+1)...); !errors.Is(err, queue.ErrTooLarge) {
+		t.Errorf("too many kept entries: %v", err)
+	}
+	must(t, s.View(t.Context(), func(tx queue.Tx) error {
+		if last, err := queue.Last(tx, "none"); last != 0 || err != nil {
+			t.Errorf("a lane without entries ends at %d, %v", last, err)
+		}
+		return nil
 	}))
 }
 

@@ -284,4 +284,28 @@ var mutants = []mutant{
 			""}},
 		campaign: []string{"./exchange/link", "-run", "TestDroppedWithAllThatCame"},
 	},
+	{
+		name:   "retry-without-jitter",
+		reason: "all that failed at one moment comes back at one moment",
+		changes: []change{{"exchange/node/lanes.go",
+			"%uint64(half+1))\n",
+			"%uint64(half+1))*0\n"}},
+		campaign: []string{"./exchange/node", "-run", "TestPausesAreSpread"},
+	},
+	{
+		name:   "lowest-rank-without-its-share",
+		reason: "a flood of urgent documents stops the ordinary ones",
+		changes: []change{{"exchange/node/fill.go",
+			"	for rank := range b.top {\n",
+			"	for rank := min(1, b.top); rank < b.top; rank++ {\n"}},
+		campaign: []string{"./exchange/node", "-run", "TestAFloodStarvesNobody"},
+	},
+	{
+		name:   "cursor-forgets-what-is-held",
+		reason: "a saved cursor passes entries that are held, which are lost after a restart",
+		changes: []change{{"exchange/node/lanes.go",
+			"queue.SetFront(tx, lane, after, held)",
+			"queue.SetFront(tx, lane, after, held[:0])"}},
+		campaign: []string{"./exchange/node", "-run", "TestEverythingArrivesThroughRestarts"},
+	},
 }
