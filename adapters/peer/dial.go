@@ -2,13 +2,15 @@ package peer
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/exchange/link"
@@ -34,6 +36,7 @@ type caller struct {
 	l         *line
 	neighbour string
 	client    *http.Client
+	spare     atomic.Pointer[tls.Conn] // made by connect, for the first request
 }
 
 // patient is a connection that is given up when no byte moves on it for a
@@ -62,88 +65,148 @@ func (p *patient) Write(b []byte) (int, error) {
 // newCaller makes the client of one link. It uses no proxy, whatever the
 // environment says, and follows no redirect.
 func (p *Peer) newCaller(l *line, neighbour string) *caller {
-	dialer := &net.Dialer{Timeout: dialTimeout}
-	return &caller{p: p, l: l, neighbour: neighbour, client: &http.Client{
-		Transport: &http.Transport{
-			TLSClientConfig: p.clientTLS(neighbour),
-			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-				conn, err := dialer.DialContext(ctx, network, address)
-				if err != nil {
-					return nil, err
-				}
-				return &patient{conn, idleTimeout}, nil
-			},
-			TLSHandshakeTimeout: dialTimeout, MaxConnsPerHost: 4, IdleConnTimeout: 90 * time.Second,
-		},
+	c := &caller{p: p, l: l, neighbour: neighbour}
+	c.client = &http.Client{
+		Transport:     &http.Transport{DialTLSContext: c.dialTLS, MaxConnsPerHost: 4, IdleConnTimeout: 90 * time.Second},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
-}
-
-func (p *Peer) dial(ctx context.Context, wait *sync.WaitGroup, l *line, neighbour string) {
-	c := p.newCaller(l, neighbour)
-	wait.Go(func() { c.pollLoop(ctx); c.client.CloseIdleConnections() })
-	wait.Go(func() { c.pushLoop(ctx) })
-}
-
-// pollLoop asks for what is there for us, and is the one that finds out
-// whether a silent neighbour is back.
-func (c *caller) pollLoop(ctx context.Context) {
-	for ctx.Err() == nil {
-		err := c.poll(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		c.l.heard(!errors.Is(err, errNoAnswer))
-		if !c.done(ctx, poll, err) {
-			return
-		}
 	}
+	return c
 }
 
-// pushLoop brings what waits here, as long as the neighbour answers.
-func (c *caller) pushLoop(ctx context.Context) {
-	for c.l.waitHeard(ctx) {
-		changed := c.p.c.Node.Changed()
-		sent, err := c.push(ctx)
-		if sent || err != nil {
-			if !c.done(ctx, push, err) {
-				return
-			}
-			continue
-		}
-		// Items that were held back become ready without a commit: look
-		// again after a while even when nothing changes.
-		select {
-		case <-changed:
-		case <-time.After(time.Second):
-		case <-ctx.Done():
-		}
+// dialTLS gives the connection that connect made, or makes one.
+func (c *caller) dialTLS(ctx context.Context, network, address string) (net.Conn, error) {
+	if conn := c.spare.Swap(nil); conn != nil {
+		return conn, nil
 	}
+	return c.handshake(ctx, network, address)
 }
 
-// done notes how a call went, and waits after one that failed; false when the
-// context ended.
-func (c *caller) done(ctx context.Context, w what, err error) bool {
-	if err == nil {
-		c.l.succeeded(w)
-		return true
+func (c *caller) handshake(ctx context.Context, network, address string) (*tls.Conn, error) {
+	dialer := &net.Dialer{Timeout: dialTimeout}
+	raw, err := dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
 	}
-	if ctx.Err() != nil {
-		return false
+	config := c.p.clientTLS(c.neighbour)
+	if config.ServerName, _, err = net.SplitHostPort(address); err != nil {
+		return nil, errors.Join(err, raw.Close())
 	}
-	after := c.l.failed(w, err)
-	c.p.c.Logger.Info("link attempt failed", "link", c.l.link, "what", w.String(), "error", err, "retry_in", after.Round(time.Millisecond))
-	return pause(ctx, after)
+	conn := tls.Client(&patient{raw, idleTimeout}, config)
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	return conn, nil
 }
 
-func (c *caller) poll(ctx context.Context) error {
-	o, err := c.l.session.Next(ctx, link.Poll)
+// connect finds out whether the neighbour is there, before anything is made
+// for it: no bundle, no signature, no look into the store. The connection is
+// kept for the call that follows.
+func (c *caller) connect(ctx context.Context) error {
+	target, err := c.target()
 	if err != nil {
 		return err
 	}
-	wait := pollWait
-	if c.l.isSilent() {
-		wait = 0
+	u, err := url.Parse(target)
+	if err != nil {
+		return fmt.Errorf("%w: the URL of node %s in the directory: %w", errNoAnswer, c.neighbour, err)
+	}
+	port := u.Port()
+	if port == "" {
+		port = "443"
+	}
+	conn, err := c.handshake(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	if err != nil {
+		return errors.Join(errNoAnswer, err)
+	}
+	c.spare.Store(conn)
+	return nil
+}
+
+func (c *caller) close() {
+	if conn := c.spare.Swap(nil); conn != nil {
+		_ = conn.Close() // nothing was sent over it
+	}
+	c.client.CloseIdleConnections()
+}
+
+// target is the neighbour's URL in the directory.
+func (c *caller) target() (string, error) {
+	n, ok := c.p.c.Node.Directory().Node(c.neighbour)
+	if !ok || n.URL == "" {
+		return "", fmt.Errorf("%w: the directory has no URL for node %s", errNoAnswer, c.neighbour)
+	}
+	return strings.TrimSuffix(n.URL, "/"), nil
+}
+
+// call asks for what is there for us. In a call to a silent neighbour nothing
+// waits there.
+func (p *Peer) call(j job) {
+	d, c := j.d, j.caller
+	var err error
+	if j.silent {
+		c = p.newCaller(d.line, d.neighbour)
+		if err = c.connect(j.ctx); err == nil {
+			err = c.pollFor(j.ctx, 0)
+		}
+		if errors.Is(err, errNoAnswer) {
+			c.close()
+		}
+		if err == nil {
+			d.succeeded(poll)
+		}
+	}
+	ended := j.ctx.Err() != nil
+	open := p.schedule.called(j, c, err, time.Now())
+	if err != nil && !ended {
+		p.note(d, poll, err)
+	}
+	if open {
+		p.open.Go(func() { p.keepPolling(j.ctx, d, c) })
+	}
+}
+
+// keepPolling keeps a poll open at a neighbour that answers.
+func (p *Peer) keepPolling(ctx context.Context, d *dialled, c *caller) {
+	for ctx.Err() == nil {
+		if err := c.pollFor(ctx, pollWait); err != nil {
+			if p.schedule.pollEnded(ctx, d, err, time.Now()) {
+				p.note(d, poll, err)
+			}
+			return
+		}
+		d.succeeded(poll)
+	}
+}
+
+// pushNext brings one bundle of what waits here, if anything does.
+func (p *Peer) pushNext(j job) {
+	sent, err := false, error(nil)
+	if j.caller != nil {
+		sent, err = j.caller.push(j.ctx)
+	}
+	ended := j.ctx.Err() != nil
+	if sent && err == nil {
+		j.d.succeeded(push)
+	}
+	p.schedule.pushed(j, sent, p.c.Node.Held(j.d.link), err, time.Now())
+	if err != nil && !ended {
+		p.note(j.d, push, err)
+	}
+}
+
+// note tells the operator of a call that failed.
+func (p *Peer) note(d *dialled, w what, err error) {
+	p.c.Logger.Info("link attempt failed", "link", d.link, "what", w.String(), "error", err, "retry_in", time.Until(d.retryAt(w)).Round(time.Millisecond))
+}
+
+func (c *caller) poll(ctx context.Context) error { return c.pollFor(ctx, pollWait) }
+
+func (c *caller) pollFor(ctx context.Context, wait time.Duration) error {
+	o, err := c.l.session.Next(ctx, link.Poll)
+	if err != nil {
+		return err
 	}
 	res, err := c.post(ctx, poll, o, wait)
 	if err != nil {
@@ -153,12 +216,11 @@ func (c *caller) poll(ctx context.Context) error {
 	if res.StatusCode == http.StatusNoContent {
 		return nil
 	}
-	c.l.heard(true)
 	got, err := c.l.session.Receive(ctx, res.Body)
+	// The neighbour may have told which directory it has, which push now brings.
+	c.p.schedule.grew(c.l.link, time.Now())
 	if err == nil && got.Items == 0 {
-		// The neighbour told which directory it has, which push now brings it;
-		// asking again at once would only hear the same.
-		pause(ctx, time.Second)
+		pause(ctx, time.Second) // asking again at once would only hear the same
 	}
 	return err
 }
@@ -202,17 +264,17 @@ func (c *caller) post(ctx context.Context, w what, o *link.Outgoing, wait time.D
 }
 
 func (c *caller) request(ctx context.Context, w what, o *link.Outgoing, wait time.Duration) (*http.Response, error) {
-	n, ok := c.p.c.Node.Directory().Node(c.neighbour)
-	if !ok || n.URL == "" {
-		return nil, fmt.Errorf("peer: the directory has no URL for node %s", c.neighbour)
+	target, err := c.target()
+	if err != nil {
+		return nil, err
 	}
 	body, out := io.Pipe()
 	go func() {
 		_, err := o.WriteTo(out)
 		out.CloseWithError(err)
 	}()
-	url := strings.TrimSuffix(n.URL, "/") + "/v1/link/" + c.l.link + "/" + w.String()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, body)
+	target += "/v1/link/" + c.l.link + "/" + w.String()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, body)
 	if err != nil {
 		return nil, errors.Join(err, body.Close())
 	}

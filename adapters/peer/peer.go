@@ -6,8 +6,8 @@
 // brings its items and is replied to with their acks; a poll waits at the
 // listener until something is there for the dialer, so that a node which can
 // only dial out still receives within moments. While a neighbour does not
-// answer, one poll per back-off asks for it and nothing else happens on the
-// link, however much waits.
+// answer, one call per back-off asks for it and nothing else happens on the
+// link, however much waits. One schedule (see there) does this for all links.
 package peer
 
 import (
@@ -30,11 +30,17 @@ type Config struct {
 	Node        *node.Node
 	Certificate tls.Certificate
 	Logger      *slog.Logger
+	// Jitter draws a duration below the one it is given; nil draws by chance.
+	Jitter func(below time.Duration) time.Duration
 }
 
 // Peer serves and dials this node's https links.
 type Peer struct {
 	c Config
+
+	schedule *schedule
+	jobs     sync.WaitGroup
+	open     sync.WaitGroup // polls
 
 	mu    sync.Mutex
 	lines map[string]*line
@@ -48,9 +54,7 @@ type line struct {
 	turns [2]turn // the listener handles one push and one poll at a time
 
 	mu          sync.Mutex
-	calls       [2]track      // the dialer's pushes and polls
-	answers     chan struct{} // closed while the neighbour answers
-	silent      bool
+	calls       [2]track // the dialer's pushes and polls
 	connected   bool
 	lastSuccess time.Time
 }
@@ -92,7 +96,10 @@ func New(c Config) *Peer {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	return &Peer{c: c, lines: map[string]*line{}}
+	if c.Jitter == nil {
+		c.Jitter = rand.N[time.Duration]
+	}
+	return &Peer{c: c, schedule: newSchedule(c.Jitter), lines: map[string]*line{}}
 }
 
 // line gives a link's state, beginning its session at first use.
@@ -106,8 +113,7 @@ func (p *Peer) line(id string) (*line, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &line{link: id, session: s, answers: make(chan struct{})}
-	close(l.answers)
+	l := &line{link: id, session: s}
 	p.lines[id] = l
 	return l, nil
 }
@@ -171,34 +177,71 @@ func (p *Peer) Serve(ctx context.Context, l net.Listener) error {
 // Run dials the links that this node dials until the context ends. Links that
 // a new directory brings are picked up, those it drops are let go.
 func (p *Peer) Run(ctx context.Context) {
-	running := map[string]context.CancelFunc{}
-	var wait sync.WaitGroup
-	defer wait.Wait()
+	defer p.open.Wait()
+	defer p.jobs.Wait()
+	version := uint64(0)
+	for ctx.Err() == nil {
+		changed := p.c.Node.Changed()
+		version = p.follow(ctx, version)
+		for _, link := range p.c.Node.Fresh() {
+			p.schedule.grew(link, time.Now())
+		}
+		p.start()
+		t := time.NewTimer(min(p.schedule.next(time.Now()), time.Second))
+		select {
+		case <-changed:
+		case <-p.schedule.wake:
+		case <-t.C:
+		case <-ctx.Done():
+		}
+		t.Stop()
+	}
+}
+
+// start sets everything going that is due.
+func (p *Peer) start() {
 	for {
-		wanted := p.dialed()
-		for id, cancel := range running {
-			if wanted[id] == nil {
-				cancel()
-				delete(running, id)
-			}
-		}
-		for id, l := range wanted {
-			if running[id] != nil {
-				continue
-			}
-			line, err := p.line(id)
-			if err != nil {
-				p.c.Logger.Error("a link cannot be used", "link", id, "error", err)
-				continue
-			}
-			sub, cancel := context.WithCancel(ctx)
-			running[id] = cancel
-			p.dial(sub, &wait, line, l.Neighbour(p.c.Node.ID()))
-		}
-		if !pause(ctx, time.Second) {
+		j, due := p.schedule.take(time.Now())
+		if !due {
 			return
 		}
+		p.jobs.Go(func() {
+			if j.what == push {
+				p.pushNext(j)
+			} else {
+				p.call(j)
+			}
+		})
 	}
+}
+
+// follow takes up what the directory in force says, when it is another one.
+func (p *Peer) follow(ctx context.Context, had uint64) uint64 {
+	version := p.c.Node.Directory().Version()
+	if version == had {
+		return had
+	}
+	wanted := p.dialed()
+	for _, d := range p.schedule.all() {
+		if l := wanted[d.link]; l == nil || l.Neighbour(p.c.Node.ID()) != d.neighbour {
+			p.schedule.remove(d)
+		} else {
+			delete(wanted, d.link)
+		}
+	}
+	var fresh []*dialled
+	for id, l := range wanted {
+		line, err := p.line(id)
+		if err != nil {
+			p.c.Logger.Error("a link cannot be used", "link", id, "error", err)
+			version = 0 // try again
+			continue
+		}
+		fresh = append(fresh, &dialled{line: line, neighbour: l.Neighbour(p.c.Node.ID())})
+	}
+	p.schedule.add(ctx, fresh, time.Now())
+	p.schedule.grewAll(time.Now())
+	return version
 }
 
 func (p *Peer) dialed() map[string]*certs.Link {
@@ -218,26 +261,32 @@ const (
 	maxPause   = 60 * time.Second
 )
 
-func backoff(failures int) time.Duration {
+func backoff(failures int, draw func(time.Duration) time.Duration) time.Duration {
 	bound := maxPause
 	if failures < 10 {
 		bound = min(maxPause, firstPause<<failures)
 	}
-	return bound/10 + rand.N(bound-bound/10)
+	return bound/10 + draw(bound-bound/10)
 }
 
 // failed notes a failure and gives the pause before the next try. Each kind of
 // call has its own count, so that one which always fails is not tried faster
 // because the other succeeds.
-func (l *line) failed(w what, err error) time.Duration {
+func (l *line) failed(w what, err error, now time.Time, draw func(time.Duration) time.Duration) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t := &l.calls[w]
-	after := backoff(t.failures)
+	after := backoff(t.failures, draw)
 	t.failures++
-	t.err, t.retryAt = err.Error(), time.Now().Add(after)
+	t.err, t.retryAt = err.Error(), now.Add(after)
 	l.connected = false
 	return after
+}
+
+func (l *line) retryAt(w what) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.calls[w].retryAt
 }
 
 // succeeded notes that a call did what it was for.
@@ -246,38 +295,6 @@ func (l *line) succeeded(w what) {
 	defer l.mu.Unlock()
 	l.calls[w] = track{}
 	l.connected, l.lastSuccess = true, time.Now()
-}
-
-// heard notes whether the neighbour answered a poll at all.
-func (l *line) heard(answered bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch {
-	case answered && l.silent:
-		close(l.answers)
-	case !answered && !l.silent:
-		l.answers = make(chan struct{})
-	}
-	l.silent = !answered
-}
-
-// waitHeard blocks while polls find nobody.
-func (l *line) waitHeard(ctx context.Context) bool {
-	l.mu.Lock()
-	answers := l.answers
-	l.mu.Unlock()
-	select {
-	case <-answers:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
-}
-
-func (l *line) isSilent() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.silent
 }
 
 // pause waits and says whether the context still lives.

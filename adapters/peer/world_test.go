@@ -131,6 +131,7 @@ type station struct {
 	directory atomic.Pointer[certs.Directory]
 	node      *node.Node
 	peer      *Peer
+	looks     *looks
 	stop      context.CancelFunc
 	ctx       context.Context
 	wait      sync.WaitGroup
@@ -149,10 +150,11 @@ func open(t *testing.T, id string) *station {
 	quiet := slog.New(slog.DiscardHandler)
 	store, err := badgerstore.Open(filepath.Join(dir, "store"), badgerstore.Options{Logger: quiet})
 	s.must(err)
+	s.looks = &looks{Store: store}
 	blobs, err := blob.Open(durable.OS, filepath.Join(dir, "blobs"))
 	s.must(err)
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.node, err = node.New(s.ctx, node.Config{ID: id, Store: store, Blobs: blobs, Keys: c.keys[id], Directory: s.directory.Load})
+	s.node, err = node.New(s.ctx, node.Config{ID: id, Store: s.looks, Blobs: blobs, Keys: c.keys[id], Directory: s.directory.Load})
 	s.must(err)
 	s.peer = New(Config{Node: s.node, Certificate: c.tls[id], Logger: quiet})
 	s.wait.Go(s.work)

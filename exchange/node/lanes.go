@@ -39,6 +39,7 @@ type laneEntry struct {
 func rankOf(u exchange.Urgency) int { return u.Rank() }
 
 func (n *Node) enqueue(tx queue.Tx, link string, rank int, e laneEntry) error {
+	grows(tx, link)
 	_, err := enqueueEntry(tx, laneName(link, rank), e)
 	return err
 }
@@ -339,6 +340,24 @@ func (c *laneCursors) ready(lane string, seq uint64, now time.Time) bool {
 	return !now.Before(l.rest.until)
 }
 
+// Held says whether something for a link is held back, which becomes ready
+// without a commit.
+func (n *Node) Held(link string) bool {
+	for rank := range topRank + 1 {
+		if n.lanes.holds(laneName(link, rank)) {
+			return true
+		}
+	}
+	return n.pauses.has(directoryLane(link))
+}
+
+func (c *laneCursors) holds(lane string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.lanes[lane]
+	return l != nil && (len(l.held) > 0 || l.rest.bound > 0)
+}
+
 // resting says whether all of a lane that is not held waits.
 func (c *laneCursors) resting(lane string, now time.Time) bool {
 	c.mu.Lock()
@@ -483,6 +502,13 @@ func (p *pauses) hold(name string, version uint64, now time.Time, pause time.Dur
 	defer p.mu.Unlock()
 	drawn := pause - 2*(pause/5) + jitter(2*(pause/5), p.random)
 	p.put(name, heldVersion{retry{now.Add(drawn), lastBound / 2}, version})
+}
+
+func (p *pauses) has(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, have := p.names[name]
+	return have
 }
 
 func (p *pauses) succeeded(name string) {

@@ -464,3 +464,32 @@ func TestPausesAreSpread(t *testing.T) {
 		t.Fatal("pauses are not drawn from the node's randomness")
 	}
 }
+
+// TestFreshNamesTheLinks: after a commit that lets something wait for a link,
+// and only then, the link is named, once.
+func TestFreshNamesTheLinks(t *testing.T) {
+	d := newDepot(t)
+	put := func(fail error, links ...string) {
+		t.Helper()
+		err := d.node.update(d.ctx, func(tx queue.Tx) error {
+			for _, link := range links {
+				if err := d.node.enqueue(tx, link, 0, laneEntry{Kind: KindReceipt}); err != nil {
+					return err
+				}
+			}
+			return fail
+		})
+		if !errors.Is(err, fail) {
+			t.Fatal(err)
+		}
+	}
+	put(nil, "b", "a", "b")
+	put(errors.New("no"), "c")
+	put(nil)
+	if got := d.node.Fresh(); !reflect.DeepEqual(got, []string{"a", "b"}) {
+		t.Fatalf("fresh are %v", got)
+	}
+	if got := d.node.Fresh(); len(got) != 0 {
+		t.Fatalf("fresh again are %v", got)
+	}
+}

@@ -32,6 +32,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -85,6 +87,7 @@ type Node struct {
 
 	mu      sync.Mutex
 	changed chan struct{}
+	fresh   map[string]bool // links whose lanes grew
 
 	running sync.Map // idempotency keys whose submission is under way
 	lanes   laneCursors
@@ -107,7 +110,7 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	if c.Clock == "" {
 		c.Clock = "system"
 	}
-	n := &Node{c: c, ledger: queue.Ledger{Name: "main"}, changed: make(chan struct{})}
+	n := &Node{c: c, ledger: queue.Ledger{Name: "main"}, changed: make(chan struct{}), fresh: map[string]bool{}}
 	n.lanes.init(c.Rand)
 	n.pauses.init(c.Rand)
 	n.shown = shownState{
@@ -181,11 +184,46 @@ func (n *Node) Wake() {
 	n.changed = make(chan struct{})
 }
 
+// Fresh names the links whose lanes grew since the last call, so that nobody
+// has to look at all links after every commit. It is for one caller; what it
+// says is a hint, and after a commit with an unknown outcome it may be missing.
+func (n *Node) Fresh() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	list := slices.Sorted(maps.Keys(n.fresh))
+	clear(n.fresh)
+	return list
+}
+
+// growing is a transaction that notes the links whose lanes grow in it.
+type growing struct {
+	queue.Tx
+	links []string
+}
+
+func grows(tx queue.Tx, link string) {
+	if g, ok := tx.(*growing); ok {
+		g.links = append(g.links, link)
+	}
+}
+
 // update commits and wakes whoever waits for work.
 func (n *Node) update(ctx context.Context, fn func(queue.Tx) error) error {
-	if err := n.c.Store.Update(ctx, fn); err != nil {
+	var links []string
+	err := n.c.Store.Update(ctx, func(tx queue.Tx) error {
+		g := &growing{Tx: tx}
+		err := fn(g)
+		links = g.links
+		return err
+	})
+	if err != nil { // it may still be running: links are not ours
 		return err
 	}
+	n.mu.Lock()
+	for _, link := range links {
+		n.fresh[link] = true
+	}
+	n.mu.Unlock()
 	n.Wake()
 	return nil
 }

@@ -258,6 +258,7 @@ func (n *Node) finishFan(tx queue.Tx, p *parcel, fan *records.Fan) error {
 		if err != nil {
 			return err
 		}
+		grows(tx, link)
 		out.Lane = laneName(link, rank)
 		if out.Seq, err = enqueueEntry(tx, out.Lane, laneEntry{Kind: KindHeader, Envelope: p.hh, Object: p.id}); err != nil {
 			return err

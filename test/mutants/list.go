@@ -308,4 +308,20 @@ var mutants = []mutant{
 			"queue.SetFront(tx, lane, after, held[:0])"}},
 		campaign: []string{"./exchange/node", "-run", "TestEverythingArrivesThroughRestarts"},
 	},
+	{
+		name:   "reconnect-without-jitter",
+		reason: "all neighbours are called at one moment when an outage ends",
+		changes: []change{{"adapters/peer/peer.go",
+			"	return bound/10 + draw(bound-bound/10)\n",
+			"	return bound/10 + 0*draw(bound-bound/10)\n"}},
+		campaign: []string{"./adapters/peer", "-run", "TestNoHerdAfterAnOutage"},
+	},
+	{
+		name:   "push-to-a-silent-neighbour",
+		reason: "what waits makes work although nobody answers",
+		changes: []change{{"adapters/peer/schedule.go",
+			"	case d.silent || s.links[d.link] != d:",
+			"	case s.links[d.link] != d:"}},
+		campaign: []string{"./adapters/peer", "-run", "TestTenThousandLinks|TestSilence"},
+	},
 }
