@@ -347,3 +347,28 @@ func TestASilentNeighbourCostsNoLook(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+// TestAWaitingPollLooksOnlyForItsOwn: what is committed for others makes no
+// poll that waits here look into its lanes.
+func TestAWaitingPollLooksOnlyForItsOwn(t *testing.T) {
+	jia, yi := open(t, "jia"), open(t, "yi")
+	yi.serve()
+	jia.dial()
+	jia.eventually("connected", func() bool { return jia.status().Connected })
+	id := yi.submit("jia", 100)
+	jia.signFor(id)
+	yi.signedFor(id)
+	yi.eventually("nothing waits", func() bool { return !yi.node.Held("jia-yi") })
+	time.Sleep(50 * time.Millisecond)
+	before := yi.looks.n.Load()
+	for range 40 {
+		yi.submit("yi", 100) // ACCEPTED, work and DELIVERED, each a commit
+	}
+	time.Sleep(50 * time.Millisecond)
+	if n := yi.looks.n.Load() - before; n > 15 {
+		t.Fatalf("%d looks into the lanes of an idle link", n)
+	}
+	id = yi.submit("jia", 100)
+	jia.signFor(id)
+	yi.signedFor(id)
+}

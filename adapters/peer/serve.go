@@ -12,6 +12,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/yizhan-gateway/yizhan/exchange/link"
+	"github.com/yizhan-gateway/yizhan/exchange/node"
 )
 
 // slowest bounds how long a neighbour may take to send a bundle, and how long
@@ -185,11 +186,16 @@ func (p *Peer) answer(ctx context.Context, l *line, wait time.Duration) (*link.O
 	defer deadline.Stop()
 	tick := time.NewTicker(time.Second) // items held back become ready without a commit
 	defer tick.Stop()
-	for {
+	var seen node.Growth
+	for first := true; ; first = false {
 		changed := p.c.Node.Changed()
-		o, err := l.session.Next(ctx, link.Answer)
-		if o != nil || err != nil {
-			return o, err
+		// Many polls wait here, and most commits are about none of them.
+		if growth := p.c.Node.Growth(l.link); first || growth != seen || p.c.Node.Held(l.link) {
+			seen = growth
+			o, err := l.session.Next(ctx, link.Answer)
+			if o != nil || err != nil {
+				return o, err
+			}
 		}
 		select {
 		case <-changed:

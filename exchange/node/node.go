@@ -87,7 +87,8 @@ type Node struct {
 
 	mu      sync.Mutex
 	changed chan struct{}
-	fresh   map[string]bool // links whose lanes grew
+	fresh   map[string]bool   // links whose lanes grew
+	grown   map[string]uint64 // how often they did
 
 	running sync.Map // idempotency keys whose submission is under way
 	lanes   laneCursors
@@ -110,7 +111,7 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	if c.Clock == "" {
 		c.Clock = "system"
 	}
-	n := &Node{c: c, ledger: queue.Ledger{Name: "main"}, changed: make(chan struct{}), fresh: map[string]bool{}}
+	n := &Node{c: c, ledger: queue.Ledger{Name: "main"}, changed: make(chan struct{}), fresh: map[string]bool{}, grown: map[string]uint64{}}
 	n.lanes.init(c.Rand)
 	n.pauses.init(c.Rand)
 	n.shown = shownState{
@@ -195,6 +196,23 @@ func (n *Node) Fresh() []string {
 	return list
 }
 
+// Growth stands for what may be waiting for a link: as long as it stays the
+// same, and nothing is [Node.Held], another look finds nothing more. Like Fresh
+// it is a hint.
+type Growth struct{ lanes, ours, theirs uint64 }
+
+// Growth gives it for a link.
+func (n *Node) Growth(link string) Growth {
+	g := Growth{ours: n.Directory().Version()}
+	n.mu.Lock()
+	g.lanes = n.grown[link]
+	n.mu.Unlock()
+	n.shown.mu.Lock()
+	defer n.shown.mu.Unlock()
+	g.theirs = n.shown.version[link]
+	return g
+}
+
 // growing is a transaction that notes the links whose lanes grow in it.
 type growing struct {
 	queue.Tx
@@ -222,6 +240,7 @@ func (n *Node) update(ctx context.Context, fn func(queue.Tx) error) error {
 	n.mu.Lock()
 	for _, link := range links {
 		n.fresh[link] = true
+		n.grown[link]++
 	}
 	n.mu.Unlock()
 	n.Wake()
