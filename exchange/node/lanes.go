@@ -383,17 +383,20 @@ func (c *laneCursors) setTurns(link string, turns [topRank + 1]turn) {
 	c.turns[link] = turns
 }
 
-// failed holds an entry back for a pause that grows with every failure.
-func (c *laneCursors) failed(lane string, seq uint64, now time.Time, err error) {
+// failed holds an entry back for a pause that grows with every failure, and
+// says whether it failed before.
+func (c *laneCursors) failed(lane string, seq uint64, now time.Time, err error) (again bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := c.lane(lane)
 	r, held := l.held[seq]
 	if !held && len(l.held) >= maxHeld {
+		again = l.rest.bound > 0
 		l.rest = l.rest.next(now, err, c.random)
-		return
+		return again
 	}
 	l.hold(seq, r.next(now, err, c.random))
+	return r.bound > 0
 }
 
 func (l *laneState) hold(seq uint64, r retry) {

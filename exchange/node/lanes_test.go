@@ -284,7 +284,8 @@ func TestAnUnreadableHeaderStopsNothingElse(t *testing.T) {
 	}
 	d.wait(0, 1, 1000)
 	d.wait(2, 1, 1000)
-	for range 3 {
+	for range 10 {
+		d.at = d.at.Add(30 * time.Second)
 		if items, _ := d.loads(d.next(1<<20, 100)); items[0] != 1 || items[2] != 1 {
 			t.Fatalf("beside an unreadable header go %v", items)
 		}
@@ -292,6 +293,11 @@ func TestAnUnreadableHeaderStopsNothingElse(t *testing.T) {
 	shown := ok[[]records.Quarantined](t)(d.node.Quarantined(d.ctx, 10))
 	if len(shown) != 1 {
 		t.Fatalf("%d records of one unreadable header", len(shown))
+	}
+	d.start()
+	d.next(1<<20, 100)
+	if shown := ok[[]records.Quarantined](t)(d.node.Quarantined(d.ctx, 10)); len(shown) != 2 {
+		t.Fatalf("%d records after a restart", len(shown))
 	}
 }
 

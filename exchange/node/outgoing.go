@@ -218,18 +218,19 @@ func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcome
 	})
 }
 
-// noteOutcomes holds back what met damage.
-func (n *Node) noteOutcomes(o Out, damaged bool) {
+// noteOutcomes holds back what met damage, and says whether it did before.
+func (n *Node) noteOutcomes(o Out, damaged bool) (again bool) {
 	switch {
 	case o.Kind == KindDirectory && damaged:
 		n.pauses.failed(o.lane, o.seq, n.c.Now(), nil)
 	case o.Kind == KindDirectory:
 		n.pauses.succeeded(o.lane)
 	case damaged:
-		n.lanes.failed(o.lane, o.seq, n.c.Now(), nil)
+		return n.lanes.failed(o.lane, o.seq, n.c.Now(), nil)
 	default:
 		n.lanes.succeeded(o.lane, o.seq)
 	}
+	return false
 }
 
 // mark enters the outcomes of one entry's items.
@@ -272,10 +273,12 @@ func (n *Node) endOutbound(tx queue.Tx, o Out, out *records.Outbound) error {
 }
 
 // Unreadable notes that a stored item could not be read when it was to be
-// sent: it is shown to the operator and held back with growing pauses, while
-// everything else goes on.
+// sent: it is shown to the operator, once, and held back with growing pauses,
+// while everything else goes on.
 func (n *Node) Unreadable(ctx context.Context, link string, o Out) {
-	n.noteOutcomes(o, true)
+	if n.noteOutcomes(o, true) {
+		return
+	}
 	// The pause already keeps the link alive; a failing note must not stop it.
 	_ = n.Quarantine(ctx, link, o.Kind+" "+o.ID, "stored copy unreadable", nil)
 }
