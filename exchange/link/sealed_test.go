@@ -2,7 +2,9 @@ package link
 
 import (
 	"bytes"
+	"runtime"
 	"testing"
+	"time"
 
 	"github.com/yizhan-gateway/yizhan/exchange/node"
 )
@@ -50,4 +52,30 @@ func TestMetadataIsSealed(t *testing.T) {
 			t.Errorf("%s is in clear", what)
 		}
 	}
+}
+
+// TestSentBundlesAreNotKept: of what left over a link no bytes stay behind,
+// whether or not it is ever acked (I9).
+func TestSentBundlesAreNotKept(t *testing.T) {
+	w := newWorld(t)
+	jia, _ := w.pair()
+	defer runtime.KeepAlive(jia)
+	gone := make(chan bool, 1)
+	func() {
+		w.submit(jia, "yi", 1000)
+		o, _ := jia.next(Push)
+		if len(o.sealed) == 0 {
+			t.Fatal("nothing is sealed")
+		}
+		runtime.AddCleanup(o, func(c chan bool) { c <- true }, gone)
+	}()
+	for range 10 {
+		runtime.GC()
+		select {
+		case <-gone:
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	t.Fatal("the session keeps a bundle that has left")
 }

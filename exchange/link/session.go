@@ -58,7 +58,7 @@ type Session struct {
 	mu        sync.Mutex
 	seq       uint64
 	key       *epochKey
-	underway  []*Outgoing
+	underway  []sent
 	acks      []Ack
 	seen      *SeenHead
 	numbers   []number
@@ -67,6 +67,14 @@ type Session struct {
 		id     sm.Digest
 		secret []byte
 	}
+}
+
+// sent is what is remembered of a bundle until it is acked: what its items
+// are, and none of their bytes, since a link may be idle for long.
+type sent struct {
+	seq    uint64
+	header sm.Digest
+	outs   []node.Out
 }
 
 // number is a bundle number the neighbour used, with what it stood for.
@@ -212,8 +220,23 @@ func (s *Session) number(o *Outgoing) {
 	defer s.mu.Unlock()
 	s.seq++
 	o.seq = s.seq
-	s.underway = append(s.underway, o)
-	s.underway = s.underway[max(0, len(s.underway)-remembered):]
+}
+
+// remember keeps what an ack of the bundle is read by.
+func (s *Session) remember(o *Outgoing) {
+	if o.seq == 0 {
+		return
+	}
+	one := sent{seq: o.seq, header: o.header, outs: slices.Clone(o.outs)}
+	for i := range one.outs {
+		one.outs[i].Open = nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.underway = append(s.underway, one)
+	if len(s.underway) > remembered {
+		s.underway = slices.Clone(s.underway[1:])
+	}
 }
 
 // finish seals the section and signs the header.
@@ -248,6 +271,7 @@ func (o *Outgoing) finish(section []byte) error {
 		return err
 	}
 	o.size = int64(len(o.frame)) + c.Sealed.Size + c.Parts.Size + footerSize
+	s.remember(o)
 	return nil
 }
 
@@ -332,15 +356,15 @@ func (s *Session) Lost(ctx context.Context, o *Outgoing) {
 // did not give, or for other content, changes nothing.
 func (s *Session) settle(ctx context.Context, a Ack) (bool, error) {
 	s.mu.Lock()
-	i := slices.IndexFunc(s.underway, func(o *Outgoing) bool {
+	i := slices.IndexFunc(s.underway, func(o sent) bool {
 		return a.Epoch == s.epoch && a.Seq == o.seq && a.Header == o.header
 	})
-	var o *Outgoing
+	var o sent
 	if i >= 0 {
 		o = s.underway[i]
 	}
 	s.mu.Unlock()
-	if o == nil || len(a.Items) != len(o.outs) {
+	if i < 0 || len(a.Items) != len(o.outs) {
 		return false, nil
 	}
 	outcomes := make([]node.Outcome, len(a.Items))
