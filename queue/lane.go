@@ -7,9 +7,10 @@ import (
 )
 
 // A lane is a FIFO of values under a name. Its rows are
-// ("lane", name, sequence); the next sequence stands in ("lane#", name) and is
-// taken under that row's lock, so that numbers rise with the commit order and
-// nothing ever appears before an entry that was seen as the first.
+// ("lane", name, sequence). The row ("lane#", name) holds the last sequence
+// given and how many entries have left; it is locked while an entry comes or
+// goes, so that numbers rise with the commit order, nothing ever appears before
+// an entry that was seen as the first, and [Waiting] is right after any crash.
 
 // Entry is one value in a lane.
 type Entry struct {
@@ -17,27 +18,123 @@ type Entry struct {
 	Value []byte
 }
 
+// counter is a lane's row of counts. gone is not known of a lane that an
+// earlier version of this program wrote, until an entry leaves it.
+type counter struct {
+	last, gone uint64
+	known      bool
+}
+
+func (c counter) row() []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, 16), c.last)
+	if c.known {
+		b = binary.BigEndian.AppendUint64(b, c.gone)
+	}
+	return b
+}
+
+func parseCounter(lane string, b []byte) (c counter, err error) {
+	switch len(b) {
+	case 0:
+		return counter{known: true}, nil
+	case 8:
+		return counter{last: binary.BigEndian.Uint64(b)}, nil
+	case 16:
+		return counter{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]), true}, nil
+	}
+	return c, fmt.Errorf("queue: unreadable counter of lane %s", lane)
+}
+
 // Enqueue appends a value to a lane; sequences begin at 1.
 func Enqueue(tx Tx, lane string, value []byte) (uint64, error) {
-	counter := Key("lane#", lane)
-	last, err := tx.Lock(counter)
+	key := Key("lane#", lane)
+	b, err := tx.Lock(key)
 	if err != nil {
 		return 0, err
 	}
-	seq := uint64(1)
-	if last == nil {
-		err = tx.Insert(counter, binary.BigEndian.AppendUint64(nil, seq))
+	c, err := parseCounter(lane, b)
+	if err != nil {
+		return 0, err
+	}
+	c.last++
+	if b == nil {
+		err = tx.Insert(key, c.row())
 	} else {
-		if len(last) != 8 {
-			return 0, fmt.Errorf("queue: unreadable counter of lane %s", lane)
-		}
-		seq = binary.BigEndian.Uint64(last) + 1
-		err = tx.Put(counter, binary.BigEndian.AppendUint64(nil, seq))
+		err = tx.Put(key, c.row())
 	}
 	if err != nil {
 		return 0, err
 	}
-	return seq, tx.Insert(Key("lane", lane, seq), value)
+	return c.last, tx.Insert(Key("lane", lane, c.last), value)
+}
+
+// Waiting is how many entries are in a lane. It reads one row.
+func Waiting(tx Tx, lane string) (uint64, error) {
+	b, err := tx.Get(Key("lane#", lane))
+	if err != nil {
+		return 0, err
+	}
+	c, err := parseCounter(lane, b)
+	if err == nil && !c.known {
+		return count(tx, lane)
+	}
+	return c.last - c.gone, err
+}
+
+// Count is what one lane holds.
+type Count struct {
+	Lane    string
+	Waiting uint64
+}
+
+// Counts gives the lanes whose names begin with prefix, in the order of their
+// names, those that are empty by now as well. It reads one row for each lane
+// that ever had an entry, however much waits.
+func Counts(tx Tx, prefix string) iter.Seq2[Count, error] {
+	start := Key("lane#")
+	lo := append(append([]byte{}, start...), prefix...)
+	return func(yield func(Count, error) bool) {
+		for kv, err := range tx.Scan(lo, PrefixEnd(lo), 0) {
+			var c Count
+			if err == nil {
+				c, err = countOf(tx, kv, len(start))
+			}
+			if !yield(c, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func countOf(tx Tx, kv KV, start int) (Count, error) {
+	if len(kv.Key) < start+2 {
+		return Count{}, fmt.Errorf("queue: unreadable name of a lane")
+	}
+	lane := string(kv.Key[start : len(kv.Key)-2]) // a string ends with two bytes; no lane's name holds a zero
+	c, err := parseCounter(lane, kv.Value)
+	if err == nil && !c.known {
+		n, err := count(tx, lane)
+		return Count{lane, n}, err
+	}
+	return Count{lane, c.last - c.gone}, err
+}
+
+// count is for a lane without a count.
+func count(tx Tx, lane string) (n uint64, err error) {
+	after, kept, err := Front(tx, lane)
+	if err != nil {
+		return 0, err
+	}
+	if len(kept) > 0 {
+		after = kept[0] - 1
+	}
+	for _, err := range Entries(tx, lane, after, 0) {
+		if err != nil {
+			return 0, err
+		}
+		n++
+	}
+	return n, nil
 }
 
 // Entries gives up to limit entries with a sequence above after, oldest first.
@@ -64,13 +161,11 @@ func Entries(tx Tx, lane string, after uint64, limit int) iter.Seq2[Entry, error
 // Last is the highest sequence that a lane has given, 0 for none.
 func Last(tx Tx, lane string) (uint64, error) {
 	b, err := tx.Get(Key("lane#", lane))
-	if b == nil || err != nil {
+	if err != nil {
 		return 0, err
 	}
-	if len(b) != 8 {
-		return 0, fmt.Errorf("queue: unreadable counter of lane %s", lane)
-	}
-	return binary.BigEndian.Uint64(b), nil
+	c, err := parseCounter(lane, b)
+	return c.last, err
 }
 
 // MaxKept bounds the entries that a saved front may leave alive before it.
@@ -116,5 +211,27 @@ func Front(tx Tx, lane string) (after uint64, kept []uint64, err error) {
 
 // Dequeue removes an entry; one that is gone is no error.
 func Dequeue(tx Tx, lane string, seq uint64) error {
-	return tx.Delete(Key("lane", lane, seq))
+	entry, key := Key("lane", lane, seq), Key("lane#", lane)
+	b, err := tx.Lock(key)
+	if err != nil {
+		return err
+	}
+	there, err := tx.Lock(entry)
+	if err != nil || there == nil {
+		return err
+	}
+	c, err := parseCounter(lane, b)
+	if err == nil && !c.known {
+		var n uint64
+		n, err = count(tx, lane)
+		c.gone, c.known = c.last-n, true
+	}
+	if err != nil {
+		return err
+	}
+	c.gone++
+	if err := tx.Put(key, c.row()); err != nil {
+		return err
+	}
+	return tx.Delete(entry)
 }

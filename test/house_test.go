@@ -29,6 +29,7 @@ var house = []room{
 
 	{floor: 5, path: "adapters/rest"},
 	{floor: 5, path: "adapters/console"},
+	{floor: 5, path: "adapters/control"},
 	{floor: 5, path: "adapters/peer"},
 	{floor: 5, path: "adapters/trust"},
 

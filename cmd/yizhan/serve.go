@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/yizhan-gateway/yizhan/adapters/control"
 	"github.com/yizhan-gateway/yizhan/adapters/peer"
 	"github.com/yizhan-gateway/yizhan/adapters/rest"
 	"github.com/yizhan-gateway/yizhan/adapters/trust"
@@ -70,6 +71,7 @@ type gateway struct {
 	store       *badgerstore.Store
 	blobs       *blob.Store
 	release     func() error // of the lock that a serving node holds
+	door        net.Listener // for operators' commands
 	node        *node.Node
 	peer        *peer.Peer
 	rest        *rest.Server
@@ -137,6 +139,9 @@ func openGateway(ctx context.Context, f *serveFlags, log *slog.Logger) (*gateway
 	if err := g.openRest(ctx); err != nil {
 		return nil, errors.Join(err, g.keys.Close(), g.release())
 	}
+	if g.door, err = control.Listen(f.data); err != nil {
+		return nil, errors.Join(err, g.store.Close(), g.keys.Close(), g.release())
+	}
 	return g, nil
 }
 
@@ -193,7 +198,7 @@ func (g *gateway) run(ctx context.Context, restListener, peerListener, metricsLi
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wait sync.WaitGroup
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	wait.Go(func() { g.work(ctx) })
 	wait.Go(func() { g.peer.Run(ctx) })
 	wait.Go(func() { g.watchDirectory(ctx) })
@@ -203,6 +208,11 @@ func (g *gateway) run(ctx context.Context, restListener, peerListener, metricsLi
 	wait.Go(func() { g.sweep(ctx) })
 	wait.Go(func() {
 		if err := g.peer.Serve(ctx, peerListener); err != nil && ctx.Err() == nil {
+			failed <- err
+		}
+	})
+	wait.Go(func() {
+		if err := g.controlRoutes().Serve(ctx, g.door); err != nil {
 			failed <- err
 		}
 	})
@@ -232,8 +242,10 @@ func (g *gateway) run(ctx context.Context, restListener, peerListener, metricsLi
 }
 
 // close lets the store, the HSM and the directory go, when nothing works with
-// them any more.
-func (g *gateway) close() error { return errors.Join(g.store.Close(), g.keys.Close(), g.release()) }
+// them any more. The socket goes before the lock: the next process makes one.
+func (g *gateway) close() error {
+	return errors.Join(g.door.Close(), g.store.Close(), g.keys.Close(), g.release())
+}
 
 // work distributes and delivers as long as there is something to do, then
 // waits for the next commit. Entries that failed become ready without one,

@@ -15,6 +15,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/crypto/keystore"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/internal/strictjson"
 	"github.com/yizhan-gateway/yizhan/queue"
 )
 
@@ -34,12 +35,16 @@ type laneEntry struct {
 	Kind     string
 	Envelope sm.Digest
 	Object   sm.Digest // consignment id, receipt id
+	// Since is when the entry came into this lane, so that along a lane times
+	// rise with the numbers. One that an earlier version wrote has none.
+	Since strictjson.Time `json:",omitzero"`
 }
 
 func rankOf(u exchange.Urgency) int { return u.Rank() }
 
 func (n *Node) enqueue(tx queue.Tx, link string, rank int, e laneEntry) error {
 	grows(tx, link)
+	e.Since = n.now()
 	_, err := enqueueEntry(tx, laneName(link, rank), e)
 	return err
 }
@@ -221,6 +226,28 @@ func (c *laneCursors) get(lane string) (after uint64, known bool) {
 		return 0, false
 	}
 	return l.after, true
+}
+
+// behind is the cursor with the held entries, lowest first.
+func (c *laneCursors) behind(lane string) (after uint64, held []uint64, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.lanes[lane]
+	if l == nil {
+		return 0, nil, false
+	}
+	return l.after, slices.Sorted(maps.Keys(l.held)), true
+}
+
+// paused counts the entries that are held back each for itself.
+func (c *laneCursors) paused(lane string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.lanes[lane]
+	if l == nil {
+		return 0
+	}
+	return len(l.held)
 }
 
 // start takes over what an earlier process saved. Everything held is tried

@@ -260,7 +260,7 @@ func (n *Node) finishFan(tx queue.Tx, p *parcel, fan *records.Fan) error {
 		}
 		grows(tx, link)
 		out.Lane = laneName(link, rank)
-		if out.Seq, err = enqueueEntry(tx, out.Lane, laneEntry{Kind: KindHeader, Envelope: p.hh, Object: p.id}); err != nil {
+		if out.Seq, err = enqueueEntry(tx, out.Lane, laneEntry{Kind: KindHeader, Envelope: p.hh, Object: p.id, Since: n.now()}); err != nil {
 			return err
 		}
 		if err := records.Outgoing.Put(tx, out, p.hh, link, p.id); err != nil {

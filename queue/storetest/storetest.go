@@ -510,7 +510,56 @@ func lanes(t *testing.T, open Open) {
 		}
 		return err
 	}))
+	counted(t, s)
 	savedFront(t, s)
+}
+
+// counted: what waits in a lane is known without a look at its entries,
+// whatever left twice, and also of a lane that has no count yet.
+func counted(t *testing.T, s queue.Store) {
+	want := func(lane string, n uint64) {
+		t.Helper()
+		must(t, s.View(t.Context(), func(tx queue.Tx) error {
+			got, err := queue.Waiting(tx, lane)
+			if err != nil || got != n {
+				t.Errorf("%d entries wait in lane %s, %v; want %d", got, lane, err, n)
+			}
+			return nil
+		}))
+	}
+	dequeue := func(lane string, seq uint64) {
+		must(t, s.Update(t.Context(), func(tx queue.Tx) error { return queue.Dequeue(tx, lane, seq) }))
+	}
+	want("a", 5)
+	want("none", 0)
+	dequeue("a", 2) // gone before
+	dequeue("a", 99)
+	dequeue("none", 1)
+	want("a", 5)
+	want("none", 0)
+	dequeue("a", 3)
+	want("a", 4)
+	key := queue.Key("lane#", "a") // as an earlier version wrote it
+	must(t, s.Update(t.Context(), func(tx queue.Tx) error {
+		b, err := tx.Lock(key)
+		must(t, err)
+		return tx.Put(key, b[:8])
+	}))
+	want("a", 4)
+	dequeue("a", 4)
+	want("a", 3)
+	var all []queue.Count
+	must(t, s.View(t.Context(), func(tx queue.Tx) error {
+		all = all[:0]
+		for c, err := range queue.Counts(tx, "a") {
+			must(t, err)
+			all = append(all, c)
+		}
+		return nil
+	}))
+	if !slices.Equal(all, []queue.Count{{Lane: "a", Waiting: 3}, {Lane: "ab", Waiting: 1}}) {
+		t.Errorf("the lanes are %v", all)
+	}
 }
 
 // savedFront: what is saved of a lane's front is found again, never moves

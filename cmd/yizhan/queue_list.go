@@ -1,0 +1,105 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/yizhan-gateway/yizhan/adapters/control"
+	"github.com/yizhan-gateway/yizhan/adapters/peer"
+	"github.com/yizhan-gateway/yizhan/exchange/node"
+)
+
+func (a *app) queueListCommand() *cobra.Command {
+	f, link := new(queueFlags), ""
+	c := &cobra.Command{
+		Use: "ls --data DIR", Short: "Show what waits · 查看队列", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			dir, err := f.dir()
+			if err != nil {
+				return err
+			}
+			var b backlog
+			err = a.withNode(c.Context(), dir, withoutKeys,
+				func(running *control.Client) (err error) {
+					b, err = remoteQueues{running}.backlog(c.Context(), link)
+					return err
+				},
+				func(stopped *stoppedNode) (err error) {
+					b, err = backlogOf(c.Context(), stopped.node, link, nil)
+					return err
+				})
+			if err != nil {
+				return err
+			}
+			return a.print(b, "%s", b.text(a.now()))
+		},
+	}
+	f.add(c)
+	c.Flags().StringVar(&link, "link", "", "only this link")
+	return c
+}
+
+// text is a backlog for a person, in English and Chinese.
+func (b *backlog) text(now time.Time) string {
+	var out strings.Builder
+	if !b.Running {
+		out.WriteString(both("the node is not running", "节点未运行") + "\n")
+	}
+	for i := range b.Links {
+		b.linkText(&out, &b.Links[i], now)
+	}
+	if b.Undone > 0 {
+		out.WriteString(both("to be distributed: %d", "待分发：%d", b.Undone) + "\n")
+	}
+	if b.Quarantined > 0 {
+		out.WriteString(both("in quarantine: %d", "隔离区：%d", b.Quarantined) + "\n")
+	}
+	return out.String()
+}
+
+func (b *backlog) linkText(out *strings.Builder, q *node.LinkQueues, now time.Time) {
+	fmt.Fprintf(out, "%s → %s: %s\n", q.Link, or(q.Neighbour, "?"), both("%d waiting", "%d 件等待", q.Waiting))
+	for _, one := range q.Queues {
+		if one.Waiting == 0 {
+			continue
+		}
+		age := ""
+		if one.Oldest != 0 {
+			age = both("oldest %s", "最早 %s", now.Sub(one.Oldest.Time()).Round(time.Second))
+		}
+		fmt.Fprintf(out, "  %-12s %8d  %s\n", one.Rank, one.Waiting, age)
+	}
+	if q.Paused > 0 {
+		fmt.Fprintf(out, "  %s\n", both("%d held back after trouble", "%d 件因故障暂缓", q.Paused))
+	}
+	if s := b.statusOf(q.Link); s != nil {
+		statusText(out, s, now)
+	}
+}
+
+func (b *backlog) statusOf(link string) *peer.Status {
+	for i := range b.Status {
+		if b.Status[i].Link == link {
+			return &b.Status[i]
+		}
+	}
+	return nil
+}
+
+func statusText(out *strings.Builder, s *peer.Status, now time.Time) {
+	switch {
+	case s.Connected:
+		fmt.Fprintf(out, "  %s\n", both("connected", "已连接"))
+	case s.LastSuccess.IsZero():
+		fmt.Fprintf(out, "  %s\n", both("not connected since the start", "启动以来未连通"))
+	default:
+		fmt.Fprintf(out, "  %s\n", both("not connected since %s", "%s 起未连通", s.LastSuccess.Local().Format(time.DateTime)))
+	}
+	if s.LastError != "" {
+		wait := max(0, s.RetryAt.Sub(now)).Round(time.Second)
+		fmt.Fprintf(out, "  %s: %s\n", both("%d failures, next try in %s", "连续失败 %d 次，%s 后重试", s.Failures, wait), s.LastError)
+	}
+}
