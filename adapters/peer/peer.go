@@ -179,10 +179,10 @@ func (p *Peer) Serve(ctx context.Context, l net.Listener) error {
 func (p *Peer) Run(ctx context.Context) {
 	defer p.open.Wait()
 	defer p.jobs.Wait()
-	version := uint64(0)
+	var had followed
 	for ctx.Err() == nil {
 		changed := p.c.Node.Changed()
-		version = p.follow(ctx, version)
+		had = p.follow(ctx, had)
 		for _, link := range p.c.Node.Fresh() {
 			p.schedule.grew(link, time.Now())
 		}
@@ -215,10 +215,14 @@ func (p *Peer) start() {
 	}
 }
 
-// follow takes up what the directory in force says, when it is another one.
-func (p *Peer) follow(ctx context.Context, had uint64) uint64 {
-	version := p.c.Node.Directory().Version()
-	if version == had {
+// followed is what the links to dial were last taken from.
+type followed struct{ directory, holds uint64 }
+
+// follow takes up what the directory in force says, and which links are held,
+// when that has changed.
+func (p *Peer) follow(ctx context.Context, had followed) followed {
+	now := followed{p.c.Node.Directory().Version(), p.c.Node.HoldChanges() + 1}
+	if now == had {
 		return had
 	}
 	wanted := p.dialed()
@@ -234,20 +238,23 @@ func (p *Peer) follow(ctx context.Context, had uint64) uint64 {
 		line, err := p.line(id)
 		if err != nil {
 			p.c.Logger.Error("a link cannot be used", "link", id, "error", err)
-			version = 0 // try again
+			now = followed{} // try again
 			continue
 		}
 		fresh = append(fresh, &dialled{line: line, neighbour: l.Neighbour(p.c.Node.ID())})
 	}
 	p.schedule.add(ctx, fresh, time.Now())
 	p.schedule.grewAll(time.Now())
-	return version
+	return now
 }
+
+// dialed are the links that this node is to dial now: not those it holds.
 
 func (p *Peer) dialed() map[string]*certs.Link {
 	out := map[string]*certs.Link{}
 	for _, l := range p.c.Node.Directory().LinksOf(p.c.Node.ID()) {
-		if l.Kind == "https" && l.Dialer == p.c.Node.ID() {
+		_, held := p.c.Node.LinkHold(l.ID)
+		if l.Kind == "https" && l.Dialer == p.c.Node.ID() && !held {
 			out[l.ID] = l
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/exchange/link"
+	"github.com/yizhan-gateway/yizhan/exchange/node"
 )
 
 // Both directions over one link of which only one side dials, receipts home.
@@ -548,4 +549,47 @@ func TestPatience(t *testing.T) {
 func isTimeout(err error) bool {
 	var timeout net.Error
 	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// A link that its dialer holds is not called, one that its listener holds
+// takes nothing and says so; released, it goes on at once.
+func TestHeldLinks(t *testing.T) {
+	jia, yi := open(t, "jia"), open(t, "yi")
+	yi.serve()
+	who := node.Who{By: "值班员", Reason: "检修"}
+	jia.must(jia.node.HoldLink(jia.ctx, "jia-yi", who))
+	jia.dial()
+	first := jia.submit("yi", 1000)
+	time.Sleep(300 * time.Millisecond)
+	if st := yi.status(); !st.LastSuccess.IsZero() {
+		t.Fatalf("a dialer that holds its link called: %+v", st)
+	}
+	jia.must(jia.node.ReleaseLink(jia.ctx, "jia-yi", who))
+	yi.signFor(first)
+	jia.signedFor(first)
+
+	yi.must(yi.node.HoldLink(yi.ctx, "jia-yi", who))
+	second, back := jia.submit("yi", 1000), yi.submit("jia", 1000)
+	jia.eventually("hears of the hold", func() bool { return strings.Contains(jia.status().LastError, "holds the link") })
+	if _, err := yi.node.InboxItem(yi.ctx, yi.agency, second); err == nil {
+		t.Fatal("a held link took a document")
+	}
+	if _, err := jia.node.InboxItem(jia.ctx, jia.agency, back); err == nil {
+		t.Fatal("a held link gave a document")
+	}
+	yi.must(yi.node.ReleaseLink(yi.ctx, "jia-yi", who))
+	yi.signFor(second)
+	jia.signedFor(second)
+	jia.signFor(back)
+	yi.signedFor(back)
+
+	jia.must(jia.node.HoldLink(jia.ctx, "jia-yi", who)) // while its poll is open
+	third := yi.submit("jia", 1000)
+	time.Sleep(300 * time.Millisecond)
+	if _, err := jia.node.InboxItem(jia.ctx, jia.agency, third); err == nil {
+		t.Fatal("a held link took a document")
+	}
+	jia.must(jia.node.ReleaseLink(jia.ctx, "jia-yi", who))
+	jia.signFor(third)
+	yi.signedFor(third)
 }

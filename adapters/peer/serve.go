@@ -119,6 +119,9 @@ func (p *Peer) receive(w http.ResponseWriter, r *http.Request, l *line, kind wha
 	case errors.Is(err, link.ErrNewer):
 		p.notice(w, r, l)
 		return false
+	case errors.Is(err, link.ErrHeld):
+		http.Error(w, "the operator of this node holds the link; keep what you have", http.StatusServiceUnavailable)
+		return false
 	case errors.Is(err, link.ErrFault):
 		http.Error(w, fmt.Sprintf("link fault: %v", err), http.StatusBadRequest)
 		return false

@@ -72,6 +72,9 @@ func (b *backlog) linkText(out *strings.Builder, q *node.LinkQueues, now time.Ti
 		}
 		fmt.Fprintf(out, "  %-12s %8d  %s\n", one.Rank, one.Waiting, age)
 	}
+	if h := q.Hold; h != nil {
+		fmt.Fprintf(out, "  %s\n", both("held since %s by %s: %s", "%s 起由 %s 暂停：%s", h.At.Time().Local().Format(time.DateTime), h.By, h.Reason))
+	}
 	if q.Paused > 0 {
 		fmt.Fprintf(out, "  %s\n", both("%d held back after trouble", "%d 件因故障暂缓", q.Paused))
 	}

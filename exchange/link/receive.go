@@ -23,7 +23,8 @@ type Received struct {
 // blocks its neighbours. The outcomes go into the next Poll or Reply of this
 // session, after everything they speak of is durable.
 //
-// ErrFault means that nothing was taken: the neighbour resends. Other errors
+// ErrFault means that nothing was taken: the neighbour resends. ErrHeld means
+// that no item was taken, since an operator holds the link here. Other errors
 // are trouble of our own; what was taken until then is acknowledged.
 func (s *Session) Receive(ctx context.Context, r io.Reader) (*Received, error) {
 	b, err := s.open(ctx, r)
@@ -46,11 +47,17 @@ func (s *Session) Receive(ctx context.Context, r io.Reader) (*Received, error) {
 	if b.clear.Seq == 0 {
 		return got, nil
 	}
+	if _, held := s.node.LinkHold(s.link); held {
+		return got, ErrHeld
+	}
 	outcomes, err := s.takeItems(ctx, b)
 	got.Truncated = err == nil && !whole(b.rest, b.total)
 	s.acknowledge(b, outcomes)
 	return got, errors.Join(err, s.node.CountArrived(ctx, s.link, outcomes))
 }
+
+// ErrHeld says that an operator holds the link on this side.
+var ErrHeld = errors.New("link: held by the operator of this node")
 
 // bundle is one that passed the checks of the whole.
 type bundle struct {

@@ -27,6 +27,8 @@ const (
 	eventConflict  = "conflict"
 	eventDeferred  = "deferred"
 	eventDirectory = "directory"
+	eventHeld      = "held"
+	eventReleased  = "released"
 )
 
 // leaf appends one state change to the ledger, in the transaction that makes

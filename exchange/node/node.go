@@ -97,6 +97,7 @@ type Node struct {
 	shown   shownState
 	waiting waitingState
 	stamps  stampCursor
+	holds   holds
 }
 
 // New opens a node over its store. The first start fixes the node's name and
@@ -120,7 +121,7 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	if err := n.identify(ctx); err != nil {
 		return nil, err
 	}
-	return n, nil
+	return n, n.readHolds(ctx)
 }
 
 func (n *Node) identify(ctx context.Context) error {
@@ -199,11 +200,11 @@ func (n *Node) Fresh() []string {
 // Growth stands for what may be waiting for a link: as long as it stays the
 // same, and nothing is [Node.Held], another look finds nothing more. Like Fresh
 // it is a hint.
-type Growth struct{ lanes, ours, theirs uint64 }
+type Growth struct{ lanes, ours, theirs, holds uint64 }
 
 // Growth gives it for a link.
 func (n *Node) Growth(link string) Growth {
-	g := Growth{ours: n.Directory().Version()}
+	g := Growth{ours: n.Directory().Version(), holds: n.HoldChanges()}
 	n.mu.Lock()
 	g.lanes = n.grown[link]
 	n.mu.Unlock()

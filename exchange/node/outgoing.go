@@ -27,8 +27,11 @@ type Out struct {
 // Outgoing chooses what goes next over a link, about maxBytes and at most
 // maxItems of it: the urgent first, with a share for the rest. Nothing is
 // changed: an item stays in its lane until Settle hears that the neighbour has
-// it.
+// it. Of a link that is held nothing goes.
 func (n *Node) Outgoing(ctx context.Context, link string, maxBytes int64, maxItems int) ([]Out, error) {
+	if _, held := n.LinkHold(link); held {
+		return nil, nil
+	}
 	b := &batch{room: maxBytes, items: maxItems, turns: n.lanes.turnsOf(link)}
 	if err := n.addDirectory(ctx, link, b); err != nil || b.room <= 0 {
 		return b.outs(), err

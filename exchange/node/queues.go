@@ -23,14 +23,15 @@ type Queue struct {
 
 // LinkQueues is what waits for one link, the most urgent first. Paused counts
 // entries that met trouble and wait for themselves; they are among those that
-// wait. A link that no directory names any more is shown as long as something
-// waits for it.
+// wait. Hold is set while an operator holds the link. A link that no directory
+// names any more is shown as long as something waits for it.
 type LinkQueues struct {
 	Link      string  `json:"link"`
 	Neighbour string  `json:"neighbour,omitempty"`
 	Known     bool    `json:"known"`
 	Waiting   uint64  `json:"waiting"`
 	Paused    int     `json:"paused"`
+	Hold      *Hold   `json:"hold,omitempty"`
 	Queues    []Queue `json:"queues"`
 }
 
@@ -99,6 +100,9 @@ func (t *linkTable) of(link string) *LinkQueues {
 		for rank, name := range rankNames {
 			q.Queues[topRank-rank].Rank = name
 			q.Paused += t.n.lanes.paused(laneName(link, rank))
+		}
+		if h, held := t.n.LinkHold(link); held {
+			q.Hold = &h
 		}
 		t.list = append(t.list, q)
 		t.by[link] = q

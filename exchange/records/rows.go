@@ -41,6 +41,8 @@ var (
 	Identity     = Table[NodeIdentity]{"node"} //
 	Neighbours   = Table[Neighbour]{"nbr"}     // link
 	InForce      = Table[uint64]{"dirv"}       //
+	Holds        = Table[Hold]{"hold"}         // link
+	Acts         = Table[OperatorAct]{"act"}   // leaf
 )
 
 // QuarantineSize is how many newest quarantine records are kept.
@@ -55,6 +57,25 @@ type NodeIdentity struct {
 // Neighbour is what a link's neighbour has told of itself: the version of the
 // directory that it has in force.
 type Neighbour struct{ Directory uint64 }
+
+// Hold says that an operator holds a link, as which leaf tells.
+type Hold struct {
+	Leaf   uint64          `json:"leaf"`
+	By     string          `json:"by"`
+	Reason string          `json:"reason"`
+	At     strictjson.Time `json:"at"`
+}
+
+// OperatorAct is what an operator told a node to do. The leaf it is stored
+// under has the SM3 of its JSON.
+type OperatorAct struct {
+	What   string          `json:"what"` // the leaf's event
+	Link   string          `json:"link"`
+	Item   string          `json:"item,omitempty"`
+	By     string          `json:"by"`
+	Reason string          `json:"reason,omitempty"`
+	At     strictjson.Time `json:"at"`
+}
 
 // Document is the sender's record of a submission.
 type Document struct {

@@ -18,6 +18,22 @@ func storm(seeds string) []string {
 
 var mutants = []mutant{
 	{
+		name:   "hold-forgotten-at-start",
+		reason: "a link that an operator holds goes on after a restart",
+		changes: []change{{"exchange/node/node.go",
+			"return n, n.readHolds(ctx)",
+			"return n, nil"}},
+		campaign: storm("100"),
+	},
+	{
+		name:   "held-link-takes",
+		reason: "a link that an operator holds still takes what its neighbour brings",
+		changes: []change{{"exchange/link/receive.go",
+			"held := s.node.LinkHold(s.link); held {",
+			"held := s.node.LinkHold(s.link); held && s.link == \"\" {"}},
+		campaign: storm("100"),
+	},
+	{
 		name:   "ack-before-commit",
 		reason: "a submission is acknowledged although its commit may not have happened",
 		changes: []change{{"exchange/node/submit.go",

@@ -68,6 +68,7 @@ func (w *world) quiet() {
 	w.faults.armed = false
 	w.wire = nil
 	w.note("quiet")
+	w.releaseAll()
 	for v := uint64(versionFirst); v <= w.last; v++ { // what is not out yet comes out now
 		if !slices.ContainsFunc(w.hosts, func(h *host) bool { return h.version() >= v }) {
 			w.install(w.hosts[w.rng.IntN(len(w.hosts))], v)

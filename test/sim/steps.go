@@ -36,6 +36,10 @@ func (w *world) step(maxDocs int) {
 		w.stamp(h)
 		return
 	}
+	if w.rng.IntN(40) == 0 || h.held(p.link) && w.rng.IntN(10) == 0 {
+		w.operate(h, p)
+		return
+	}
 	switch n := w.rng.IntN(100); {
 	case n < 12:
 		w.submit(maxDocs)
@@ -189,7 +193,7 @@ func (w *world) startCall(p *pair, poll bool) {
 	}
 	var data []byte
 	var o *link.Outgoing
-	w.guarded(p.dialer, func() { o, data = w.next(p.a, kind) })
+	w.guarded(p.dialer, func() { o, data = w.next(p.dialer, p.a, kind) })
 	if o == nil {
 		return
 	}
@@ -198,7 +202,7 @@ func (w *world) startCall(p *pair, poll bool) {
 	w.send(&message{p: p, c: c, poll: poll, boots: p.listener.boots, data: data})
 }
 
-func (w *world) next(s *link.Session, kind link.Kind) (*link.Outgoing, []byte) {
+func (w *world) next(h *host, s *link.Session, kind link.Kind) (*link.Outgoing, []byte) {
 	o, err := s.Next(w.ctx, kind)
 	w.tolerate(err, "next")
 	if o == nil || err != nil {
@@ -209,6 +213,9 @@ func (w *world) next(s *link.Session, kind link.Kind) (*link.Outgoing, []byte) {
 	w.tolerate(err, "write")
 	if err == nil && n != o.Size() {
 		w.fail("a bundle announced %d bytes and wrote %d", o.Size(), n)
+	}
+	if o.HasItems() && h.held(s.Link()) {
+		w.fail("I1: held link %s of %s gives items out", s.Link(), h.id)
 	}
 	w.stats.Bundles++
 	return o, b.Bytes()
@@ -263,18 +270,17 @@ func (w *world) deliverRequest(m *message) {
 	var o *link.Outgoing
 	var data []byte
 	whole := w.guarded(p.listener, func() {
-		_, err := p.b.Receive(w.ctx, bytes.NewReader(m.data))
-		w.tolerate(err, "receive")
+		err := w.receive(p.listener, p.b, m.data)
 		kind := link.Reply
 		switch {
 		case errors.Is(err, link.ErrNewer):
 			kind = link.Notice
-		case errors.Is(err, link.ErrFault):
+		case errors.Is(err, link.ErrFault), errors.Is(err, link.ErrHeld):
 			return
 		case m.poll:
 			kind = link.Answer
 		}
-		o, data = w.next(p.b, kind)
+		o, data = w.next(p.listener, p.b, kind)
 	})
 	if whole && (o != nil || m.poll) {
 		w.send(&message{p: p, c: m.c, poll: m.poll, reply: true, boots: p.dialer.boots, data: data})
@@ -298,8 +304,7 @@ func (w *world) deliverReply(m *message) {
 		if len(m.data) == 0 {
 			return
 		}
-		_, err := p.a.Receive(w.ctx, bytes.NewReader(m.data))
-		w.tolerate(err, "receive")
+		err := w.receive(p.dialer, p.a, m.data)
 		if err != nil && ours {
 			p.a.Lost(w.ctx, m.c.out)
 		}

@@ -61,20 +61,22 @@ type Stats struct {
 	Stolen            int // attacks with a revoked key
 	Void              int // what a revoked key signed when it was too late
 	Waiting           int // forged headers that nobody could judge when they came
+	Holds, Held       int // of links, and bundles that they turned away
 }
 
 // host is one node with the disk that survives its crashes.
 type host struct {
-	w     *world
-	id    string
-	store *store
-	fs    *crashfs.FS
-	blobs *blob.Store
-	node  *node.Node
-	shelf *certs.Shelf
-	keys  *keyring
-	torn  bool // the power went while the shelf was at work
-	boots int
+	w        *world
+	id       string
+	store    *store
+	fs       *crashfs.FS
+	blobs    *blob.Store
+	node     *node.Node
+	shelf    *certs.Shelf
+	keys     *keyring
+	operator map[string]holding // by link
+	torn     bool               // the power went while the shelf was at work
+	boots    int
 }
 
 // pair is the link between two hosts, seen from both sides. There is at most
@@ -120,7 +122,7 @@ func newWorld(c *cast, seed uint64) *world {
 	w.clock = c.start.Add(time.Duration(w.rng.Int64N(int64(spread))))
 	w.faults = &faults{world: w}
 	for _, id := range c.nodes {
-		h := &host{w: w, id: id, fs: crashfs.New(w.rng)}
+		h := &host{w: w, id: id, fs: crashfs.New(w.rng), operator: map[string]holding{}}
 		h.store = newStore(w.now, w.faults)
 		h.keys = &keyring{Store: c.keys[id].WithRandom(w.stream), h: h, late: w.rng.IntN(2) == 0}
 		w.hosts = append(w.hosts, h)
@@ -176,6 +178,7 @@ func (h *host) boot() {
 		Directory: h.shelf.Current, Directories: directories{h}, Now: h.w.now, Rand: h.w.stream, Clock: "sim",
 	})
 	h.w.must(err, "open node "+h.id)
+	h.w.checkHolds(h)
 	for _, p := range h.w.pairs {
 		if p.dialer == h {
 			p.a = h.session(p.link)
@@ -250,6 +253,8 @@ func (s *Stats) add(t Stats) {
 	s.Stolen += t.Stolen
 	s.Void += t.Void
 	s.Waiting += t.Waiting
+	s.Holds += t.Holds
+	s.Held += t.Held
 }
 
 // isInjected says whether an error is one this world injected.
