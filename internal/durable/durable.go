@@ -22,6 +22,8 @@ type FS interface {
 	// Create makes a new file, mode 0600; an existing one is an error.
 	Create(name string) (File, error)
 	Open(name string) (File, error)
+	// OpenForWrite opens an existing file for reading and writing.
+	OpenForWrite(name string) (File, error)
 	Rename(from, to string) error
 	Remove(name string) error
 	// ReadDir lists the names in a directory, sorted.
@@ -38,7 +40,16 @@ type File interface {
 	io.Writer
 	io.Seeker
 	io.Closer
+	io.ReaderAt
+	io.WriterAt
 	Sync() error
+	// Datasync makes the content durable, and of the rest only what reading
+	// it back needs.
+	Datasync() error
+	// Allocate makes the file size bytes long, zeros where nothing was, with
+	// room on the disk where the system can reserve it.
+	Allocate(size int64) error
+	Truncate(size int64) error
 	Size() (int64, error)
 }
 
@@ -92,6 +103,14 @@ func OpenRegular(name string) (*os.File, error) {
 
 func isDescriptor(name string) bool {
 	return name == "/dev/stdin" || strings.HasPrefix(name, "/dev/fd/") || strings.HasPrefix(name, "/proc/self/fd/")
+}
+
+func (osFS) OpenForWrite(name string) (File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
 }
 
 func (osFS) Rename(from, to string) error { return os.Rename(from, to) }

@@ -7,7 +7,6 @@ package crashfs
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math/rand/v2"
 	"path/filepath"
@@ -40,11 +39,6 @@ type change []entry
 type entry struct {
 	name string
 	node *inode
-}
-
-type inode struct {
-	data   []byte
-	synced []byte
 }
 
 // New makes an empty file system whose forgetting is drawn from rng.
@@ -124,6 +118,9 @@ func (f *FS) Open(name string) (durable.File, error) {
 	}
 	return &file{fs: f, name: name, node: n}, nil
 }
+
+// OpenForWrite implements durable.FS.
+func (f *FS) OpenForWrite(name string) (durable.File, error) { return f.Open(name) }
 
 // Rename implements durable.FS within one directory.
 func (f *FS) Rename(from, to string) error {
@@ -224,23 +221,6 @@ func (f *FS) Crash() {
 	}
 }
 
-// forget leaves of unsynced content what a disk may leave.
-func (n *inode) forget(rng *rand.Rand) {
-	if string(n.data) == string(n.synced) {
-		return
-	}
-	switch rng.IntN(4) {
-	case 0:
-		n.data = slices.Clone(n.synced)
-	case 1:
-		n.data = n.data[:rng.IntN(len(n.data)+1)]
-	case 2:
-		from := rng.IntN(len(n.data) + 1)
-		clear(n.data[from:])
-	}
-	n.synced = slices.Clone(n.data)
-}
-
 // Corrupt flips one bit of a file, as rot on the disk would.
 func (f *FS) Corrupt(name string, bit int) error {
 	d, base, err := f.at(name)
@@ -252,56 +232,5 @@ func (f *FS) Corrupt(name string, bit int) error {
 		return fmt.Errorf("crashfs: nothing to corrupt at %s", name)
 	}
 	n.data[bit/8%len(n.data)] ^= 1 << (bit % 8)
-	n.synced = slices.Clone(n.data)
 	return nil
 }
-
-type file struct {
-	fs   *FS
-	name string
-	node *inode
-	off  int64
-}
-
-func (f *file) Read(p []byte) (int, error) {
-	if f.off >= int64(len(f.node.data)) {
-		return 0, io.EOF
-	}
-	n := copy(p, f.node.data[f.off:])
-	f.off += int64(n)
-	return n, nil
-}
-
-func (f *file) Write(p []byte) (int, error) {
-	err := f.fs.do("write", f.name, func() error {
-		f.node.data = append(f.node.data[:f.off], p...)
-		f.off += int64(len(p))
-		return nil
-	})
-	if err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-func (f *file) Seek(off int64, whence int) (int64, error) {
-	switch whence {
-	case io.SeekCurrent:
-		off += f.off
-	case io.SeekEnd:
-		off += int64(len(f.node.data))
-	}
-	if off < 0 {
-		return 0, errors.New("crashfs: a negative offset")
-	}
-	f.off = off
-	return off, nil
-}
-
-func (f *file) Sync() error {
-	return f.fs.do("sync", f.name, func() error { f.node.synced = slices.Clone(f.node.data); return nil })
-}
-
-func (f *file) Close() error { return nil }
-
-func (f *file) Size() (int64, error) { return int64(len(f.node.data)), nil }
