@@ -87,6 +87,7 @@ var doors = []struct {
 }{
 	{"github.com/emmansun/gmsm", []string{"crypto/...", "certs", "cmd/yizhan/bench"}},
 	{"golang.org/x/crypto", []string{"crypto/...", "certs"}},
+	{"golang.org/x/sys", []string{"internal/durable"}},
 	{"github.com/transparency-dev/merkle", []string{"crypto/merkle"}},
 	{"github.com/ThalesIgnite/crypto11", []string{"crypto/keystore/pkcs11"}},
 	{"github.com/miekg/pkcs11", []string{"crypto/keystore/pkcs11", "cmd/yizhan/bench"}},
