@@ -9,6 +9,7 @@
 package blob
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,26 @@ type Store struct {
 	dir  string
 	gen  uint32
 	next atomic.Uint64
+
+	segments *segments
+}
+
+// OpenSegments is Open for a store that puts blobs below 1 MiB into shared
+// segments of the given size, each start into new ones.
+func OpenSegments(fsys durable.FS, dir string, size int64) (*Store, error) {
+	if size < 2*align || size > 1<<31 || size%align != 0 {
+		return nil, fmt.Errorf("blob: a segment of %d bytes; choose %d", size, SegmentSize)
+	}
+	if err := fsys.MkdirAll(filepath.Join(dir, segmentsDir)); err != nil {
+		return nil, fmt.Errorf("blob: %w", err)
+	}
+	s, err := Open(fsys, dir)
+	if err != nil {
+		return nil, err
+	}
+	s.segments.size = size
+	s.segments.slot = make(chan struct{}, buffers)
+	return s, nil
 }
 
 // Open starts a new boot generation over a directory, which it makes if
@@ -47,7 +68,7 @@ func Open(fsys durable.FS, dir string) (*Store, error) {
 			return nil, fmt.Errorf("blob: %w", err)
 		}
 	}
-	s := &Store{fs: fsys, dir: dir}
+	s := &Store{fs: fsys, dir: dir, segments: &segments{live: map[uint32]*liveness{}}}
 	counter := filepath.Join(dir, "generation")
 	b, err := durable.ReadFile(fsys, counter, 16)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -80,6 +101,46 @@ func (s *Store) place(ref queue.Ref) (dir, file string, err error) {
 
 // Put implements queue.Blobs.
 func (s *Store) Put(ctx context.Context, r io.Reader, atMost int64) (queue.Ref, error) {
+	atMost = min(atMost, MaxBlob)
+	select {
+	case s.segments.slot <- struct{}{}: // blocks for ever when nil, as a store without segments has it
+		defer func() { <-s.segments.slot }()
+	default: // a slow source must not keep others waiting for its buffer
+		return s.putFile(ctx, r, atMost)
+	}
+	buffer := recordPool.Get().(*[]byte)
+	defer recordPool.Put(buffer)
+	most := min(small, s.segments.size-headerSize+1) // one more than fits
+	n, err := fill(contextReader{ctx, r}, (*buffer)[headerSize:headerSize+most])
+	switch {
+	case int64(n) > atMost:
+		return "", fmt.Errorf("%w: a blob of more than %d bytes", queue.ErrTooLarge, atMost)
+	case err == nil:
+		return s.putFile(ctx, io.MultiReader(bytes.NewReader((*buffer)[headerSize:headerSize+n]), r), atMost)
+	case err != io.EOF:
+		return "", err
+	}
+	record := (*buffer)[:padded(n)]
+	clear(record[headerSize+n:])
+	return s.append(&pending{record: record, size: uint32(n)})
+}
+
+// fill reads until b is full; io.EOF says that r ended before. io.ReadFull
+// could not tell that from a source that broke with io.ErrUnexpectedEOF, as an
+// interrupted upload does.
+func fill(r io.Reader, b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var m int
+		m, err = r.Read(b[n:])
+		n += m
+	}
+	if n == len(b) {
+		err = nil
+	}
+	return n, err
+}
+
+func (s *Store) putFile(ctx context.Context, r io.Reader, atMost int64) (queue.Ref, error) {
 	ref := queue.Ref(fmt.Sprintf("g%08x-%016x", s.gen, s.next.Add(1)))
 	dir, file, err := s.place(ref)
 	if err != nil {
@@ -135,6 +196,9 @@ func (s *Store) remove(name string) error {
 
 // Open implements queue.Blobs.
 func (s *Store) Open(ctx context.Context, ref queue.Ref, off int64) (io.ReadCloser, error) {
+	if w, ok := parseRef(ref); ok {
+		return s.openSegment(ctx, w, off)
+	}
 	_, file, err := s.place(ref)
 	if err != nil {
 		return nil, err
@@ -157,9 +221,24 @@ func (s *Store) Open(ctx context.Context, ref queue.Ref, off int64) (io.ReadClos
 	}{contextReader{ctx, f}, f}, nil
 }
 
+func (s *Store) openSegment(ctx context.Context, w where, off int64) (io.ReadCloser, error) {
+	at, closer, err := s.openRecord(w)
+	if err != nil {
+		return nil, err
+	}
+	off = min(max(off, 0), int64(w.size))
+	return struct {
+		io.Reader
+		io.Closer
+	}{contextReader{ctx, io.NewSectionReader(at, int64(w.off)+headerSize+off, int64(w.size)-off)}, closer}, nil
+}
+
 // Delete implements queue.Blobs. The removal need not be durable: a blob that
 // comes back after a crash is one that nothing refers to.
 func (s *Store) Delete(_ context.Context, ref queue.Ref) error {
+	if w, ok := parseRef(ref); ok {
+		return s.deleteRecord(w)
+	}
 	_, file, err := s.place(ref)
 	if err != nil {
 		return err
@@ -189,7 +268,8 @@ func (s *Store) Sweep(ctx context.Context, referenced func(queue.Ref) (bool, err
 			}
 		}
 	}
-	return removed, nil
+	n, err := s.sweepSegments(ctx, referenced)
+	return removed + n, err
 }
 
 func (s *Store) sweepOne(dir, name string, referenced func(queue.Ref) (bool, error)) (bool, error) {

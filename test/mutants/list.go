@@ -82,6 +82,22 @@ var mutants = []mutant{
 		campaign: storm("400"),
 	},
 	{
+		name:   "segment-not-synced",
+		reason: "blobs in a segment are acknowledged before their batch is synced",
+		changes: []change{{"queue/blob/segment.go",
+			"			err = g.file.Datasync()\n",
+			"			err = nil\n"}},
+		campaign: []string{"./queue/blob", "-run", "TestSegmentsSurviveEveryCut"},
+	},
+	{
+		name:   "segment-name-not-synced",
+		reason: "a new segment's directory entry is not synced before its first record is acknowledged",
+		changes: []change{{"queue/blob/segment.go",
+			"		err = s.fs.SyncDir(filepath.Dir(name))\n",
+			"		_ = filepath.Dir(name)\n"}},
+		campaign: []string{"./queue/blob", "-run", "TestSegmentsSurviveEveryCut"},
+	},
+	{
 		name:   "slots-not-covered",
 		reason: "key slots are not compared with what the sender signed for",
 		changes: []change{{"crypto/envelope/header.go",
