@@ -106,7 +106,7 @@ var noParser = map[string]string{
 	"queue/blob.Open":                       "scans its own folder",
 	"internal/durable/crashfs.Open":         "a file system for tests",
 	"internal/durable/crashfs.ReadDir":      "a file system for tests",
-	"queue/blob.OpenSegments":               "as Open; the walker is tried by FuzzWalk",
+	"queue/blob.OpenSized":                  "as Open; the walker is tried by FuzzWalk",
 	"internal/durable.OpenForWrite":         "opens a file, looks at no byte",
 	"internal/durable/crashfs.OpenForWrite": "a file system for tests",
 	"internal/durable/crashfs.ReadAt":       "a file system for tests",

@@ -33,6 +33,7 @@ type office struct {
 	dir      string
 	node     *node.Node
 	store    queue.Store
+	blobs    *blob.Store
 	url      string
 	jia, yi  string // agency codes
 	keys     map[string]string
@@ -70,11 +71,11 @@ func newOffice(t testing.TB, maxUpload int64) *office {
 	quiet := slog.New(slog.DiscardHandler)
 	o.store, err = badgerstore.Open(filepath.Join(o.dir, "store"), badgerstore.Options{Logger: quiet})
 	o.must(err)
-	blobs, err := blob.Open(durable.OS, filepath.Join(o.dir, "blobs"))
+	o.blobs, err = blob.Open(durable.OS, filepath.Join(o.dir, "blobs"))
 	o.must(err)
 	o.hsm = &losable{Store: keys}
 	o.node, err = node.New(t.Context(), node.Config{
-		ID: "n1", Store: o.store, Blobs: blobs, Keys: o.hsm, Directory: func() *certs.Directory { return directory },
+		ID: "n1", Store: o.store, Blobs: o.blobs, Keys: o.hsm, Directory: func() *certs.Directory { return directory },
 	})
 	o.must(err)
 	o.ring, err = OpenKeyRing(filepath.Join(o.dir, "api-keys.json"))
@@ -299,11 +300,9 @@ func (o *office) nothingStored() {
 			o.t.Errorf("%s: %s", path, a.body)
 		}
 	}
-	err := filepath.WalkDir(filepath.Join(o.dir, "blobs"), func(path string, d os.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && d.Name() != "generation" {
-			o.t.Errorf("left behind: %s", d.Name())
-		}
-		return err
+	_, err := o.blobs.Each(o.t.Context(), func(ref queue.Ref, size int64) error {
+		o.t.Errorf("left behind: %s of %d bytes", ref, size)
+		return nil
 	})
 	o.must(err)
 }

@@ -321,6 +321,10 @@ func (x distribution) Take(update []byte) error {
 	return err
 }
 
+// compactEvery is how often segments in which little lives are looked for: a
+// look is at a table in memory.
+const compactEvery = 10 * time.Minute
+
 func (g *gateway) sweep(ctx context.Context) {
 	n, err := g.blobs.Sweep(ctx, func(ref queue.Ref) (bool, error) { return g.node.Referenced(ctx, ref) })
 	if err != nil && ctx.Err() == nil {
@@ -328,5 +332,19 @@ func (g *gateway) sweep(ctx context.Context) {
 	}
 	if n > 0 {
 		g.log.Info("removed blobs that nothing refers to", "count", n)
+	}
+	for tick := time.NewTicker(compactEvery); ; {
+		if n, err = g.blobs.Compact(ctx); err != nil && ctx.Err() == nil {
+			g.log.Error("giving back room of segments failed; it is tried again", "error", err)
+		}
+		if n > 0 {
+			g.log.Info("gave back room of segments that held little", "count", n)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		}
 	}
 }

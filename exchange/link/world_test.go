@@ -260,7 +260,7 @@ func (w *world) host(id, link string, store *memory, blobs *blob.Store) *host {
 	}
 	if blobs == nil {
 		var err error
-		h.blobs, err = blob.Open(crashfs.New(rand.New(rand.NewPCG(1, 2))), "blobs")
+		h.blobs, err = blob.OpenSized(crashfs.New(rand.New(rand.NewPCG(1, 2))), "blobs", 64<<10)
 		w.must(err)
 	}
 	h.restart()

@@ -1,11 +1,18 @@
-// Package blob keeps write-once byte strings of up to 8 MiB as files: written
-// under a temporary name, fsynced, renamed, their directory fsynced, before
-// Put returns. It implements queue.Blobs.
+// Package blob keeps write-once byte strings of up to 8 MiB, durable before Put
+// returns. It implements queue.Blobs.
+//
+// What is shorter than 1 MiB is appended to a segment, a preallocated file that
+// many blobs share: all that wait at the same time are written and synced at
+// once. Longer ones are files of their own: written under a temporary name,
+// fsynced, renamed, their directory fsynced.
 //
 // A reference is the boot generation of the process that wrote the blob and a
-// number: "g00000003-000000000000002a". What no record refers to is swept in
-// the background; only generations before the running one are looked at, so
-// that a blob whose record is just being committed is never taken away.
+// number, "g00000003-000000000000002a", or a place in a segment,
+// "s00000003-00000001-00004200-00002800" (generation, segment, offset, length).
+// What no record refers to is swept in the background; only generations before
+// the running one are looked at, so that a blob whose record is just being
+// committed is never taken away. Segments in which little lives are copied out
+// (Compact), under the same references.
 package blob
 
 import (
@@ -19,6 +26,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/yizhan-gateway/yizhan/internal/durable"
@@ -39,36 +47,28 @@ type Store struct {
 	next atomic.Uint64
 
 	segments *segments
-}
-
-// OpenSegments is Open for a store that puts blobs below 1 MiB into shared
-// segments of the given size, each start into new ones.
-func OpenSegments(fsys durable.FS, dir string, size int64) (*Store, error) {
-	if size < 2*align || size > 1<<31 || size%align != 0 {
-		return nil, fmt.Errorf("blob: a segment of %d bytes; choose %d", size, SegmentSize)
-	}
-	if err := fsys.MkdirAll(filepath.Join(dir, segmentsDir)); err != nil {
-		return nil, fmt.Errorf("blob: %w", err)
-	}
-	s, err := Open(fsys, dir)
-	if err != nil {
-		return nil, err
-	}
-	s.segments.size = size
-	s.segments.slot = make(chan struct{}, buffers)
-	return s, nil
+	tidying  sync.Mutex // Sweep and Compact run one at a time
 }
 
 // Open starts a new boot generation over a directory, which it makes if
 // needed. The generation is durable before any blob carries it; a crash in
 // between skips a number.
-func Open(fsys durable.FS, dir string) (*Store, error) {
+func Open(fsys durable.FS, dir string) (*Store, error) { return OpenSized(fsys, dir, SegmentSize) }
+
+// OpenSized is Open with segments of another size: a multiple of 512 bytes.
+func OpenSized(fsys durable.FS, dir string, segment int64) (*Store, error) {
+	if segment < 2*align || segment > 1<<31 || segment%align != 0 {
+		return nil, fmt.Errorf("blob: a segment of %d bytes; choose %d", segment, SegmentSize)
+	}
+	if err := fsys.MkdirAll(filepath.Join(dir, segmentsDir)); err != nil {
+		return nil, fmt.Errorf("blob: %w", err)
+	}
 	for i := range shards {
 		if err := fsys.MkdirAll(filepath.Join(dir, shard(uint64(i)))); err != nil {
 			return nil, fmt.Errorf("blob: %w", err)
 		}
 	}
-	s := &Store{fs: fsys, dir: dir, segments: &segments{live: map[uint32]*liveness{}}}
+	s := &Store{fs: fsys, dir: dir, segments: newSegments(segment)}
 	counter := filepath.Join(dir, "generation")
 	b, err := durable.ReadFile(fsys, counter, 16)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -102,27 +102,31 @@ func (s *Store) place(ref queue.Ref) (dir, file string, err error) {
 // Put implements queue.Blobs.
 func (s *Store) Put(ctx context.Context, r io.Reader, atMost int64) (queue.Ref, error) {
 	atMost = min(atMost, MaxBlob)
-	select {
-	case s.segments.slot <- struct{}{}: // blocks for ever when nil, as a store without segments has it
-		defer func() { <-s.segments.slot }()
-	default: // a slow source must not keep others waiting for its buffer
-		return s.putFile(ctx, r, atMost)
+	var begun []byte
+	for i := range s.segments.buffers {
+		b := &s.segments.buffers[i]
+		buffer := b.take()
+		if buffer == nil {
+			continue
+		}
+		defer b.give(buffer)
+		record := *buffer
+		n := copy(record[headerSize:], begun)
+		m, err := fill(contextReader{ctx, r}, record[headerSize+n:headerSize+b.most])
+		n += m
+		switch {
+		case int64(n) > atMost:
+			return "", fmt.Errorf("%w: a blob of more than %d bytes", queue.ErrTooLarge, atMost)
+		case err == io.EOF:
+			record = record[:padded(n)]
+			clear(record[headerSize+n:])
+			return s.append(&pending{record: record, size: uint32(n)})
+		case err != nil:
+			return "", err
+		}
+		begun = record[headerSize : headerSize+n]
 	}
-	buffer := recordPool.Get().(*[]byte)
-	defer recordPool.Put(buffer)
-	most := min(small, s.segments.size-headerSize+1) // one more than fits
-	n, err := fill(contextReader{ctx, r}, (*buffer)[headerSize:headerSize+most])
-	switch {
-	case int64(n) > atMost:
-		return "", fmt.Errorf("%w: a blob of more than %d bytes", queue.ErrTooLarge, atMost)
-	case err == nil:
-		return s.putFile(ctx, io.MultiReader(bytes.NewReader((*buffer)[headerSize:headerSize+n]), r), atMost)
-	case err != io.EOF:
-		return "", err
-	}
-	record := (*buffer)[:padded(n)]
-	clear(record[headerSize+n:])
-	return s.append(&pending{record: record, size: uint32(n)})
+	return s.putFile(ctx, io.MultiReader(bytes.NewReader(begun), r), atMost)
 }
 
 // fill reads until b is full; io.EOF says that r ended before. io.ReadFull
@@ -222,7 +226,7 @@ func (s *Store) Open(ctx context.Context, ref queue.Ref, off int64) (io.ReadClos
 }
 
 func (s *Store) openSegment(ctx context.Context, w where, off int64) (io.ReadCloser, error) {
-	at, closer, err := s.openRecord(w)
+	f, from, err := s.openRecord(w)
 	if err != nil {
 		return nil, err
 	}
@@ -230,7 +234,7 @@ func (s *Store) openSegment(ctx context.Context, w where, off int64) (io.ReadClo
 	return struct {
 		io.Reader
 		io.Closer
-	}{contextReader{ctx, io.NewSectionReader(at, int64(w.off)+headerSize+off, int64(w.size)-off)}, closer}, nil
+	}{contextReader{ctx, io.NewSectionReader(f, from+off, int64(w.size)-off)}, f}, nil
 }
 
 // Delete implements queue.Blobs. The removal need not be durable: a blob that
@@ -249,6 +253,8 @@ func (s *Store) Delete(_ context.Context, ref queue.Ref) error {
 // Sweep removes what earlier generations left and referenced does not know,
 // and their temporary files. It may run while the store is used.
 func (s *Store) Sweep(ctx context.Context, referenced func(queue.Ref) (bool, error)) (removed int, err error) {
+	s.tidying.Lock()
+	defer s.tidying.Unlock()
 	for i := range shards {
 		dir := filepath.Join(s.dir, shard(uint64(i)))
 		names, err := s.fs.ReadDir(dir)
@@ -274,7 +280,7 @@ func (s *Store) Sweep(ctx context.Context, referenced func(queue.Ref) (bool, err
 
 func (s *Store) sweepOne(dir, name string, referenced func(queue.Ref) (bool, error)) (bool, error) {
 	ref, temporary := strings.CutSuffix(name, ".tmp")
-	if !refForm.MatchString(ref) {
+	if _, moved := parseRef(queue.Ref(ref)); !moved && !refForm.MatchString(ref) {
 		return false, nil // not ours: left alone
 	}
 	gen, err := strconv.ParseUint(ref[1:9], 16, 32)

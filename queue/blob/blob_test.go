@@ -56,15 +56,18 @@ func TestNothingIsLeftOfAFailedPut(t *testing.T) {
 	}
 }
 
+// ownFiles is a segment size that makes every blob as long as it an own file.
+const ownFiles = 1024
+
 // TestSweep: only what earlier starts left and nobody refers to goes.
 func TestSweep(t *testing.T) {
 	dir := t.TempDir()
-	first, err := Open(durable.OS, dir)
+	first, err := OpenSized(durable.OS, dir, ownFiles)
 	if err != nil {
 		t.Fatal(err)
 	}
 	store := func(s *Store) queue.Ref {
-		ref, err := s.Put(t.Context(), bytes.NewReader([]byte("x")), 1)
+		ref, err := s.Put(t.Context(), bytes.NewReader(make([]byte, ownFiles)), ownFiles)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +81,7 @@ func TestSweep(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	second, err := Open(durable.OS, dir)
+	second, err := OpenSized(durable.OS, dir, ownFiles)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +106,7 @@ func TestPowerCut(t *testing.T) {
 		disk := crashfs.New(rng)
 		given := map[queue.Ref][]byte{}
 		for range 3 {
-			s, err := Open(disk, "blobs")
+			s, err := OpenSized(disk, "blobs", ownFiles)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -115,18 +118,18 @@ func TestPowerCut(t *testing.T) {
 				return nil
 			}
 			for range 8 {
-				b := make([]byte, 1+rng.IntN(100))
+				b := make([]byte, 1+rng.IntN(2*ownFiles))
 				for i := range b {
 					b[i] = byte(1 + rng.IntN(255))
 				}
-				if ref, err := s.Put(t.Context(), bytes.NewReader(b), 1000); err == nil {
+				if ref, err := s.Put(t.Context(), bytes.NewReader(b), 2*ownFiles); err == nil {
 					given[ref] = b
 				}
 			}
 			disk.Before = nil
 			disk.Crash()
 		}
-		s, err := Open(disk, "blobs")
+		s, err := OpenSized(disk, "blobs", ownFiles)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -146,10 +149,11 @@ func TestPowerCut(t *testing.T) {
 // TestEveryOperationFails: fail the n-th disk operation for every n, before or
 // after it took effect; Put answers with an error or with a good reference.
 func TestEveryOperationFails(t *testing.T) {
+	content := bytes.Repeat([]byte("content "), ownFiles/8)
 	for _, after := range []bool{false, true} {
 		for n := range 12 {
 			disk := crashfs.New(rand.New(rand.NewPCG(1, 1)))
-			s, err := Open(disk, "blobs")
+			s, err := OpenSized(disk, "blobs", ownFiles)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -165,7 +169,7 @@ func TestEveryOperationFails(t *testing.T) {
 			} else {
 				disk.Before = hook
 			}
-			ref, err := s.Put(t.Context(), bytes.NewReader([]byte("content")), 100)
+			ref, err := s.Put(t.Context(), bytes.NewReader(content), 2*ownFiles)
 			disk.Before, disk.After = nil, nil
 			if (err == nil) != (count <= n) {
 				t.Fatalf("operation %d failed (after %v) and Put said %v", n, after, err)
@@ -177,8 +181,8 @@ func TestEveryOperationFails(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, _ := io.ReadAll(r); string(got) != "content" {
-				t.Fatalf("reads %q", got)
+			if got, _ := io.ReadAll(r); !bytes.Equal(got, content) {
+				t.Fatalf("reads %d bytes", len(got))
 			}
 		}
 	}

@@ -99,7 +99,9 @@ func check(f io.ReaderAt, w where) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("blob: %w", err)
-	case !ok || size != w.size || gone:
+	case !ok:
+		return absent(f, w)
+	case size != w.size || gone:
 		return fmt.Errorf("%w: %s", queue.ErrNoBlob, w.ref())
 	}
 	crc := crc32.New(castagnoli)
@@ -113,19 +115,51 @@ func check(f io.ReaderAt, w where) error {
 	return nil
 }
 
+// absent tells a place where nothing was ever written from a header that has
+// rotted.
+func absent(f io.ReaderAt, w where) error {
+	empty, err := zeros(f, int64(w.off), headerSize)
+	switch {
+	case err != nil:
+		return fmt.Errorf("blob: %w", err)
+	case empty:
+		return fmt.Errorf("%w: %s", queue.ErrNoBlob, w.ref())
+	}
+	return fmt.Errorf("blob: %w: the header of %s; run yizhan fsck", ErrDamaged, w.ref())
+}
+
+// zeros says whether n bytes, or as many as there are, are all zero.
+func zeros(f io.ReaderAt, off, n int64) (bool, error) {
+	b := make([]byte, min(n, 64<<10))
+	for r := io.NewSectionReader(f, off, n); ; {
+		m, err := r.Read(b)
+		for _, c := range b[:m] {
+			if c != 0 {
+				return false, nil
+			}
+		}
+		if err == io.EOF {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+}
+
 func (s *Store) segmentFile(gen, seg uint32) string {
 	return filepath.Join(s.dir, segmentsDir, fmt.Sprintf("%08x-%08x.seg", gen, seg))
 }
 
 // walk visits the records of a segment in order and tells where they end. A
-// damaged header is stepped over sector by sector; holes says that records
-// came after one, so that some of the segment's blobs cannot be told.
+// damaged header is stepped over sector by sector; holes says that there is
+// something where no record is, so that some of the segment's blobs may not be
+// told: such a segment is neither cut nor unlinked.
 func walk(f durable.File, gen, seg uint32, visit func(w where, gone bool) error) (end int64, holes bool, err error) {
 	size, err := f.Size()
 	if err != nil {
 		return 0, false, err
 	}
-	gap := false
 	for off := int64(0); off+headerSize <= size && off < 1<<32; {
 		w := where{gen: gen, seg: seg, off: uint32(off)}
 		n, _, gone, ok, err := readHeader(f, w)
@@ -133,11 +167,16 @@ func walk(f durable.File, gen, seg uint32, visit func(w where, gone bool) error)
 			return 0, false, err
 		}
 		if !ok {
-			gap = true
 			off += align
 			continue
 		}
-		holes = holes || gap
+		if !holes && end < off {
+			empty, err := zeros(f, end, off-end)
+			if err != nil {
+				return 0, false, err
+			}
+			holes = !empty
+		}
 		w.size = n
 		if err := visit(w, gone); err != nil {
 			return 0, false, err
@@ -145,5 +184,9 @@ func walk(f durable.File, gen, seg uint32, visit func(w where, gone bool) error)
 		off += padded(int(n))
 		end = off
 	}
-	return end, holes, nil
+	if holes || end >= size {
+		return end, holes, nil
+	}
+	unused, err := zeros(f, end, size-end)
+	return end, !unused, err
 }

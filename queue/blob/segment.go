@@ -3,8 +3,6 @@ package blob
 import (
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"path/filepath"
 	"sync"
 
@@ -17,35 +15,34 @@ const (
 	small       = 1 << 20 // what is shorter goes into a segment
 	// SegmentSize is the usual size of a segment.
 	SegmentSize = 64 << 20
-	// buffers bounds the memory of blobs on their way into a segment.
-	buffers = 64
 )
-
-var recordPool = sync.Pool{New: func() any { b := make([]byte, headerSize+small+align); return &b }}
 
 // segments is the part of a store that appends small blobs to shared files.
 type segments struct {
-	size int64
-	slot chan struct{}
+	size    int64
+	buffers [2]buffers
 
 	queueing sync.Mutex
 	queue    []*pending
 	leading  bool
 
 	// Of the leader only.
-	file durable.File
-	seg  uint32
-	used int64
+	file  durable.File
+	seg   uint32
+	used  int64
+	limit int64 // the file's size
 
-	table sync.Mutex // guards live and the flags on disk
-	live  map[uint32]*liveness
+	flagging sync.Mutex // one deletion at a time
+	table    sync.Mutex // guards live; never held over I/O
+	live     map[segmentID]*liveness
 }
 
-// liveness counts the bytes of a running generation's segment that are not
-// deleted.
-type liveness struct {
-	bytes int64
-	full  bool
+func newSegments(size int64) *segments {
+	most := min(small, size-headerSize+1) // one more than fits
+	return &segments{
+		size: size, live: map[segmentID]*liveness{},
+		buffers: [2]buffers{newBuffers(min(shortBlob, most), shortBuffers), newBuffers(most, longBuffers)},
+	}
 }
 
 type pending struct {
@@ -98,7 +95,7 @@ func (s *Store) writeBatch(batch []*pending) {
 		err := s.room(padded(int(batch[0].size)))
 		n := 0
 		off := g.used
-		for ; err == nil && n < len(batch) && off+padded(int(batch[n].size)) <= g.size; n++ {
+		for ; err == nil && n < len(batch) && off+padded(int(batch[n].size)) <= g.limit; n++ {
 			p := batch[n]
 			p.at = where{s.gen, g.seg, uint32(off), p.size}
 			fillHeader(p.record, p.at)
@@ -112,9 +109,7 @@ func (s *Store) writeBatch(batch []*pending) {
 			s.failed(batch, err)
 			return
 		}
-		g.table.Lock()
-		g.live[g.seg].bytes += off - g.used
-		g.table.Unlock()
+		g.count(segmentID{s.gen, g.seg}, off-g.used, off-g.used)
 		g.used = off
 		batch = batch[n:]
 	}
@@ -134,19 +129,31 @@ func (s *Store) failed(batch []*pending, err error) {
 // room makes sure that n bytes fit into the current segment.
 func (s *Store) room(n int64) error {
 	g := s.segments
-	if g.file != nil && g.used+n <= g.size {
+	if g.file != nil && g.used+n <= g.limit {
 		return nil
 	}
 	if err := s.retire(); err != nil {
 		return err
 	}
+	err := s.begin(g.size)
+	if err != nil && n <= g.size/16 { // a disk that is almost full still takes what is due
+		err = s.begin(g.size / 16 / align * align)
+	}
+	return err
+}
+
+// begin starts a segment. Its name is durable before anything in it can be
+// acknowledged; a crash before that leaves a file without records, which the
+// sweep removes.
+func (s *Store) begin(size int64) error {
+	g := s.segments
 	g.seg++
 	name := s.segmentFile(s.gen, g.seg)
 	f, err := s.fs.Create(name)
 	if err != nil {
 		return err
 	}
-	err = f.Allocate(g.size)
+	err = f.Allocate(size)
 	if err == nil {
 		err = s.fs.SyncDir(filepath.Dir(name))
 	}
@@ -154,9 +161,9 @@ func (s *Store) room(n int64) error {
 		return errors.Join(err, f.Close(), s.remove(name))
 	}
 	g.table.Lock()
-	g.live[g.seg] = &liveness{}
+	g.live[segmentID{s.gen, g.seg}] = &liveness{}
 	g.table.Unlock()
-	g.file, g.used = f, 0
+	g.file, g.used, g.limit = f, 0, size
 	return nil
 }
 
@@ -169,56 +176,13 @@ func (s *Store) retire() error {
 	f := g.file
 	g.file = nil
 	err := errors.Join(f.Truncate(g.used), f.Close())
+	id := segmentID{s.gen, g.seg}
 	g.table.Lock()
-	defer g.table.Unlock()
-	g.live[g.seg].full = true
-	return errors.Join(err, s.dropEmpty(g.seg))
-}
-
-// dropEmpty unlinks a full segment without live bytes; the table is locked.
-func (s *Store) dropEmpty(seg uint32) error {
-	l := s.segments.live[seg]
-	if l == nil || !l.full || l.bytes > 0 {
-		return nil
+	g.live[id].full = true
+	empty := g.takeEmpty(id)
+	g.table.Unlock()
+	if empty {
+		err = errors.Join(err, s.remove(s.segmentFile(id.gen, id.seg)))
 	}
-	delete(s.segments.live, seg)
-	return s.remove(s.segmentFile(s.gen, seg))
-}
-
-func (s *Store) openRecord(w where) (io.ReaderAt, io.Closer, error) {
-	f, err := s.fs.Open(s.segmentFile(w.gen, w.seg))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, fmt.Errorf("%w: %s", queue.ErrNoBlob, w.ref())
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("blob: %w", err)
-	}
-	if err := check(f, w); err != nil {
-		return nil, nil, errors.Join(err, f.Close())
-	}
-	return f, f, nil
-}
-
-// deleteRecord flags a record. The flag is not synced: a blob that comes back
-// after a crash is one that nothing refers to.
-func (s *Store) deleteRecord(w where) error {
-	g := s.segments
-	g.table.Lock()
-	defer g.table.Unlock()
-	f, err := s.fs.OpenForWrite(s.segmentFile(w.gen, w.seg))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("blob: %w", err)
-	}
-	size, _, gone, ok, err := readHeader(f, w)
-	if err == nil && ok && !gone && size == w.size {
-		_, err = f.WriteAt([]byte{deleted}, int64(w.off)+flagAt)
-		if l := g.live[w.seg]; err == nil && w.gen == s.gen && l != nil {
-			l.bytes -= padded(int(size))
-			err = s.dropEmpty(w.seg)
-		}
-	}
-	return errors.Join(err, f.Close())
+	return err
 }

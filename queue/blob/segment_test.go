@@ -19,7 +19,7 @@ import (
 
 func openSegments(t testing.TB, fsys durable.FS, dir string, size int64) *Store {
 	t.Helper()
-	s, err := OpenSegments(fsys, dir, size)
+	s, err := OpenSized(fsys, dir, size)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,8 +72,8 @@ func (brokenReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 // every n, which had taken effect or not; what Put gave out opens afterwards
 // with its bytes, and goes on doing so after a sweep.
 func TestSegmentsSurviveEveryCut(t *testing.T) {
-	for seed := range uint64(8) {
-		for n := range 90 {
+	for seed := range uint64(5) {
+		for n := range 150 {
 			cutSegments(t, seed, n, n%2 == 0)
 		}
 	}
@@ -96,22 +96,34 @@ func cutSegments(t *testing.T, seed uint64, n int, after bool) {
 		disk.Before = hook
 	}
 	given := map[queue.Ref][]byte{}
+	var order []queue.Ref
 	for range 20 {
 		b := bytes.Repeat([]byte{byte(1 + rng.IntN(255))}, rng.IntN(1500))
 		if ref, err := s.Put(t.Context(), bytes.NewReader(b), 2000); err == nil {
 			given[ref] = b
+			order = append(order, ref)
 		}
 	}
+	for _, ref := range order { // one blob of ten stays, so that there is something to copy out
+		if rng.IntN(10) > 0 {
+			_ = s.Delete(t.Context(), ref) // one that failed may have taken effect
+			delete(given, ref)
+		}
+	}
+	_, _ = s.Compact(t.Context()) // the power may fail in it
 	disk.Before, disk.After = nil, nil
 	disk.Crash()
 	s = openSegments(t, disk, "blobs", 4096)
-	for range 2 {
+	for range 3 {
 		for ref, want := range given {
 			if got, err := readBack(t, s, ref); err != nil || !bytes.Equal(got, want) {
 				t.Fatalf("seed %d, cut at %d: %s: %v", seed, n, ref, err)
 			}
 		}
 		if _, err := s.Sweep(t.Context(), func(ref queue.Ref) (bool, error) { return given[ref] != nil, nil }); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Compact(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -195,6 +207,170 @@ func TestManyCallersShareABatch(t *testing.T) {
 	wait.Wait()
 }
 
+// TestRottedHeaderIsDamage: a header that cannot be read is damage, the blobs
+// behind it are delivered, and no sweep or copying out takes the segment away.
+func TestRottedHeaderIsDamage(t *testing.T) {
+	for name, rotten := range map[string]int{"first": 0, "in the middle": 1, "last": 2} {
+		t.Run(name, func(t *testing.T) {
+			disk := crashfs.New(rand.New(rand.NewPCG(1, 1)))
+			s := openSegments(t, disk, "blobs", 1<<16)
+			var refs []queue.Ref
+			for i := range 3 {
+				refs = append(refs, putBytes(t, s, bytes.Repeat([]byte{byte(i)}, 600)))
+			}
+			w, _ := parseRef(refs[rotten])
+			if err := disk.Corrupt(s.segmentFile(w.gen, w.seg), 8*(int(w.off)+5)); err != nil {
+				t.Fatal(err)
+			}
+			s = openSegments(t, disk, "blobs", 1<<16)
+			for range 2 {
+				for i, ref := range refs {
+					_, err := readBack(t, s, ref)
+					if ref == "" {
+						continue // swept
+					}
+					if want := i == rotten; errors.Is(err, ErrDamaged) != want || err != nil && !want {
+						t.Errorf("blob %d: %v", i, err)
+					}
+				}
+				if _, err := s.Sweep(t.Context(), func(ref queue.Ref) (bool, error) { return ref == refs[0], nil }); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := s.Compact(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				for i := range refs {
+					if i != 0 && i != rotten {
+						refs[i] = ""
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestSparseSegmentIsCopiedOut: of a full segment in which little lives, of
+// this start or an earlier one, the living blobs keep their references and the
+// rest gives its room back.
+func TestSparseSegmentIsCopiedOut(t *testing.T) {
+	for name, again := range map[string]bool{"this start": false, "an earlier start": true} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openSegments(t, durable.OS, dir, 64<<10)
+			given := map[queue.Ref][]byte{}
+			for i := range 130 { // 42 a segment
+				b := bytes.Repeat([]byte{byte(i)}, 1500)
+				given[putBytes(t, s, b)] = b
+			}
+			stays := map[queue.Ref]bool{}
+			for ref := range given {
+				w, _ := parseRef(ref)
+				if stays[ref] = w.seg == 2 || w.off == 1536; !stays[ref] {
+					if err := s.Delete(t.Context(), ref); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if again {
+				s = openSegments(t, durable.OS, dir, 64<<10)
+				if _, err := s.Sweep(t.Context(), func(ref queue.Ref) (bool, error) { return stays[ref], nil }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			moved, err := s.Compact(t.Context())
+			if want := 2; err != nil || moved < want {
+				t.Fatalf("moved %d, %v", moved, err)
+			}
+			for seg, want := range map[uint32]bool{1: false, 2: true, 3: false} {
+				if _, err := os.Stat(s.segmentFile(1, seg)); (err == nil) != want {
+					t.Errorf("segment %d: %v", seg, err)
+				}
+			}
+			check := func() {
+				for ref, want := range given {
+					got, err := readBack(t, s, ref)
+					if stays[ref] && (err != nil || !bytes.Equal(got, want)) || !stays[ref] && !errors.Is(err, queue.ErrNoBlob) {
+						t.Errorf("%s, stays %v: %v", ref, stays[ref], err)
+					}
+				}
+			}
+			check()
+			for ref := range given { // a moved blob goes like any other
+				if w, _ := parseRef(ref); w.seg == 1 && stays[ref] {
+					if err := s.Delete(t.Context(), ref); err != nil {
+						t.Fatal(err)
+					}
+					stays[ref] = false
+				}
+			}
+			check()
+			s = openSegments(t, durable.OS, dir, 64<<10) // and a moved one that nothing refers to is swept
+			for ref := range stays {
+				stays[ref] = false
+			}
+			if _, err := s.Sweep(t.Context(), func(queue.Ref) (bool, error) { return false, nil }); err != nil {
+				t.Fatal(err)
+			}
+			check()
+		})
+	}
+}
+
+// TestCopyingOutBesideReadersAndDeletions: whatever comes at the same time, a
+// blob that was not deleted delivers its bytes and one that was is gone.
+func TestCopyingOutBesideReadersAndDeletions(t *testing.T) {
+	s := openSegments(t, durable.OS, t.TempDir(), 32<<10)
+	var wait, tidying sync.WaitGroup
+	stop := make(chan struct{})
+	tidying.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := s.Compact(t.Context()); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for i := range 16 {
+		wait.Go(func() {
+			var refs []queue.Ref
+			for j := range 60 {
+				refs = append(refs, putBytes(t, s, bytes.Repeat([]byte{byte(i), byte(j)}, 700)))
+			}
+			for j, ref := range refs {
+				if j%8 != 0 {
+					if err := s.Delete(t.Context(), ref); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			for range 5 {
+				for j, ref := range refs {
+					got, err := readBack(t, s, ref)
+					if j%8 == 0 && (err != nil || !bytes.Equal(got, bytes.Repeat([]byte{byte(i), byte(j)}, 700))) || j%8 != 0 && !errors.Is(err, queue.ErrNoBlob) {
+						t.Errorf("blob %d of %d: %v", j, i, err)
+					}
+				}
+			}
+			for j := 0; j < len(refs); j += 8 {
+				if err := s.Delete(t.Context(), refs[j]); err != nil {
+					t.Error(err)
+				}
+				if _, err := readBack(t, s, refs[j]); !errors.Is(err, queue.ErrNoBlob) {
+					t.Errorf("a deleted blob: %v", err)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	close(stop)
+	tidying.Wait()
+}
+
 // FuzzWalk: whatever lies in a segment, the walker ends, and what it visits
 // lies within the file.
 func FuzzWalk(f *testing.F) {
@@ -221,8 +397,8 @@ func FuzzWalk(f *testing.F) {
 func BenchmarkPut64Callers(b *testing.B) {
 	data := make([]byte, 10<<10)
 	for name, open := range map[string]func(string) (*Store, error){
-		"files":    func(dir string) (*Store, error) { return Open(durable.OS, dir) },
-		"segments": func(dir string) (*Store, error) { return OpenSegments(durable.OS, dir, SegmentSize) },
+		"own files": func(dir string) (*Store, error) { return OpenSized(durable.OS, dir, 1024) },
+		"segments":  func(dir string) (*Store, error) { return Open(durable.OS, dir) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			s, err := open(b.TempDir())

@@ -79,7 +79,7 @@ var mutants = []mutant{
 		changes: []change{{"queue/blob/blob.go",
 			"if err := s.fs.SyncDir(dir); err != nil {",
 			"if err := error(nil); err != nil {\n		_ = dir"}},
-		campaign: storm("400"),
+		campaign: []string{"./queue/blob", "-run", "TestPowerCut"},
 	},
 	{
 		name:   "segment-not-synced",
@@ -96,6 +96,22 @@ var mutants = []mutant{
 			"		err = s.fs.SyncDir(filepath.Dir(name))\n",
 			"		_ = filepath.Dir(name)\n"}},
 		campaign: []string{"./queue/blob", "-run", "TestSegmentsSurviveEveryCut"},
+	},
+	{
+		name:   "copied-out-name-not-synced",
+		reason: "a segment is unlinked before the names of what was copied out of it are durable",
+		changes: []change{{"queue/blob/reclaim.go",
+			"	if err := s.fs.SyncDir(dir); err != nil {",
+			"	if err := error(nil); err != nil {\n		_ = dir"}},
+		campaign: []string{"./queue/blob", "-run", "TestSegmentsSurviveEveryCut"},
+	},
+	{
+		name:   "copied-out-forgets-deletions",
+		reason: "what is deleted while its segment is copied out comes back",
+		changes: []change{{"queue/blob/reclaim.go",
+			"			l.moving[w.ref()] = true",
+			"			l.moving[w.ref()] = false\n			delete(l.moving, w.ref())"}},
+		campaign: []string{"./queue/blob", "-run", "TestCopyingOutBesideReadersAndDeletions", "-count", "20"},
 	},
 	{
 		name:   "slots-not-covered",

@@ -60,7 +60,7 @@ type machine struct {
 
 func (m *machine) boot() {
 	m.boots++
-	blobs, err := blob.Open(m.disk, "blobs")
+	blobs, err := blob.OpenSized(m.disk, "blobs", 16<<10)
 	if err != nil {
 		m.t.Fatal(err)
 	}

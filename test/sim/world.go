@@ -169,7 +169,7 @@ func (w *world) Hash() string { return fmt.Sprintf("%x", w.log.Sum(nil)) }
 // boot opens the node over its disk as a process start does.
 func (h *host) boot() {
 	h.boots++
-	blobs, err := blob.Open(h.fs, "blobs")
+	blobs, err := blob.OpenSized(h.fs, "blobs", 16<<10)
 	h.w.must(err, "open blobs of "+h.id)
 	h.blobs = blobs
 	h.reopenShelf()
@@ -223,6 +223,8 @@ func (w *world) restart(h *host) {
 	if w.rng.IntN(2) == 0 {
 		_, err := h.blobs.Sweep(w.ctx, func(ref queue.Ref) (bool, error) { return h.node.Referenced(w.ctx, ref) })
 		w.must(err, "sweep of "+h.id)
+		_, err = h.blobs.Compact(w.ctx)
+		w.must(err, "copying out at "+h.id)
 	}
 	w.faults.armed = armed
 }
