@@ -131,7 +131,7 @@ func (s *stoppedNode) openNode(ctx context.Context, c *settings, now nowFunc) er
 	}
 	s.node, err = node.New(ctx, node.Config{
 		ID: c.Node, Store: s.store, Blobs: s.blobs, Keys: s.keys, Now: now,
-		Directory: func() *certs.Directory { return directory },
+		Directory: func() *certs.Directory { return directory }, DeadLetterAfter: time.Duration(c.DeadLetterAfter),
 	})
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"time"
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/exchange"
@@ -41,6 +42,8 @@ type settings struct {
 	RestListen string `toml:"rest_listen" comment:"for agency systems; plain HTTP, so keep it on loopback or behind a TLS proxy"`
 	MaxUpload  int64  `toml:"max_upload" comment:"bytes of one submission"`
 
+	DeadLetterAfter duration `toml:"dead_letter_after,omitempty" comment:"how long a neighbour may take to take a delivery until it is parked; empty: 168h"`
+
 	Keystore keystoreSettings `toml:"keystore"`
 	Trust    trustSettings    `toml:"trust"`
 
@@ -61,6 +64,9 @@ func (d dataDir) settings() (*settings, error) {
 	err := config.Load(d.path(configFile), &s)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, exchange.Fail(exchange.CodeNotFound, "%s is not a node's data directory; make one with yizhan init", string(d))
+	}
+	if err == nil && s.DeadLetterAfter < 0 {
+		err = exchange.Fail(exchange.CodeBadRequest, "%s: dead_letter_after is %s; name a time such as \"168h\"", d.path(configFile), time.Duration(s.DeadLetterAfter))
 	}
 	return &s, err
 }

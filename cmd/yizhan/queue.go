@@ -16,11 +16,11 @@ import (
 	"github.com/yizhan-gateway/yizhan/exchange/node"
 )
 
-// queues is what the commands of yizhan queue ask of a node.
+// queues is what the commands of yizhan queue tell a node.
 type queues interface {
-	Queues(ctx context.Context, link string) (*node.Backlog, error)
 	HoldLink(ctx context.Context, link string, who node.Who) error
 	ReleaseLink(ctx context.Context, link string, who node.Who) error
+	Requeue(ctx context.Context, p node.Pick, who node.Who, progress func(int)) (int, error)
 }
 
 // backlog is what queue ls shows: what waits, and how the links fare. A node
@@ -28,19 +28,39 @@ type queues interface {
 type backlog struct {
 	Running bool `json:"running"`
 	node.Backlog
-	Status []peer.Status `json:"status"`
+	Status []peer.Status    `json:"status"`
+	Items  []node.QueueItem `json:"items"`
+}
+
+// wish is what of a backlog is to be shown.
+type wish struct {
+	link  string
+	items bool // single entries that wait, besides dead letters
+	limit int
+}
+
+func (w wish) query() string {
+	v := url.Values{"link": {w.link}, "items": {strconv.FormatBool(w.items)}, "limit": {strconv.Itoa(w.limit)}}
+	return v.Encode()
+}
+
+func wishOf(q url.Values) (w wish, err error) {
+	w.link = q.Get("link")
+	w.items, err = strconv.ParseBool(q.Get("items"))
+	if err == nil {
+		w.limit, err = strconv.Atoi(q.Get("limit"))
+	}
+	if err != nil || w.limit < 1 {
+		return w, exchange.Fail(exchange.CodeBadRequest, "items must be true or false, limit a positive number")
+	}
+	return w, nil
 }
 
 // remoteQueues asks a running node.
 type remoteQueues struct{ *control.Client }
 
-func (r remoteQueues) Queues(ctx context.Context, link string) (*node.Backlog, error) {
-	b, err := r.backlog(ctx, link)
-	return &b.Backlog, err
-}
-
-func (r remoteQueues) backlog(ctx context.Context, link string) (b backlog, err error) {
-	err = r.Call(ctx, http.MethodGet, "/queues?link="+url.QueryEscape(link), nil, &b, nil)
+func (r remoteQueues) backlog(ctx context.Context, w wish) (b backlog, err error) {
+	err = r.Call(ctx, http.MethodGet, "/queues?"+w.query(), nil, &b, nil)
 	return b, err
 }
 
@@ -70,27 +90,35 @@ func obey(do func(context.Context, string, node.Who) error) control.Handler {
 }
 
 func (g *gateway) queueRoutes(s *control.Server) {
+	s.HandleLong("POST /queues/retry", g.retry)
 	s.Handle("POST /queues/hold", obey(g.node.HoldLink))
 	s.Handle("POST /queues/release", obey(g.node.ReleaseLink))
 	s.Handle("GET /queues", func(ctx context.Context, q *control.Request) (any, error) {
-		return backlogOf(ctx, g.node, q.Query.Get("link"), g.peer.Status())
+		w, err := wishOf(q.Query)
+		if err != nil {
+			return nil, err
+		}
+		return backlogOf(ctx, g.node, w, g.peer.Status())
 	})
 }
 
 // backlogOf puts together what waits and how the links fare.
-func backlogOf(ctx context.Context, n queues, link string, status []peer.Status) (b backlog, err error) {
-	waits, err := n.Queues(ctx, link)
+func backlogOf(ctx context.Context, n *node.Node, w wish, status []peer.Status) (b backlog, err error) {
+	waits, err := n.Queues(ctx, w.link)
 	if err != nil {
 		return b, err
 	}
 	b = backlog{Running: status != nil, Backlog: *waits, Status: []peer.Status{}}
+	if b.Items, err = n.QueueItems(ctx, w.link, w.items, w.limit); err != nil {
+		return b, err
+	}
 	for _, s := range status {
-		if link == "" || s.Link == link {
+		if w.link == "" || s.Link == w.link {
 			b.Status = append(b.Status, s)
 		}
 	}
-	if link != "" && len(b.Links) == 0 {
-		return b, exchange.Fail(exchange.CodeNotFound, "link %q: the directory names no such link of this node, and nothing waits for one", link)
+	if w.link != "" && len(b.Links) == 0 {
+		return b, exchange.Fail(exchange.CodeNotFound, "link %q: the directory names no such link of this node, and nothing waits for one", w.link)
 	}
 	return b, nil
 }
@@ -144,6 +172,6 @@ func (a *app) queueCommand() *cobra.Command {
 Run it as the node's user or as root.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.queueListCommand(), a.queueHoldCommand(), a.queueReleaseCommand())
+	c.AddCommand(a.queueListCommand(), a.queueHoldCommand(), a.queueReleaseCommand(), a.queueRetryCommand())
 	return c
 }

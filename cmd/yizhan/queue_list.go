@@ -13,22 +13,25 @@ import (
 )
 
 func (a *app) queueListCommand() *cobra.Command {
-	f, link := new(queueFlags), ""
+	f, w := new(queueFlags), wish{}
 	c := &cobra.Command{
 		Use: "ls --data DIR", Short: "Show what waits · 查看队列", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			dir, err := f.dir()
+			if err == nil && w.limit < 1 {
+				err = usage("--limit must be above 0")
+			}
 			if err != nil {
 				return err
 			}
 			var b backlog
 			err = a.withNode(c.Context(), dir, withoutKeys,
 				func(running *control.Client) (err error) {
-					b, err = remoteQueues{running}.backlog(c.Context(), link)
+					b, err = remoteQueues{running}.backlog(c.Context(), w)
 					return err
 				},
 				func(stopped *stoppedNode) (err error) {
-					b, err = backlogOf(c.Context(), stopped.node, link, nil)
+					b, err = backlogOf(c.Context(), stopped.node, w, nil)
 					return err
 				})
 			if err != nil {
@@ -38,7 +41,9 @@ func (a *app) queueListCommand() *cobra.Command {
 		},
 	}
 	f.add(c)
-	c.Flags().StringVar(&link, "link", "", "only this link")
+	c.Flags().StringVar(&w.link, "link", "", "only this link")
+	c.Flags().BoolVar(&w.items, "items", false, "list single entries that wait, too; dead letters are always listed")
+	c.Flags().IntVar(&w.limit, "limit", 100, fmt.Sprintf("entries to list, at most %d", node.MaxQueueItems))
 	return c
 }
 
@@ -50,6 +55,9 @@ func (b *backlog) text(now time.Time) string {
 	}
 	for i := range b.Links {
 		b.linkText(&out, &b.Links[i], now)
+	}
+	for i := range b.Items {
+		itemText(&out, &b.Items[i], now)
 	}
 	if b.Undone > 0 {
 		out.WriteString(both("to be distributed: %d", "待分发：%d", b.Undone) + "\n")
@@ -75,12 +83,33 @@ func (b *backlog) linkText(out *strings.Builder, q *node.LinkQueues, now time.Ti
 	if h := q.Hold; h != nil {
 		fmt.Fprintf(out, "  %s\n", both("held since %s by %s: %s", "%s 起由 %s 暂停：%s", h.At.Time().Local().Format(time.DateTime), h.By, h.Reason))
 	}
+	if q.Parked > 0 {
+		fmt.Fprintf(out, "  %s\n", both("%d dead letters; yizhan queue retry requeues them", "%d 件死信；可用 yizhan queue retry 重新投递", q.Parked))
+	}
 	if q.Paused > 0 {
 		fmt.Fprintf(out, "  %s\n", both("%d held back after trouble", "%d 件因故障暂缓", q.Paused))
 	}
 	if s := b.statusOf(q.Link); s != nil {
 		statusText(out, s, now)
 	}
+}
+
+// itemText is one entry on a line.
+func itemText(out *strings.Builder, q *node.QueueItem, now time.Time) {
+	fmt.Fprintf(out, "%s  %s %s %s  %s", q.ID, q.State, q.Rank, q.Kind, q.Document)
+	if q.Sender != "" {
+		fmt.Fprintf(out, "  %s → %s", q.Sender, strings.Join(q.Recipients, " "))
+	}
+	if more := q.Count - len(q.Recipients); more > 0 {
+		fmt.Fprintf(out, " +%d", more)
+	}
+	if q.Since != 0 {
+		fmt.Fprintf(out, "  %s", now.Sub(q.Since.Time()).Round(time.Second))
+	}
+	if q.Reason != "" {
+		fmt.Fprintf(out, "  %s", q.Reason)
+	}
+	out.WriteString("\n")
 }
 
 func (b *backlog) statusOf(link string) *peer.Status {

@@ -181,7 +181,7 @@ func (g *gateway) openNode(ctx context.Context) (err error) {
 	}
 	g.node, err = node.New(ctx, node.Config{
 		ID: g.settings.Node, Store: g.store, Blobs: g.blobs, Keys: g.keys, Rand: g.keys.Random(), Directory: g.directory.Load, Directories: distribution{g},
-		CRLs: g.crlFiles,
+		CRLs: g.crlFiles, DeadLetterAfter: time.Duration(g.settings.DeadLetterAfter),
 	})
 	if err != nil {
 		return err

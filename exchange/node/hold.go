@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"sync"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -62,21 +63,26 @@ func printable(s string) bool {
 	return true
 }
 
-// act notes what an operator did, in the transaction that does it.
-func (n *Node) act(tx queue.Tx, a *records.OperatorAct) (leaf uint64, err error) {
+// act notes what an operator did, in the transaction that does it; hh is the
+// envelope it is about, nil for none.
+func (n *Node) act(tx queue.Tx, hh *sm.Digest, a *records.OperatorAct) (leaf uint64, err error) {
 	a.At = n.now()
 	b, err := strictjson.Marshal(a)
 	if err != nil {
 		return 0, err
 	}
-	leaf, err = n.append(tx, &merkle.Leaf{Event: a.What, Object: sm.Sum(b), At: a.At})
+	entry := &merkle.Leaf{Event: a.What, Object: sm.Sum(b), At: a.At}
+	if hh != nil {
+		entry.Envelope = hh.String()
+	}
+	leaf, err = n.append(tx, entry)
 	if err != nil {
 		return 0, err
 	}
 	return leaf, records.Acts.Insert(tx, a, leaf)
 }
 
-// holds is the copy of the held links, and how often it changed.
+// holds is the copy of the holds, and how often it changed.
 type holds struct {
 	reading sync.Mutex // so that an older view never replaces a newer one
 	mu      sync.Mutex
@@ -113,8 +119,18 @@ func (n *Node) readHolds(ctx context.Context) error {
 func (n *Node) LinkHold(link string) (Hold, bool) {
 	n.holds.mu.Lock()
 	defer n.holds.mu.Unlock()
-	h, held := n.holds.links[link]
-	return h, held
+	h, known := n.holds.links[link]
+	return h, known && h.Released == 0
+}
+
+// releasedAt is when a link was last released; the zero time if it never was.
+func (n *Node) releasedAt(link string) time.Time {
+	n.holds.mu.Lock()
+	defer n.holds.mu.Unlock()
+	if h := n.holds.links[link]; h.Released != 0 {
+		return h.Released.Time()
+	}
+	return time.Time{}
 }
 
 // HoldChanges counts the changes of what is held.
@@ -134,7 +150,7 @@ func (n *Node) HoldLink(ctx context.Context, link string, who Who) error {
 	}
 	return n.changeHold(ctx, func(tx queue.Tx) error {
 		a := &records.OperatorAct{What: eventHeld, Link: link, By: who.By, Reason: who.Reason}
-		leaf, err := n.act(tx, a)
+		leaf, err := n.act(tx, nil, a)
 		if err != nil {
 			return err
 		}
@@ -160,13 +176,14 @@ func (n *Node) ReleaseLink(ctx context.Context, link string, who Who) error {
 		if err != nil {
 			return err
 		}
-		if had == nil {
+		if had == nil || had.Released != 0 {
 			return exchange.Fail(exchange.CodeNotFound, "link %q is not held", link)
 		}
-		if _, err := n.act(tx, &records.OperatorAct{What: eventReleased, Link: link, By: who.By, Reason: who.Reason}); err != nil {
+		a := &records.OperatorAct{What: eventReleased, Link: link, By: who.By, Reason: who.Reason}
+		if _, err := n.act(tx, nil, a); err != nil {
 			return err
 		}
-		return records.Holds.Delete(tx, link)
+		return records.Holds.Put(tx, &Hold{Released: a.At}, link)
 	})
 }
 

@@ -88,13 +88,16 @@ func (d *depot) wait(rank, count int, size int64) {
 				err = records.Digests.Insert(tx, &digests, hh)
 			}
 			if err == nil {
-				out := &records.Outbound{Header: true, Slots: true, Parts: []byte{0}, Count: 1, State: records.StateQueued}
-				err = records.Outgoing.Insert(tx, out, hh, wire, hh)
-			}
-			if err == nil {
 				err = d.node.enqueue(tx, wire, rank, laneEntry{Kind: KindHeader, Envelope: hh, Object: hh})
 			}
-			return err
+			if err != nil {
+				return err
+			}
+			out := &records.Outbound{Header: true, Slots: true, Parts: []byte{0}, Count: 1, State: records.StateQueued, Lane: laneName(wire, rank)}
+			if out.Seq, err = queue.Last(tx, out.Lane); err != nil {
+				return err
+			}
+			return records.Outgoing.Insert(tx, out, hh, wire, hh)
 		})
 		if err != nil {
 			d.Fatal(err)

@@ -29,6 +29,8 @@ const (
 	eventDirectory = "directory"
 	eventHeld      = "held"
 	eventReleased  = "released"
+	eventParked    = "parked"
+	eventRequeued  = "requeued"
 )
 
 // leaf appends one state change to the ledger, in the transaction that makes

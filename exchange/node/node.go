@@ -66,6 +66,8 @@ type Keys interface {
 // receipts; empty is "system". Without Directories the node neither passes on
 // directories nor takes any from neighbours. CRLs, if set, gives the revocation
 // lists (DER) that Directory was made with, for evidence; nil for none.
+// DeadLetterAfter is how long a neighbour may take until a delivery is parked;
+// 0 is DefaultDeadLetterAfter.
 type Config struct {
 	ID          string
 	Store       queue.Store
@@ -77,6 +79,8 @@ type Config struct {
 	Rand        io.Reader
 	Clock       string
 	CRLs        func() [][]byte
+
+	DeadLetterAfter time.Duration
 }
 
 // Node is one gateway identity. Its methods are safe for concurrent use.
@@ -98,6 +102,7 @@ type Node struct {
 	waiting waitingState
 	stamps  stampCursor
 	holds   holds
+	dead    deadSweep
 }
 
 // New opens a node over its store. The first start fixes the node's name and
@@ -111,6 +116,9 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	}
 	if c.Clock == "" {
 		c.Clock = "system"
+	}
+	if c.DeadLetterAfter == 0 {
+		c.DeadLetterAfter = DefaultDeadLetterAfter
 	}
 	n := &Node{c: c, ledger: queue.Ledger{Name: "main"}, changed: make(chan struct{}), fresh: map[string]bool{}, grown: map[string]uint64{}}
 	n.lanes.init(c.Rand)

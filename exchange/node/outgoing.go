@@ -205,20 +205,33 @@ func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcome
 			return queue.Dequeue(tx, o.lane, o.seq)
 		}
 		out, err := records.Outgoing.Lock(tx, o.entry.Envelope, link, o.entry.Object)
-		if err != nil || out == nil || out.State != records.StateQueued {
+		if err != nil || out == nil || out.State != records.StateQueued && out.State != records.StateParked {
 			return err
 		}
-		mark(out, outs, outcomes)
-		if out.State == records.StateQueued && out.Header && out.Slots && allBits(out.Parts, out.Count) {
-			out.State = records.StateHanded
-		}
-		if out.State != records.StateQueued {
-			if err := n.endOutbound(tx, o, out); err != nil {
-				return err
-			}
-		}
-		return records.Outgoing.Put(tx, out, o.entry.Envelope, link, o.entry.Object)
+		return n.settleOutbound(tx, link, o.entry, out, outs, outcomes)
 	})
+}
+
+// settleOutbound enters what the neighbour said of one entry's items. Wherever
+// the entry stands by now, it leaves when it is handed over or refused.
+func (n *Node) settleOutbound(tx queue.Tx, link string, e laneEntry, out *records.Outbound, outs []Out, outcomes []Outcome) error {
+	refused := mark(out, outs, outcomes)
+	switch {
+	case slices.Contains(unended, refused) && out.State == records.StateParked:
+		out.Reason = refused
+	case slices.Contains(unended, refused):
+		return n.parkIn(tx, link, e, out, refused)
+	case refused != "":
+		out.State, out.Reason = records.StateRefused, refused
+	case out.Header && out.Slots && allBits(out.Parts, out.Count):
+		out.State, out.Reason = records.StateHanded, ""
+	}
+	if out.State == records.StateRefused || out.State == records.StateHanded {
+		if err := n.endOutbound(tx, e, out); err != nil {
+			return err
+		}
+	}
+	return records.Outgoing.Put(tx, out, e.Envelope, link, e.Object)
 }
 
 // noteOutcomes holds back what met damage, and says whether it did before.
@@ -236,11 +249,11 @@ func (n *Node) noteOutcomes(o Out, damaged bool) (again bool) {
 	return false
 }
 
-// mark enters the outcomes of one entry's items.
-func mark(out *records.Outbound, outs []Out, outcomes []Outcome) {
+// mark enters the outcomes of one entry's items and says why one was refused.
+func mark(out *records.Outbound, outs []Out, outcomes []Outcome) (refused string) {
 	for k, c := range outcomes {
 		if c.Status == Refused {
-			out.State, out.Reason = records.StateRefused, c.Reason
+			refused = c.Reason
 		}
 		if startOver(c) {
 			// The neighbour has nothing of it, or nothing any more: all of it
@@ -260,19 +273,20 @@ func mark(out *records.Outbound, outs []Out, outcomes []Outcome) {
 			setBit(out.Parts, outs[k].part)
 		}
 	}
+	return refused
 }
 
 // endOutbound passes custody on, or gives up what the neighbour refused for
 // good; its REJECTED receipt comes by itself.
-func (n *Node) endOutbound(tx queue.Tx, o Out, out *records.Outbound) error {
+func (n *Node) endOutbound(tx queue.Tx, e laneEntry, out *records.Outbound) error {
 	event := eventHanded
 	if out.State == records.StateRefused {
 		event = eventEnded
 	}
-	if _, err := n.leaf(tx, event, o.entry.Envelope, o.entry.Envelope); err != nil {
+	if _, err := n.leaf(tx, event, e.Envelope, e.Envelope); err != nil {
 		return err
 	}
-	return queue.Dequeue(tx, o.lane, o.seq)
+	return queue.Dequeue(tx, out.Lane, out.Seq)
 }
 
 // Unreadable notes that a stored item could not be read when it was to be

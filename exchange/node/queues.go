@@ -23,7 +23,7 @@ type Queue struct {
 
 // LinkQueues is what waits for one link, the most urgent first. Paused counts
 // entries that met trouble and wait for themselves; they are among those that
-// wait. Hold is set while an operator holds the link. A link that no directory
+// wait. Parked counts the dead letters, which are not among them. Hold is set while an operator holds the link. A link that no directory
 // names any more is shown as long as something waits for it.
 type LinkQueues struct {
 	Link      string  `json:"link"`
@@ -31,6 +31,7 @@ type LinkQueues struct {
 	Known     bool    `json:"known"`
 	Waiting   uint64  `json:"waiting"`
 	Paused    int     `json:"paused"`
+	Parked    uint64  `json:"parked"`
 	Hold      *Hold   `json:"hold,omitempty"`
 	Queues    []Queue `json:"queues"`
 }
@@ -59,7 +60,7 @@ func (n *Node) Queues(ctx context.Context, link string) (*Backlog, error) {
 			return err
 		}
 		for _, q := range links.list {
-			if q.Known || q.Waiting > 0 {
+			if q.Known || q.Waiting > 0 || q.Parked > 0 {
 				s.Links = append(s.Links, *q)
 			}
 		}
@@ -132,6 +133,15 @@ func (n *Node) countLanes(tx queue.Tx, only string, links *linkTable) error {
 			return err
 		}
 	}
+	for c, err := range queue.Counts(tx, parkedPrefix+only) {
+		if err != nil {
+			return err
+		}
+		link := strings.TrimPrefix(c.Lane, parkedPrefix)
+		if c.Waiting > 0 && (only == "" || link == only) {
+			links.of(link).Parked = c.Waiting
+		}
+	}
 	return nil
 }
 
@@ -150,17 +160,10 @@ func laneOf(lane string) (link string, rank int, ok bool) {
 // that does not say.
 func (n *Node) oldest(tx queue.Tx, lane string) (strictjson.Time, error) {
 	e, err := n.first(tx, lane)
-	if e == nil || err != nil || e.Since != 0 {
-		if e == nil {
-			return 0, err
-		}
-		return e.Since, err
-	}
-	env, err := records.Envelopes.Get(tx, e.Envelope)
-	if env == nil {
+	if e == nil || err != nil {
 		return 0, err
 	}
-	return env.At, err
+	return n.since(tx, e)
 }
 
 // first is the first entry of a lane, which may be one that is held back; nil

@@ -55,3 +55,34 @@ func TestQueuesAreCounted(t *testing.T) {
 	d.settle(d.next(1<<20, 50), Taken)
 	want(0, 0, 0)
 }
+
+// TestParkingWalksNoLane: however much waits, a look for dead letters reads the
+// front of a lane, and parking reads what it parks.
+func TestParkingWalksNoLane(t *testing.T) {
+	d := newDepot(t)
+	d.node.c.Directory = func() *certs.Directory { return new(certs.Directory) }
+	d.wait(0, 100, 10)
+	d.at = d.at.Add(time.Hour)
+	d.wait(0, 900, 10)
+	steps := func() (n int) {
+		for d.at = d.at.Add(2 * sweepMost); ; n++ {
+			before := len(d.store.scans)
+			if did := ok[bool](d)(d.node.park(d.ctx)); !did {
+				return n
+			}
+			if scans := len(d.store.scans) - before; scans > 3 {
+				t.Fatalf("%d scans in a step", scans)
+			}
+		}
+	}
+	if n := steps(); n != 1 {
+		t.Errorf("%d steps while nothing is overdue", n)
+	}
+	d.at = d.at.Add(DefaultDeadLetterAfter - time.Hour)
+	if n := steps(); n != 100/parkStep+1 {
+		t.Errorf("%d steps for 100 dead letters", n)
+	}
+	if q := d.queues(); q.Waiting != 900 || q.Parked != 100 {
+		t.Errorf("%d wait, %d are parked", q.Waiting, q.Parked)
+	}
+}

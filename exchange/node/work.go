@@ -17,13 +17,16 @@ import (
 const fanStep = 100
 
 // Work does one step of distributing and delivering, or of taking up what
-// waited for a newer directory. did says whether there may be more. An error
+// waited for a newer directory, or of parking dead letters. did says whether there may be more. An error
 // is about one entry, which is tried again later; the others go on.
 func (n *Node) Work(ctx context.Context) (did bool, err error) {
 	if did, err := n.noteDirectory(ctx); did || err != nil {
 		return did, err
 	}
 	if did, err := n.resumeDeferred(ctx); did || err != nil {
+		return did, err
+	}
+	if did, err := n.park(ctx); did || err != nil {
 		return did, err
 	}
 	entry, ok, err := n.nextWork(ctx)

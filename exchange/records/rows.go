@@ -58,12 +58,14 @@ type NodeIdentity struct {
 // directory that it has in force.
 type Neighbour struct{ Directory uint64 }
 
-// Hold says that an operator holds a link, as which leaf tells.
+// Hold says that an operator holds a link, and in which leaf, or when he last
+// released it.
 type Hold struct {
-	Leaf   uint64          `json:"leaf"`
-	By     string          `json:"by"`
-	Reason string          `json:"reason"`
-	At     strictjson.Time `json:"at"`
+	Leaf     uint64          `json:"leaf"`
+	By       string          `json:"by"`
+	Reason   string          `json:"reason"`
+	At       strictjson.Time `json:"at"`
+	Released strictjson.Time `json:"released,omitzero"`
 }
 
 // OperatorAct is what an operator told a node to do. The leaf it is stored

@@ -18,6 +18,30 @@ func storm(seeds string) []string {
 
 var mutants = []mutant{
 	{
+		name:   "requeued-into-nowhere",
+		reason: "a dead letter that is requeued leaves the parked ones and enters no lane",
+		changes: []change{{"exchange/node/dead.go",
+			"if out.Seq, err = enqueueEntry(tx, out.Lane, entry); err != nil {",
+			"if out.Seq++; err != nil {"}},
+		campaign: storm("100"),
+	},
+	{
+		name:   "parked-twice",
+		reason: "a delivery that is parked stays in its lane as well",
+		changes: []change{{"exchange/node/dead.go",
+			"if err := queue.Dequeue(tx, out.Lane, out.Seq); err != nil {",
+			"if err := error(nil); err != nil {"}},
+		campaign: storm("100"),
+	},
+	{
+		name:   "late-ack-of-a-parked-one-unheard",
+		reason: "what a neighbour says of a bundle is not heard when its delivery was parked meanwhile",
+		changes: []change{{"exchange/node/outgoing.go",
+			"out.State != records.StateQueued && out.State != records.StateParked {",
+			"out.State != records.StateQueued {"}},
+		campaign: []string{"./exchange/link", "-run", "TestALateAckFindsTheParked"},
+	},
+	{
 		name:   "hold-forgotten-at-start",
 		reason: "a link that an operator holds goes on after a restart",
 		changes: []change{{"exchange/node/node.go",

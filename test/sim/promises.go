@@ -84,6 +84,7 @@ func (w *world) quiet() {
 		}
 		for _, h := range w.hosts {
 			w.drain(h)
+			w.requeue(h)
 			w.actOnAll(h)
 		}
 		for _, p := range w.pairs {
@@ -148,6 +149,11 @@ func (w *world) unfinished() string {
 	}
 	for _, p := range w.pairs {
 		for _, h := range []*host{p.dialer, p.listener} {
+			queues, err := h.node.Queues(w.ctx, p.link)
+			w.must(err, "queues")
+			if q := queues.Links[0]; q.Known && q.Waiting+q.Parked > 0 {
+				return fmt.Sprintf("node %s has %d waiting and %d parked for link %s", h.id, q.Waiting, q.Parked, p.link)
+			}
 			outs, err := h.node.Outgoing(w.ctx, p.link, 1<<20, 10)
 			w.must(err, "outgoing")
 			if len(outs) > 0 {

@@ -3,14 +3,20 @@ package sim
 import (
 	"bytes"
 	"errors"
+	"time"
 
 	"github.com/yizhan-gateway/yizhan/exchange/link"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
 )
 
-// An operator at each node holds links and releases them. What he was told is
-// so: a link that is held gives nothing out and takes nothing in until it is
-// released, whatever happens to the node.
+// An operator at each node holds links and releases them, and requeues dead
+// letters, of which there are many: a neighbour has little time. What he was
+// told is so: a link that is held gives nothing out and takes nothing in until
+// it is released, whatever happens to the node.
+
+// deadLetterAfter is little enough for a storm, in which a call may take three
+// seconds.
+const deadLetterAfter = 2 * time.Second
 
 var operator = node.Who{By: "值班员", Reason: "检修"}
 
@@ -33,6 +39,16 @@ func (w *world) operate(h *host, p *pair) {
 			w.stats.Holds++
 		}
 		w.note("%s: link %s held: %v, %v", h.id, p.link, !was, err)
+	})
+}
+
+// requeue puts dead letters of a host back into their lanes.
+func (w *world) requeue(h *host) {
+	w.guarded(h, func() {
+		n, err := h.node.Requeue(w.ctx, node.Pick{}, operator, nil)
+		w.tolerate(err, "requeue")
+		w.stats.Requeued += n
+		w.note("%s requeues %d", h.id, n)
 	})
 }
 

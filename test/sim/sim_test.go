@@ -71,7 +71,7 @@ func TestPromises(t *testing.T) {
 	}
 	t.Logf("ran %d seeds: %+v", n, sum)
 	if n >= 100 && (sum.Submitted == 0 || sum.Crashes == 0 || sum.Lost == 0 || sum.Doubled == 0 || sum.Mangled == 0 ||
-		sum.Spread == 0 || sum.Strangers == 0 || sum.Stolen == 0 || sum.Void == 0 || sum.Waiting == 0 || sum.Held == 0) {
+		sum.Spread == 0 || sum.Strangers == 0 || sum.Stolen == 0 || sum.Void == 0 || sum.Waiting == 0 || sum.Held == 0 || sum.Requeued == 0) {
 		t.Errorf("the storm did not blow: %+v", sum)
 	}
 }

@@ -40,6 +40,10 @@ func (w *world) step(maxDocs int) {
 		w.operate(h, p)
 		return
 	}
+	if w.rng.IntN(50) == 0 {
+		w.requeue(h)
+		return
+	}
 	switch n := w.rng.IntN(100); {
 	case n < 12:
 		w.submit(maxDocs)

@@ -62,6 +62,7 @@ type Stats struct {
 	Void              int // what a revoked key signed when it was too late
 	Waiting           int // forged headers that nobody could judge when they came
 	Holds, Held       int // of links, and bundles that they turned away
+	Requeued          int // dead letters
 }
 
 // host is one node with the disk that survives its crashes.
@@ -176,6 +177,7 @@ func (h *host) boot() {
 	h.node, err = node.New(h.w.ctx, node.Config{
 		ID: h.id, Store: h.store, Blobs: blobs, Keys: h.keys,
 		Directory: h.shelf.Current, Directories: directories{h}, Now: h.w.now, Rand: h.w.stream, Clock: "sim",
+		DeadLetterAfter: deadLetterAfter,
 	})
 	h.w.must(err, "open node "+h.id)
 	h.w.checkHolds(h)
@@ -257,6 +259,7 @@ func (s *Stats) add(t Stats) {
 	s.Waiting += t.Waiting
 	s.Holds += t.Holds
 	s.Held += t.Held
+	s.Requeued += t.Requeued
 }
 
 // isInjected says whether an error is one this world injected.
