@@ -21,6 +21,10 @@ const (
 // moments. Nobody asks an HSM of a running node while holding the lock.
 const setupPatience = 5 * time.Second
 
+// servePatience is how long a starting node waits for a command that looks at
+// it while it is stopped, such as yizhan queue ls; that takes moments.
+const servePatience = 3 * time.Second
+
 // changing makes a change to the setup while no other process makes one. Two at
 // once would each write a part of it.
 func (d dataDir) changing(change func() error) (err error) {

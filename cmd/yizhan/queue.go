@@ -90,6 +90,13 @@ func obey(do func(context.Context, string, node.Who) error) control.Handler {
 }
 
 func (g *gateway) queueRoutes(s *control.Server) {
+	s.Handle("GET /quarantine", func(ctx context.Context, q *control.Request) (any, error) {
+		w, err := wishOf(q.Query)
+		if err != nil {
+			return nil, err
+		}
+		return quarantineOf(ctx, g.node, w)
+	})
 	s.HandleLong("POST /queues/retry", g.retry)
 	s.Handle("POST /queues/hold", obey(g.node.HoldLink))
 	s.Handle("POST /queues/release", obey(g.node.ReleaseLink))

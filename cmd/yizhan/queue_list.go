@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) queueListCommand() *cobra.Command {
-	f, w := new(queueFlags), wish{}
+	f, w, quarantine := new(queueFlags), wish{}, false
 	c := &cobra.Command{
 		Use: "ls --data DIR", Short: "Show what waits · 查看队列", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -23,6 +23,9 @@ func (a *app) queueListCommand() *cobra.Command {
 			}
 			if err != nil {
 				return err
+			}
+			if quarantine {
+				return a.listQuarantine(c.Context(), dir, w)
 			}
 			var b backlog
 			err = a.withNode(c.Context(), dir, withoutKeys,
@@ -42,6 +45,7 @@ func (a *app) queueListCommand() *cobra.Command {
 	}
 	f.add(c)
 	c.Flags().StringVar(&w.link, "link", "", "only this link")
+	c.Flags().BoolVar(&quarantine, "quarantine", false, "list what could not be used instead: it arrived damaged, was refused, or cannot be read here")
 	c.Flags().BoolVar(&w.items, "items", false, "list single entries that wait, too; dead letters are always listed")
 	c.Flags().IntVar(&w.limit, "limit", 100, fmt.Sprintf("entries to list, at most %d", node.MaxQueueItems))
 	return c

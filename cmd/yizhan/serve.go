@@ -130,7 +130,7 @@ func openGateway(ctx context.Context, f *serveFlags, log *slog.Logger) (*gateway
 	if g.settings, err = g.dir.settings(); err != nil {
 		return nil, err
 	}
-	if g.release, err = g.dir.hold(serveLock, 0, "another process serves %s"); err != nil {
+	if g.release, err = g.dir.hold(serveLock, servePatience, "another process serves %s"); err != nil {
 		return nil, err
 	}
 	if g.keys, err = g.dir.openKeys(f.passFile); err != nil {

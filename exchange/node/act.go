@@ -124,6 +124,7 @@ func (n *Node) Collect(ctx context.Context, agency, document string) (*envelope.
 		return nil, err
 	}
 	opened, err := n.open(ctx, e, row.Slot, slot)
+	n.ShowDamage(ctx, "document "+hh.String(), err)
 	if errors.Is(err, envelope.ErrOpen) {
 		return nil, exchange.Fail(exchange.CodeUnreadable, "document %s", document)
 	}

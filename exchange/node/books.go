@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"github.com/yizhan-gateway/yizhan/exchange/records"
 	"github.com/yizhan-gateway/yizhan/queue"
@@ -94,6 +96,25 @@ func (n *Node) Quarantine(ctx context.Context, link, what, reason string, sample
 	})
 }
 
+// showAgain is how long a damaged object that is asked for again and again is
+// not shown once more.
+const showAgain = time.Hour
+
+// ShowDamage puts an object into the quarantine when err says that its stored
+// copy cannot be read; the same one once in a while.
+func (n *Node) ShowDamage(ctx context.Context, what string, err error) {
+	damaged := errors.Is(err, errDamaged) || errors.Is(err, records.ErrUnreadable) || errors.Is(err, queue.ErrNoBlob)
+	if name := "damaged/" + what; damaged && n.pauses.ready(name, 0, n.c.Now()) {
+		// What cannot be noted now is noted when it is met again.
+		if n.Quarantine(ctx, "", what, reasonStored, nil) == nil {
+			n.pauses.hold(name, 0, n.c.Now(), showAgain)
+		}
+	}
+}
+
+// reasonStored: it was good when it came, and is no more.
+const reasonStored = "stored copy unreadable"
+
 // Quarantined lists the quarantine, newest first.
 func (n *Node) Quarantined(ctx context.Context, limit int) ([]records.Quarantined, error) {
 	var out []records.Quarantined
@@ -105,6 +126,9 @@ func (n *Node) Quarantined(ctx context.Context, limit int) ([]records.Quarantine
 		}
 		for k := *no; k > 0 && len(out) < limit && *no-k < records.QuarantineSize; k-- {
 			row, err := records.Quarantine.Get(tx, k%records.QuarantineSize)
+			if errors.Is(err, records.ErrUnreadable) {
+				row, err = &records.Quarantined{What: "entry of the quarantine", Reason: reasonStored}, nil
+			}
 			if err != nil || row == nil {
 				return err
 			}

@@ -65,6 +65,10 @@ type laneItem struct {
 // laneWindow is how many entries are read at once.
 const laneWindow = 64
 
+// kindUnreadable stands for an entry whose row is damaged: it is held back and
+// shown, and the others pass it.
+const kindUnreadable = "unreadable entry"
+
 // readLane gives up to limit entries behind after.
 func readLane(tx queue.Tx, lane string, after uint64, limit int) ([]laneItem, error) {
 	var out []laneItem
@@ -73,8 +77,8 @@ func readLane(tx queue.Tx, lane string, after uint64, limit int) ([]laneItem, er
 			return nil, err
 		}
 		item := laneItem{seq: e.Seq}
-		if err := json.Unmarshal(e.Value, &item.laneEntry); err != nil {
-			return nil, fmt.Errorf("node: unreadable entry %d in lane %s: %w", e.Seq, lane, err)
+		if json.Unmarshal(e.Value, &item.laneEntry) != nil {
+			item.laneEntry = laneEntry{Kind: kindUnreadable}
 		}
 		out = append(out, item)
 	}

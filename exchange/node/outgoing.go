@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -64,6 +65,9 @@ type outgoing struct {
 // expand gives the items of one lane entry that the neighbour has not taken,
 // of its parts no more than fill a bundle.
 func (n *Node) expand(ctx context.Context, link, lane string, e laneItem, most int64) ([]Out, error) {
+	if e.Kind == kindUnreadable {
+		return nil, unreadable{fmt.Errorf("node: entry %d of lane %s", e.seq, lane)}
+	}
 	o := Out{lane: lane, seq: e.seq, entry: e.laneEntry}
 	if e.Kind == KindReceipt {
 		return n.receiptItem(ctx, o)
@@ -80,7 +84,7 @@ func (n *Node) expand(ctx context.Context, link, lane string, e laneItem, most i
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, rowTrouble(err)
 	}
 	if p.out == nil || p.env == nil || p.digests == nil {
 		return nil, unreadable{fmt.Errorf("node: lane %s entry %d names what is not there", lane, e.seq)}
@@ -104,6 +108,15 @@ func (n *Node) expand(ctx context.Context, link, lane string, e laneItem, most i
 // unreadable is trouble with one entry, not with the store.
 type unreadable struct{ error }
 
+// rowTrouble tells a damaged row, which is trouble with one entry, from trouble
+// with the store.
+func rowTrouble(err error) error {
+	if errors.Is(err, records.ErrUnreadable) {
+		return unreadable{err}
+	}
+	return err
+}
+
 func (u unreadable) Unwrap() error { return u.error }
 
 func missing(id string) error { return fmt.Errorf("node: %s is missing", id) }
@@ -122,7 +135,7 @@ func (n *Node) receiptItem(ctx context.Context, o Out) ([]Out, error) {
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, rowTrouble(err)
 	}
 	if row == nil {
 		return nil, unreadable{fmt.Errorf("node: lane %s entry %d names a receipt that is not there", o.lane, o.seq)}
@@ -141,7 +154,7 @@ func (n *Node) appendConsignment(ctx context.Context, list []Out, o Out, out *re
 		return err
 	})
 	if err != nil || con == nil {
-		return list, err
+		return list, rowTrouble(err)
 	}
 	raw, err := con.Body.Load(ctx, n.c.Blobs)
 	if err != nil {
@@ -297,5 +310,5 @@ func (n *Node) Unreadable(ctx context.Context, link string, o Out) {
 		return
 	}
 	// The pause already keeps the link alive; a failing note must not stop it.
-	_ = n.Quarantine(ctx, link, o.Kind+" "+o.ID, "stored copy unreadable", nil)
+	_ = n.Quarantine(ctx, link, o.Kind+" "+o.ID, reasonStored, nil)
 }

@@ -67,6 +67,9 @@ func (p *partsReader) Close() error {
 	return p.r.Close()
 }
 
+// errDamaged: what is stored is not what came.
+var errDamaged = errors.New("node: the stored copy is damaged")
+
 // openPart opens one stored part; nil when the envelope has no such part.
 func (n *Node) openPart(ctx context.Context, hh sm.Digest, i int, off int64) (io.ReadCloser, error) {
 	var part *records.Part
@@ -108,7 +111,7 @@ func (n *Node) open(ctx context.Context, e *envelope.Envelope, i int, slot []byt
 	// The bytes were verified when they came. If they no longer are what they
 	// were, it is our disk that fails, and nobody else is told otherwise.
 	if stored := envelope.VerifyPayload(ctx, e, source{n, e.Hash}); stored != nil {
-		return nil, exchange.Fail(exchange.CodeTemporary, "stored payload of %s is damaged", e.Hash)
+		return nil, &exchange.Error{Code: exchange.CodeTemporary, Temporary: true, Detail: "stored payload of " + e.Hash.String() + " is damaged", Err: errDamaged}
 	}
 	return nil, err
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
@@ -35,6 +36,7 @@ func (n *Node) Work(ctx context.Context) (did bool, err error) {
 	}
 	if err := n.fan(ctx, entry); err != nil {
 		n.lanes.failed(laneWork, entry.seq, n.c.Now(), err)
+		n.ShowDamage(ctx, fmt.Sprintf("document %s (%s/%d)", entry.Envelope, laneWork, entry.seq), err)
 		return true, err
 	}
 	n.lanes.succeeded(laneWork, entry.seq)
@@ -140,6 +142,9 @@ type step struct {
 // delivered, the others gathered by next hop, those that may not pass get a
 // signed REJECTED.
 func (n *Node) fan(ctx context.Context, entry laneItem) error {
+	if entry.Kind == kindUnreadable { // never taken for one that is done
+		return fmt.Errorf("%w: entry %d of lane %s", records.ErrUnreadable, entry.seq, laneWork)
+	}
 	p, err := n.loadParcel(ctx, entry)
 	if err != nil {
 		return err
