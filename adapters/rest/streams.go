@@ -9,8 +9,6 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
-	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -29,6 +27,7 @@ func (s *Server) streams() {
 	handle(http.MethodGet, "/v1/documents/{id}/receipts/{receipt}", s.guarded(s.receipt, ScopeSend, ScopeReceive))
 	handle(http.MethodGet, "/v1/documents/{id}/evidence", s.guarded(s.evidence, ScopeSend, ScopeReceive))
 	handle(http.MethodGet, "/v1/inbox/{id}/files/{n}", s.guarded(s.file, ScopeReceive))
+	handle(http.MethodHead, "/v1/inbox/{id}/files/{n}", s.guarded(s.file, ScopeReceive))
 }
 
 // SubmitRequest is the part "document" of a submission.
@@ -276,35 +275,6 @@ func (s *Server) evidence(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Disposition", `attachment; filename="evidence.json"`)
 	w.Header().Set("Content-Type", "application/json")
 	return s.c.Node.Evidence(r.Context(), caller(r.Context()).Agency, mux.Vars(r)["id"], w)
-}
-
-// file streams one decrypted file. A fault found while streaming cuts the
-// connection, so that no client takes a part for the whole.
-func (s *Server) file(w http.ResponseWriter, r *http.Request) error {
-	opened, err := s.c.Node.Collect(r.Context(), caller(r.Context()).Agency, mux.Vars(r)["id"])
-	if err != nil {
-		return err
-	}
-	n, err := strconv.Atoi(mux.Vars(r)["n"])
-	if err != nil || n < 0 || n >= len(opened.Manifest.Files) {
-		return exchange.Fail(exchange.CodeNotFound, "file %.10q of the document", mux.Vars(r)["n"])
-	}
-	content, err := opened.File(r.Context(), n)
-	if err != nil {
-		return err
-	}
-	defer content.Close()
-	info := opened.Manifest.Files[n]
-	h := w.Header()
-	h.Set("Content-Type", safeMedia(info.Type))
-	h.Set("Content-Length", strconv.FormatInt(info.Size, 10))
-	h.Set("Content-Disposition", "attachment; filename*=UTF-8''"+url.PathEscape(info.Name))
-	h.Set("Yizhan-SM3", info.SM3.String())
-	if _, err := io.Copy(w, content); err != nil {
-		s.c.Logger.Error("a document could not be streamed to its end", "document", mux.Vars(r)["id"], "error", err)
-		panic(http.ErrAbortHandler)
-	}
-	return nil
 }
 
 // safeMedia keeps a sender's media type from carrying more than that.

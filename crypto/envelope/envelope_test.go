@@ -402,8 +402,45 @@ func TestDamageInTheMiddleIsNeverGivenOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := io.ReadAll(r)
-	if !errors.Is(err, ErrOpen) || len(got) != blockPlain {
+	if !errors.Is(err, ErrOpen) || len(got) != blockPlain+sm.ChunkPlain {
 		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	for off, whole := range map[int64]bool{0: false, blockPlain + sm.ChunkPlain + 7: false, blockPlain + 2*sm.ChunkPlain: true, int64(len(content)): true} {
+		r, err := o.Section(t.Context(), 0, off)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(r)
+		if (err == nil) != whole || whole && !bytes.Equal(got, content[off:]) {
+			t.Errorf("from %d: %d bytes, %v", off, len(got), err)
+		}
+	}
+	for _, off := range []int64{-1, int64(len(content)) + 1} {
+		if _, err := o.Section(t.Context(), 0, off); err == nil {
+			t.Errorf("byte %d of the file is there", off)
+		}
+	}
+}
+
+// A file that is not the one the manifest names never comes to its end, for
+// whoever reads no further than its length either.
+func TestAWrongFileHasNoEnd(t *testing.T) {
+	for _, size := range []int{100, 2 * blockPlain} { // opened at once, and streamed
+		content := bytes.Repeat([]byte("x"), size)
+		c := sealCase(t, fileSpec{RoleBody, "b", content})
+		o, err := c.open(t, c.e, c.yi, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Manifest.Files[0].SM3[0] ^= 1
+		r, err := o.File(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(io.LimitReader(r, int64(size)))
+		if !errors.Is(err, ErrOpen) || len(got) >= size {
+			t.Errorf("%d of %d bytes, %v", len(got), size, err)
+		}
 	}
 }
 

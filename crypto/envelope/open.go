@@ -140,24 +140,33 @@ func (o *Opened) openManifest(ctx context.Context, e *Envelope) error {
 	return nil
 }
 
-// File streams file i. Length and SM3 are checked at the end: in place of
-// io.EOF comes ErrOpen when they are not what the manifest says, and what was
-// read before must then be thrown away.
+// File streams file i. Length and SM3 are checked at the end: in place of the
+// last bytes comes ErrOpen when they are not what the manifest says, and what
+// was read before must then be thrown away.
 func (o *Opened) File(ctx context.Context, i int) (io.ReadCloser, error) {
-	if i < 0 || i >= len(o.ends) {
-		return nil, fmt.Errorf("envelope: there is no file %d", i)
-	}
-	info := o.Manifest.Files[i]
-	from := o.ends[i] - info.Size
-	if len(o.whole) > 0 {
-		r := io.NopCloser(bytes.NewReader(o.whole[from:o.ends[i]]))
-		return &fileReader{r: r, sum: sm.New(), want: info.SM3}, nil
-	}
-	r, err := o.read(ctx, from, info.Size)
+	r, err := o.Section(ctx, i, 0)
 	if err != nil {
 		return nil, err
 	}
-	return &fileReader{r: r, sum: sm.New(), want: info.SM3}, nil
+	info := o.Manifest.Files[i]
+	return &fileReader{r: r, left: info.Size, sum: sm.New(), want: info.SM3}, nil
+}
+
+// Section streams file i from an offset to its end. Each chunk is opened in
+// its place, and no other is; the file's SM3 says nothing about a section.
+func (o *Opened) Section(ctx context.Context, i int, off int64) (io.ReadCloser, error) {
+	if i < 0 || i >= len(o.ends) {
+		return nil, fmt.Errorf("envelope: there is no file %d", i)
+	}
+	size := o.Manifest.Files[i].Size
+	if off < 0 || off > size {
+		return nil, fmt.Errorf("envelope: file %d has no byte %d", i, off)
+	}
+	from := o.ends[i] - size + off
+	if len(o.whole) > 0 {
+		return io.NopCloser(bytes.NewReader(o.whole[from:o.ends[i]])), nil
+	}
+	return o.read(ctx, from, size-off)
 }
 
 // Disclose gives every field and file with its salt.
@@ -165,6 +174,7 @@ func (o *Opened) Disclose() ([]Leaf, error) { return o.Manifest.leaves(o.sec) }
 
 type fileReader struct {
 	r    io.ReadCloser
+	left int64
 	sum  hash.Hash
 	want sm.Digest
 }
@@ -172,8 +182,9 @@ type fileReader struct {
 func (f *fileReader) Read(p []byte) (int, error) {
 	n, err := f.r.Read(p)
 	f.sum.Write(p[:n])
-	if errors.Is(err, io.EOF) && sm.Digest(f.sum.Sum(nil)) != f.want {
-		err = ErrOpen
+	f.left -= int64(n)
+	if (f.left <= 0 || errors.Is(err, io.EOF)) && sm.Digest(f.sum.Sum(nil)) != f.want {
+		return 0, ErrOpen
 	}
 	return n, err
 }
@@ -216,10 +227,12 @@ func (s *sealedBlocks) open(b *block) {
 	for i, in := s.first+b.index*blockChunks, b.in; len(in) > 0; i++ {
 		n := min(len(in), sm.ChunkSealed)
 		last := (i+1)*sm.ChunkSealed >= s.o.size
-		if b.out, b.err = s.o.sec.stream.OpenChunk(b.out, in[:n], uint32(i), last); b.err != nil {
+		out, err := s.o.sec.stream.OpenChunk(b.out, in[:n], uint32(i), last)
+		if err != nil { // what opened before it is good
 			b.err = ErrOpen
 			return
 		}
+		b.out = out
 		in = in[n:]
 	}
 }
@@ -244,9 +257,6 @@ func (p *plainReader) Read(b []byte) (int, error) {
 		next := p.blocks.next()
 		if p.err = next.err; p.err == nil && next.last && int64(len(next.out))-p.skip < p.left {
 			p.err = ErrOpen
-		}
-		if p.err != nil {
-			return 0, p.err
 		}
 		p.out = next.out[min(p.skip, int64(len(next.out))):]
 		p.out = p.out[:min(p.left, int64(len(p.out)))]

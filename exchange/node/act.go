@@ -115,6 +115,16 @@ func (n *Node) inboxRow(ctx context.Context, agency, document string) (hh sm.Dig
 // Collect opens a received document for its agency. The first success signs
 // COLLECTED; what is returned streams the files.
 func (n *Node) Collect(ctx context.Context, agency, document string) (*envelope.Opened, error) {
+	opened, err := n.Peek(ctx, agency, document)
+	if err != nil {
+		return nil, err
+	}
+	return opened, n.Collected(ctx, agency, document)
+}
+
+// Peek opens a received document for its agency and signs nothing: for whoever
+// does not give out its files yet.
+func (n *Node) Peek(ctx context.Context, agency, document string) (*envelope.Opened, error) {
 	hh, row, err := n.inboxRow(ctx, agency, document)
 	if err != nil {
 		return nil, err
@@ -128,15 +138,30 @@ func (n *Node) Collect(ctx context.Context, agency, document string) (*envelope.
 	if errors.Is(err, envelope.ErrOpen) {
 		return nil, exchange.Fail(exchange.CodeUnreadable, "document %s", document)
 	}
+	return opened, err
+}
+
+// Collected signs COLLECTED of a received document, unless it is signed, or
+// the agency has acted.
+func (n *Node) Collected(ctx context.Context, agency, document string) error {
+	hh, row, err := n.inboxRow(ctx, agency, document)
+	if err != nil || !row.Collected.IsZero() || row.Stage.End() {
+		return err
+	}
+	e, _, err := n.received(ctx, hh, row)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if row.Collected.IsZero() && !row.Stage.End() {
-		if _, err := n.commitAct(ctx, agency, hh, e, Action{Stage: exchange.StageCollected}); err != nil {
-			return nil, err
-		}
+	_, err = n.commitAct(ctx, agency, hh, e, Action{Stage: exchange.StageCollected})
+	return err
+}
+
+// ShowUnreadable puts a received document into the quarantine whose stored copy
+// turned out to be damaged while it was given out.
+func (n *Node) ShowUnreadable(ctx context.Context, agency, document string, err error) {
+	if hh, _, found := n.inboxRow(ctx, agency, document); found == nil && (errors.Is(err, envelope.ErrOpen) || errors.Is(err, queue.ErrNoBlob)) {
+		n.ShowDamage(ctx, "document "+hh.String(), errDamaged)
 	}
-	return opened, nil
 }
 
 // received loads header and slot of an inbox row.
