@@ -90,11 +90,6 @@ type nodeKeys interface {
 // opener gives the keys of a stopped node.
 type opener func(dataDir) (nodeKeys, error)
 
-// withKeys opens the keystore: for what signs.
-func withKeys(passFile string) opener {
-	return func(d dataDir) (nodeKeys, error) { return d.openKeys(passFile) }
-}
-
 // withoutKeys needs no passphrase: for what only looks or moves.
 func withoutKeys(dataDir) (nodeKeys, error) { return noKeys{}, nil }
 
