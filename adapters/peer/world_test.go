@@ -154,7 +154,7 @@ func open(t *testing.T, id string) *station {
 	blobs, err := blob.Open(durable.OS, filepath.Join(dir, "blobs"))
 	s.must(err)
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.node, err = node.New(s.ctx, node.Config{ID: id, Store: s.looks, Blobs: blobs, Keys: c.keys[id], Directory: s.directory.Load})
+	s.node, err = node.New(s.ctx, node.Config{ID: id, Store: s.looks, Blobs: blobs, Keys: c.keys[id], Directory: s.directory.Load, Together: sideBySide})
 	s.must(err)
 	s.peer = New(Config{Node: s.node, Certificate: c.tls[id], Logger: quiet})
 	s.wait.Go(s.work)
@@ -164,6 +164,14 @@ func open(t *testing.T, id string) *station {
 		store.Close()
 	})
 	return s
+}
+
+func sideBySide(n int, do func(int)) {
+	var wait sync.WaitGroup
+	for i := range n {
+		wait.Go(func() { do(i) })
+	}
+	wait.Wait()
 }
 
 func (s *station) must(err error) {

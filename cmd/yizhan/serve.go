@@ -181,7 +181,7 @@ func (g *gateway) openNode(ctx context.Context) (err error) {
 	}
 	g.node, err = node.New(ctx, node.Config{
 		ID: g.settings.Node, Store: g.store, Blobs: g.blobs, Keys: g.keys, Rand: g.keys.Random(), Directory: g.directory.Load, Directories: distribution{g},
-		CRLs: g.crlFiles, DeadLetterAfter: time.Duration(g.settings.DeadLetterAfter),
+		CRLs: g.crlFiles, Together: together, DeadLetterAfter: time.Duration(g.settings.DeadLetterAfter),
 	})
 	if err != nil {
 		return err
@@ -190,6 +190,24 @@ func (g *gateway) openNode(ctx context.Context) (err error) {
 		return fmt.Errorf("the directory does not fit this node: %w", err)
 	}
 	return nil
+}
+
+// atOnce is how many documents of one bundle, or steps of work, are under way
+// at the same time: enough to fill a commit, few enough for their memory.
+const atOnce = 64
+
+// together calls do(0) to do(n-1) side by side.
+func together(n int, do func(i int)) {
+	var next atomic.Int64
+	var wait sync.WaitGroup
+	for range min(n, atOnce) {
+		wait.Go(func() {
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+				do(int(i))
+			}
+		})
+	}
+	wait.Wait()
 }
 
 // run serves until the context ends, then lets requests finish and closes.

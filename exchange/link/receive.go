@@ -1,7 +1,6 @@
 package link
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -198,32 +197,6 @@ func (s *Session) shown(ctx context.Context, what string, err error) error {
 		return err
 	}
 	return s.node.Quarantine(ctx, s.link, what, err.Error(), nil)
-}
-
-// takeItems hands the items to the node in their order. Items that are not
-// parts lie in the section; parts follow as a stream and are always read to
-// their end, so that the next one begins where it should.
-func (s *Session) takeItems(ctx context.Context, b *bundle) ([]node.Outcome, error) {
-	outcomes := make([]node.Outcome, len(b.inner.Items))
-	small := b.small
-	for i, e := range b.inner.Items {
-		item := node.Item{Kind: e.Kind, ID: e.ID, Size: e.Size, Digest: e.Digest}
-		var body io.Reader
-		if e.Kind == node.KindPart {
-			body = io.LimitReader(b.rest, e.Size)
-		} else {
-			body, small = bytes.NewReader(small[:e.Size]), small[e.Size:]
-		}
-		var err error
-		if outcomes[i], err = s.node.Intake(ctx, s.link, item, body); err != nil {
-			outcomes[i] = node.Outcome{}
-			return outcomes, err
-		}
-		if _, err := io.Copy(io.Discard, body); err != nil {
-			return outcomes, err
-		}
-	}
-	return outcomes, nil
 }
 
 func (s *Session) acknowledge(b *bundle, outcomes []node.Outcome) {

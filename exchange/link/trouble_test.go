@@ -67,7 +67,7 @@ func TestStoreTrouble(t *testing.T) {
 	}
 	yi.store.fail = nil
 	got := yi.outcomes()
-	if len(got) != 6 || got[0] != node.Taken || got[5] != "" {
+	if len(got) != 6 || got[0] != node.Taken || !slices.Contains(got, "") {
 		t.Fatalf("outcomes %v", got)
 	}
 	taken := len(slices.DeleteFunc(slices.Clone(got), func(s string) bool { return s == "" }))

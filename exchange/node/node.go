@@ -67,7 +67,10 @@ type Keys interface {
 // directories nor takes any from neighbours. CRLs, if set, gives the revocation
 // lists (DER) that Directory was made with, for evidence; nil for none.
 // DeadLetterAfter is how long a neighbour may take until a delivery is parked;
-// 0 is DefaultDeadLetterAfter.
+// 0 is DefaultDeadLetterAfter. Together runs do(0) to do(n-1), which do not need
+// one another, side by side and returns when all are done: so the signatures
+// of many documents keep every core busy and their commits share one disk
+// flush; nil runs them one after the other.
 type Config struct {
 	ID          string
 	Store       queue.Store
@@ -79,6 +82,7 @@ type Config struct {
 	Rand        io.Reader
 	Clock       string
 	CRLs        func() [][]byte
+	Together    func(n int, do func(i int))
 
 	DeadLetterAfter time.Duration
 }
@@ -154,6 +158,18 @@ func (n *Node) identify(ctx context.Context) error {
 	}
 	n.ledgerID = have.Ledger
 	return nil
+}
+
+// Together runs tasks that do not need one another's outcome, as the node was
+// configured to.
+func (n *Node) Together(tasks int, do func(i int)) {
+	if n.c.Together != nil && tasks > 1 {
+		n.c.Together(tasks, do)
+		return
+	}
+	for i := range tasks {
+		do(i)
+	}
 }
 
 // ID is the node's name in the directory.

@@ -178,17 +178,21 @@ func (n *Node) appendConsignment(ctx context.Context, list []Out, o Out, out *re
 // pause. A crash before a commit sends some items twice, which the neighbour
 // answers with duplicate.
 func (n *Node) Settle(ctx context.Context, link string, outs []Out, outcomes []Outcome) error {
-	for i := 0; i < len(outs); {
-		j := i + 1
-		for j < len(outs) && outs[j].lane == outs[i].lane && outs[j].seq == outs[i].seq {
-			j++
+	var from []int // where each entry's items begin
+	for i := range outs {
+		if i == 0 || outs[i].lane != outs[i-1].lane || outs[i].seq != outs[i-1].seq {
+			from = append(from, i)
 		}
-		if err := n.settleEntry(ctx, link, outs[i:j], outcomes[i:j]); err != nil {
-			return err
-		}
-		i = j
 	}
-	return nil
+	failed := make([]error, len(from))
+	n.Together(len(from), func(k int) {
+		i, j := from[k], len(outs)
+		if k+1 < len(from) {
+			j = from[k+1]
+		}
+		failed[k] = n.settleEntry(ctx, link, outs[i:j], outcomes[i:j])
+	})
+	return errors.Join(failed...)
 }
 
 func has(o Outcome) bool {

@@ -17,9 +17,15 @@ import (
 // a crash repeats at most one step, and repeating changes nothing.
 const fanStep = 100
 
-// Work does one step of distributing and delivering, or of taking up what
-// waited for a newer directory, or of parking dead letters. did says whether there may be more. An error
-// is about one entry, which is tried again later; the others go on.
+// workAtOnce is how many steps of work are taken up together: what one look at
+// the lane gives.
+const workAtOnce = laneWindow
+
+// Work does the next steps of distributing and delivering, each of another
+// consignment and as Config.Together has it, or takes up what waited for a
+// newer directory, or parks dead letters. did says whether there may be more.
+// An error is about single entries, which are tried again later; the others go
+// on.
 func (n *Node) Work(ctx context.Context) (did bool, err error) {
 	if did, err := n.noteDirectory(ctx); did || err != nil {
 		return did, err
@@ -30,42 +36,57 @@ func (n *Node) Work(ctx context.Context) (did bool, err error) {
 	if did, err := n.park(ctx); did || err != nil {
 		return did, err
 	}
-	entry, ok, err := n.nextWork(ctx)
-	if !ok || err != nil {
+	entries, err := n.nextWork(ctx)
+	if len(entries) == 0 || err != nil {
 		return false, err
 	}
+	if n.c.Together == nil {
+		entries = entries[:1]
+	}
+	failed := make([]error, len(entries))
+	n.Together(len(entries), func(i int) { failed[i] = n.workOn(ctx, entries[i]) })
+	return true, errors.Join(failed...)
+}
+
+func (n *Node) workOn(ctx context.Context, entry laneItem) error {
 	if err := n.fan(ctx, entry); err != nil {
 		n.lanes.failed(laneWork, entry.seq, n.c.Now(), err)
 		n.ShowDamage(ctx, fmt.Sprintf("document %s (%s/%d)", entry.Envelope, laneWork, entry.seq), err)
-		return true, err
+		return err
 	}
 	n.lanes.succeeded(laneWork, entry.seq)
-	return true, nil
+	return nil
 }
 
-func (n *Node) nextWork(ctx context.Context) (laneItem, bool, error) {
+// nextWork gives the entries that are ready: those held back before whose time
+// has come, else what comes next.
+func (n *Node) nextWork(ctx context.Context) ([]laneItem, error) {
 	fronts, err := n.readFronts(ctx, laneWork)
 	if err != nil {
-		return laneItem{}, false, err
+		return nil, err
 	}
 	f := fronts[0]
 	if len(f.held) > 0 {
-		return f.held[0], true, nil
+		return f.held[:min(len(f.held), workAtOnce)], nil
 	}
 	for now := n.c.Now(); len(f.next) > 0; {
+		var ready []laneItem
 		for _, e := range f.next {
 			if n.lanes.ready(laneWork, e.seq, now) {
-				return e, true, nil
+				ready = append(ready, e)
 			}
+		}
+		if len(ready) > 0 {
+			return ready, nil
 		}
 		if n.lanes.resting(laneWork, now) {
 			break
 		}
 		if f.next, err = n.readOn(ctx, &f); err != nil {
-			return laneItem{}, false, err
+			return nil, err
 		}
 	}
-	return laneItem{}, false, nil
+	return nil, nil
 }
 
 // parcel is what a step of distribution works on.

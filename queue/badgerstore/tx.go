@@ -149,6 +149,7 @@ func (t *tx) chunk(lo, hi []byte, want int) ([]queue.KV, error) {
 	own := t.ownKeys(lo, hi)
 	o := badger.DefaultIteratorOptions
 	o.PrefetchSize = want
+	o.Prefix = common(lo, hi) // else it reads ahead beyond hi, and from tables that hold nothing of it
 	it := t.txn.NewIterator(o)
 	defer it.Close()
 	it.Seek(lo)
@@ -164,6 +165,15 @@ func (t *tx) chunk(lo, hi []byte, want int) ([]queue.KV, error) {
 		rows = append(rows, kv)
 	}
 	return rows, nil
+}
+
+// common is what every key from lo up to hi begins with.
+func common(lo, hi []byte) []byte {
+	n := 0
+	for n < len(lo) && n < len(hi) && lo[n] == hi[n] {
+		n++
+	}
+	return lo[:n]
 }
 
 func (t *tx) ownKeys(lo, hi []byte) []string {
