@@ -3,26 +3,34 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/yizhan-gateway/yizhan/adapters/control"
 	"github.com/yizhan-gateway/yizhan/cmd/yizhan/bench"
 )
 
 func (a *app) benchCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use: "bench", Short: "Measure this machine: figure, bound and ratio in one run · 性能测量",
-		Long: `Each figure stands beside its bound, measured in the same seconds: what the machine
-could do if nothing but the needed primitives cost time. See docs/benchmarks.md.`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return usage("what to measure? bench crypto") },
-	}
-	c.AddCommand(a.benchOf("crypto", "Sealing, opening, keys in an HSM", bench.Crypto))
+	var only []string
+	c := a.measuring("bench", "Measure this machine: figure, bound and ratio in one run · 性能测量",
+		func(ctx context.Context, o bench.Options) (*bench.Report, error) { return a.benchEngine(ctx, o, only) })
+	c.Long = `Each figure stands beside its bound, measured in the same seconds: what the machine
+could do if nothing but the needed primitives cost time. Two nodes run as processes
+of their own. See docs/benchmarks.md.
+
+Figures: ` + strings.Join(bench.Names, ", ")
+	c.Flags().StringSliceVar(&only, "only", nil, "measure these figures alone, separated by commas")
+	c.AddCommand(a.measuring("crypto", "Sealing, opening, keys in an HSM", bench.Crypto))
 	return c
 }
 
-func (a *app) benchOf(name, short string, measure func(context.Context, bench.Options) (*bench.Report, error)) *cobra.Command {
+// measuring is a command that prints a report.
+func (a *app) measuring(name, short string, measure func(context.Context, bench.Options) (*bench.Report, error)) *cobra.Command {
 	var o bench.Options
 	c := &cobra.Command{
 		Use: name, Short: short, Args: cobra.NoArgs,
@@ -42,7 +50,85 @@ func (a *app) benchOf(name, short string, measure func(context.Context, bench.Op
 		},
 	}
 	c.Flags().BoolVar(&o.Quick, "quick", false, "smaller sizes: done within 45 s")
-	c.Flags().Int64Var(&o.Bulk, "bulk", 0, "size of the large document, MiB (default 1024, with --quick 256)")
+	c.Flags().Int64Var(&o.Bulk, "bulk", 0, "size of the large document, MiB")
+	if name == "bench" {
+		c.Flags().IntVar(&o.Waiting, "waiting", 0, "deliveries that wait in backlog and restart")
+		c.Flags().IntVar(&o.Documents, "documents", 0, "small documents that accept and exchange send")
+	}
 	c.Flags().StringVar(&o.Dir, "dir", "", "where temporary files go (default: the system's)")
 	return c
+}
+
+// benchEngine makes two nodes and measures them.
+func (a *app) benchEngine(ctx context.Context, o bench.Options, only []string) (*bench.Report, error) {
+	say := func(format string, args ...any) { fmt.Fprintf(a.err, format, args...) }
+	s := &site{pair{app: a, dir: o.Dir, say: func(string, ...any) {}}}
+	if err := s.prepare(); err != nil {
+		return nil, err
+	}
+	for _, n := range []*pairNode{s.jia, s.yi} {
+		defer n.end(syscall.SIGKILL) // what it has is removed
+		if err := allowLarge(dataDir(n.data)); err != nil {
+			return nil, err
+		}
+	}
+	return bench.Engine(ctx, o, s, only, say)
+}
+
+// allowLarge lets a node take documents of 16 GiB.
+func allowLarge(d dataDir) error {
+	settings, err := d.settings()
+	if err != nil {
+		return err
+	}
+	settings.MaxUpload = 16 << 30
+	return d.writeSettings(settings)
+}
+
+// site is a pair that is measured.
+type site struct{ pair }
+
+func (s *site) node(which bench.Which) (n, other *pairNode) {
+	if which == bench.Sender {
+		return s.jia, s.yi
+	}
+	return s.yi, s.jia
+}
+
+// Start implements bench.Site.
+func (s *site) Start(ctx context.Context, which bench.Which) (*bench.Node, error) {
+	n, other := s.node(which)
+	if err := s.start(ctx, n); err != nil {
+		return nil, err
+	}
+	return &bench.Node{URL: n.url, Key: n.key, Agency: string(n.agency), Neighbour: string(other.agency), PID: n.process.Process.Pid}, nil
+}
+
+// Kill implements bench.Site.
+func (s *site) Kill(which bench.Which) error {
+	n, _ := s.node(which)
+	n.end(syscall.SIGKILL)
+	return nil
+}
+
+// Live implements bench.Site.
+func (s *site) Live(ctx context.Context, which bench.Which) (int64, error) {
+	n, _ := s.node(which)
+	return memoryOf(ctx, dataDir(n.data))
+}
+
+// Waiting implements bench.Site.
+func (s *site) Waiting(ctx context.Context, which bench.Which) (uint64, error) {
+	n, _ := s.node(which)
+	c, err := control.Dial(ctx, filepath.Clean(n.data))
+	if err != nil {
+		return 0, err
+	}
+	b, err := remoteQueues{c}.backlog(ctx, wish{limit: 1})
+	err = errors.Join(err, c.Close())
+	total := b.Undone
+	for _, l := range b.Links {
+		total += l.Waiting
+	}
+	return total, err
 }

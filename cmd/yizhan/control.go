@@ -31,6 +31,7 @@ import (
 func (g *gateway) controlRoutes() *control.Server {
 	s := control.New(g.log)
 	g.queueRoutes(s)
+	g.memoryRoutes(s)
 	return s
 }
 

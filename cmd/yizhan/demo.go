@@ -1,17 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -20,7 +17,6 @@ import (
 
 	"github.com/yizhan-gateway/yizhan/adapters/console"
 	"github.com/yizhan-gateway/yizhan/adapters/rest"
-	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
 )
@@ -29,7 +25,8 @@ import (
 const demoPatience = 60 * time.Second
 
 func (a *app) demoCommand() *cobra.Command {
-	d := &demo{app: a}
+	d := &demo{pair: pair{app: a}}
+	d.say = d.print
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "Watch a document travel between two nodes on this machine · 演示",
@@ -47,27 +44,13 @@ files. Stays up with a page that shows the timeline; --once ends instead.`,
 }
 
 type demo struct {
-	app        *app
+	pair
 	once, keep bool
 	examples   string
 
-	dir      string
-	passFile string
-	jia, yi  *demoNode
 	started  time.Time
 	document string
 	copies   []string
-}
-
-// demoNode is one node of the demo: its data, its process, its agency.
-type demoNode struct {
-	id, zone, agencyName string
-	agency               certs.AgencyCode
-	data, peerAddr       string
-	key                  string
-	process              *exec.Cmd
-	url                  string
-	client               *apiClient
 }
 
 // demoResult is what --once --json prints.
@@ -87,7 +70,7 @@ type demoRecipient struct {
 	Stage  exchange.Stage `json:"stage"`
 }
 
-func (d *demo) say(format string, args ...any) {
+func (d *demo) print(format string, args ...any) {
 	if !d.app.json {
 		fmt.Fprintf(d.app.out, format, args...)
 	}
@@ -102,7 +85,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err := d.prepare(); err != nil {
 		return err
 	}
-	for _, n := range []*demoNode{d.jia, d.yi} {
+	for _, n := range []*pairNode{d.jia, d.yi} {
 		if err := d.start(ctx, n); err != nil {
 			return err
 		}
@@ -131,143 +114,14 @@ func (d *demo) run(ctx context.Context) (err error) {
 
 // end stops the nodes and removes the files.
 func (d *demo) end() error {
-	var err error
-	for _, n := range []*demoNode{d.jia, d.yi} {
-		if n == nil || n.process == nil || n.process.Process == nil {
-			continue
-		}
-		_ = n.process.Process.Signal(syscall.SIGTERM) // it may be gone already
-		_ = n.process.Wait()                          // its exit code says nothing new here
+	for _, n := range []*pairNode{d.jia, d.yi} {
+		n.end(syscall.SIGTERM)
 	}
 	if d.keep {
 		d.say("文件保留在 files are kept in %s\n", d.dir)
 		return nil
 	}
-	return errors.Join(err, os.RemoveAll(d.dir))
-}
-
-// prepare makes authority, nodes and directory, with the same commands a
-// person would use.
-func (d *demo) prepare() error {
-	d.passFile = filepath.Join(d.dir, "passphrase")
-	if err := os.WriteFile(d.passFile, []byte(rand.Text()+"\n"), 0o600); err != nil {
-		return err
-	}
-	d.jia = &demoNode{id: "jia", zone: "政务外网", agencyName: "示范单位甲"}
-	d.yi = &demoNode{id: "yi", zone: "专网", agencyName: "示范单位乙"}
-	ca := filepath.Join(d.dir, "ca")
-	if err := d.command("ca", "init", ca, "--domain", "示范域", "--passphrase-file", d.passFile); err != nil {
-		return err
-	}
-	for i, n := range []*demoNode{d.jia, d.yi} {
-		if err := d.prepareNode(n, i+1, ca); err != nil {
-			return err
-		}
-	}
-	d.say("建立名录机构和两个节点 made an authority and two nodes\n")
-	directory := filepath.Join(d.dir, "directory.yzd")
-	steps := [][]string{
-		{"ca", "link", ca, "jia", "yi", "--dialer", "jia", "--ceiling", "work_secret", "--passphrase-file", d.passFile},
-		{"ca", "publish", ca, "-o", directory, "--passphrase-file", d.passFile},
-	}
-	for _, n := range []*demoNode{d.jia, d.yi} {
-		steps = append(steps, []string{"init", "--data", n.data, "--directory", directory, "--authority", filepath.Join(ca, authorityFile)})
-	}
-	for _, s := range steps {
-		if err := d.command(s...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (d *demo) prepareNode(n *demoNode, number int, ca string) (err error) {
-	if n.agency, err = certs.MakeAgencyCode(fmt.Sprintf("1152000000000%03dX", number)); err != nil {
-		return err
-	}
-	if n.peerAddr, err = freeAddress(); err != nil {
-		return err
-	}
-	n.data = filepath.Join(d.dir, n.id)
-	if err := d.command("init", "--data", n.data, "--node", n.id, "--zone", n.zone, "--domain", "示范域",
-		"--peer-url", "https://"+n.peerAddr, "--peer-listen", n.peerAddr, "--rest-listen", "127.0.0.1:0",
-		"--agency", string(n.agency)+"="+n.agencyName, "--passphrase-file", d.passFile); err != nil {
-		return err
-	}
-	if err := d.command("ca", "admit", ca, filepath.Join(n.data, requestFile), "--passphrase-file", d.passFile); err != nil {
-		return err
-	}
-	ring, err := rest.OpenKeyRing(filepath.Join(n.data, apiKeysFile))
-	if err != nil {
-		return err
-	}
-	n.key, _, err = ring.Create(rand.Reader, n.agency, rest.Scopes, nil, "demo", time.Now())
-	return err
-}
-
-// command runs one of our own commands inside this process, quietly.
-func (d *demo) command(args ...string) error {
-	quiet := &app{out: io.Discard, err: d.app.err, now: d.app.now, lang: d.app.lang}
-	root := quiet.root()
-	root.SetArgs(args)
-	root.SetOut(io.Discard)
-	return root.Execute()
-}
-
-// freeAddress asks the system for a port; should another process take it
-// before the node does, the node's start fails and says so.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
-// start runs a node as a process of its own, which ends with this one.
-func (d *demo) start(ctx context.Context, n *demoNode) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	log, err := os.Create(filepath.Join(d.dir, n.id+".log"))
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	n.process = exec.Command(self, "serve", "--data", n.data, "--passphrase-file", d.passFile, "--json")
-	n.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
-	n.process.Stderr = log
-	out, err := n.process.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := n.process.Start(); err != nil {
-		return err
-	}
-	line := make(chan ready, 1)
-	go func() {
-		var r ready
-		if b, err := bufio.NewReader(out).ReadBytes('\n'); err == nil && json.Unmarshal(b, &r) == nil {
-			line <- r
-		}
-		close(line)
-	}()
-	select {
-	case r, ok := <-line:
-		if !ok || !r.Ready {
-			text, _ := os.ReadFile(log.Name()) // only for the message
-			return fmt.Errorf("node %s did not start:\n%s", n.id, text)
-		}
-		n.url = r.REST
-	case <-time.After(demoPatience):
-		return fmt.Errorf("node %s did not become ready within %s", n.id, demoPatience)
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	n.client = newAPIClient(n.url, n.key)
-	d.say("节点 node %s（%s, %s）: 进程 process %d, %s\n", n.id, n.agencyName, n.zone, n.process.Process.Pid, n.url)
-	return nil
+	return os.RemoveAll(d.dir)
 }
 
 // exchange sends, collects and signs for the document, and gives the sender's
@@ -354,7 +208,7 @@ func (d *demo) stay(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
 	d.say("时间线 timeline: http://%s/\n", l.Addr())
-	for _, n := range []*demoNode{d.jia, d.yi} {
+	for _, n := range []*pairNode{d.jia, d.yi} {
 		d.say("%s: YIZHAN_SERVER=%s YIZHAN_KEY=%s  code=%s\n", n.agencyName, n.url, n.key, n.agency)
 	}
 	d.say("按 Ctrl-C 结束 press Ctrl-C to end\n")

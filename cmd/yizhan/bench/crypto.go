@@ -48,6 +48,10 @@ type Options struct {
 	Dir   string
 	Quick bool
 	Bulk  int64
+	// Waiting, when not zero, is how many deliveries wait in backlog and restart.
+	Waiting int
+	// Documents, when not zero, is how many small documents accept and exchange send.
+	Documents int
 }
 
 // cryptoRun is one run of Crypto.
