@@ -16,6 +16,7 @@ import (
 // parsers names, for everything that reads bytes from outside, the fuzz target
 // that tries it: "folder.Function" → "folder.Target". scripts/fuzz runs them all.
 var parsers = map[string]string{
+	"exchange/node.ParseRestoreNotice":  "exchange/node.FuzzParseRestoreNotice",
 	"adapters/rest.Handler":             "adapters/rest.FuzzRequests",
 	"adapters/rest.OpenKeyRing":         "adapters/rest.FuzzKeyRing",
 	"adapters/trust.readAnswers":        "adapters/trust.FuzzReadAnswers",
@@ -86,6 +87,7 @@ var parsers = map[string]string{
 // noParser are functions whose names look like parsing and that read nothing
 // from outside, with the reason.
 var noParser = map[string]string{
+	"queue/blob.OpenAbove":                  "opens a directory that is to be empty, like Open",
 	"exchange/evidence.ReadCRL":             "tries certs.ParseCRL with each issuer",
 	"certs.ReadAuthority":                   "reads a certificate file of a folder as ReadCertificate does",
 	"certs.OpenAuthorityWith":               "as OpenAuthority, with keys that are elsewhere",

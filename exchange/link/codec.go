@@ -102,6 +102,7 @@ type Inner struct {
 	Acks       []Ack           `json:"acks"`
 	Seen       *SeenHead       `json:"seen,omitempty"`
 	Checkpoint *ProvenHead     `json:"checkpoint,omitempty"`
+	Restored   []byte          `json:"restored,omitempty"` // a signed node.RestoreNotice
 	Heads      [][]byte        `json:"heads"`
 	Items      []ManifestEntry `json:"items"`
 	Extra      strictjson.Extra

@@ -30,8 +30,12 @@ func (s *Session) Receive(ctx context.Context, r io.Reader) (*Received, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.takeHeads(ctx, b.inner); err != nil {
+	outdated, err := s.takeHeads(ctx, b.inner)
+	if err != nil {
 		return nil, err
+	}
+	if outdated { // what it acknowledges may be lost
+		b.inner.Acks = nil
 	}
 	got := &Received{Items: len(b.inner.Items)}
 	for _, a := range b.inner.Acks {
@@ -133,7 +137,7 @@ func (s *Session) quarantined(ctx context.Context, sample []byte, err error) err
 func (in *Inner) checkKinds() error {
 	for _, e := range in.Items {
 		switch e.Kind {
-		case node.KindHeader, node.KindConsignment, node.KindPart, node.KindReceipt, node.KindDirectory:
+		case node.KindHeader, node.KindConsignment, node.KindPart, node.KindReceipt, node.KindDirectory, node.KindOwnHeader:
 		default:
 			if e.Critical {
 				return fault("a critical item of an unknown kind")
@@ -165,26 +169,27 @@ func (s *Session) checkNumber(b *bundle) error {
 
 // takeHeads notes what the neighbour remembers of our ledger and checks its
 // own head. A contradiction is kept and shown by the node; documents go on,
-// since holding them back would punish the wrong ones.
-func (s *Session) takeHeads(ctx context.Context, in *Inner) error {
+// since holding them back would punish the wrong ones. outdated says that the
+// bundle was made before its node was restored.
+func (s *Session) takeHeads(ctx context.Context, in *Inner) (outdated bool, err error) {
 	if in.Seen != nil {
 		seen := node.Seen{Ledger: in.Seen.Ledger, Size: in.Seen.Size, Root: in.Seen.Root}
 		if err := s.shown(ctx, "seen", s.node.Seen(ctx, s.link, seen)); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if in.Checkpoint == nil {
-		return nil
+		return false, nil
 	}
-	head := node.Head{Checkpoint: in.Checkpoint.CMS, From: in.Checkpoint.From, Proof: in.Checkpoint.Proof}
+	head := node.Head{Checkpoint: in.Checkpoint.CMS, From: in.Checkpoint.From, Proof: in.Checkpoint.Proof, Notice: in.Restored}
 	seen, err := s.node.Witness(ctx, s.link, head)
 	if err != nil {
-		return s.shown(ctx, "checkpoint", err)
+		return false, s.shown(ctx, "checkpoint", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.seen = &SeenHead{Ledger: seen.Ledger, Size: seen.Size, Root: seen.Root}
-	return nil
+	return seen.Outdated, nil
 }
 
 // shown puts a ledger contradiction before the operator; anything else is

@@ -132,7 +132,8 @@ func (o *Outgoing) HasItems() bool { return len(o.outs) > 0 }
 
 // Next makes the next bundle of a kind. Push and Answer are nil when no item
 // waits; but an Answer to a neighbour with a newer directory than ours says at
-// least which one is in force here, so that the newer one comes.
+// least which one is in force here, so that the newer one comes, and one of a
+// restored node that it is one.
 func (s *Session) Next(ctx context.Context, kind Kind) (*Outgoing, error) {
 	o := &Outgoing{s: s, kind: kind}
 	if kind.carriesItems() {
@@ -140,7 +141,7 @@ func (s *Session) Next(ctx context.Context, kind Kind) (*Outgoing, error) {
 		if o.outs, err = s.node.Outgoing(ctx, s.link, FillBytes, FillItems); err != nil {
 			return nil, err
 		}
-		if len(o.outs) == 0 && !(kind == Answer && s.behind()) {
+		if len(o.outs) == 0 && !(kind == Answer && (s.behind() || s.node.Unheard(s.link))) {
 			return nil, nil
 		}
 	}
@@ -176,6 +177,7 @@ func (s *Session) inner(ctx context.Context, o *Outgoing) (*Inner, []byte, error
 	}
 	if head.Checkpoint != nil {
 		in.Checkpoint = &ProvenHead{CMS: head.Checkpoint, From: head.From, Proof: head.Proof}
+		in.Restored = head.Notice
 	}
 	var items []byte
 	for _, out := range o.outs {

@@ -102,9 +102,15 @@ func (n *Node) deliver(ctx context.Context, d *certs.Directory, p *parcel, slot 
 	if reason != "" {
 		r.Stage, r.Form, r.Reason = exchange.StageRejected, "", reason
 	}
-	receipt, err := n.nodeReceipt(d, r)
+	before, err := n.pastOf(ctx, p.hh, to.Agency)
 	if err != nil {
 		return err
+	}
+	receipt := before.delivered.again()
+	if receipt == nil || reason != "" {
+		if receipt, err = n.nodeReceipt(d, r); err != nil {
+			return err
+		}
 	}
 	sealed, err := n.sealSummary(p.hh, sum)
 	if err != nil {
@@ -114,6 +120,7 @@ func (n *Node) deliver(ctx context.Context, d *certs.Directory, p *parcel, slot 
 		ID: p.env.ID, Sender: p.env.Sender, Slot: slot.I, Consignment: p.id,
 		Received: n.now(), Stage: r.Stage, Delivered: receipt.id, Sealed: sealed,
 	}
+	before.apply(row)
 	return n.commitDelivery(ctx, d, p, to.Agency, row, receipt)
 }
 
@@ -186,7 +193,7 @@ func (n *Node) idTaken(ctx context.Context, p *parcel, agency string) (taken boo
 // crash before it leaves nothing; after it, repeating finds the dedup row.
 func (n *Node) commitDelivery(ctx context.Context, d *certs.Directory, p *parcel, agency string, row *records.InboxRow, receipt *signedReceipt) error {
 	return n.update(ctx, func(tx queue.Tx) error {
-		mark := &records.Dedup{Stage: row.Stage, Receipt: receipt.id}
+		mark := &records.Dedup{Stage: receipt.body.Stage, Receipt: receipt.id}
 		err := records.Delivered.Insert(tx, mark, p.hh, agency)
 		if errors.Is(err, queue.ErrExists) {
 			return nil
@@ -195,7 +202,7 @@ func (n *Node) commitDelivery(ctx context.Context, d *certs.Directory, p *parcel
 			return err
 		}
 		event := eventEnded
-		if row.Stage == exchange.StageDelivered {
+		if mark.Stage == exchange.StageDelivered {
 			event = eventDelivered
 			if err := n.putInbox(tx, p.hh, agency, row); err != nil {
 				return err

@@ -55,6 +55,34 @@ func FuzzParseConsignment(f *testing.F) {
 	})
 }
 
+// FuzzParseRestoreNotice: one encoding, and at least one ledger to go on from.
+func FuzzParseRestoreNotice(f *testing.F) {
+	end := LedgerEnd{Ledger: "01M83PPH002YTM2KNSQ5VBQFG2", Size: 7, Root: sm.Sum([]byte("root"))}
+	good := &RestoreNotice{
+		Type: restoreNoticeType, V: 1, Domain: "示范域", Node: "jia", Link: "jia-yi", Ledger: "01M83PQ4H08BA3N2H5J04GT4MD",
+		Old: []LedgerEnd{end}, Have: &end, Time: 1795420800000,
+	}
+	b, err := strictjson.Marshal(good)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add(bytes.Replace(b, []byte(`"size":7`), []byte(`"size":-7`), 1))
+	f.Add(bytes.Replace(b, []byte(`"old":[`), []byte(`"old":[],"x":[`), 1))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := ParseRestoreNotice(b)
+		if err != nil {
+			if !typed(err) {
+				t.Fatalf("an error without a class: %v", err)
+			}
+			return
+		}
+		if again, err := strictjson.Marshal(r); err != nil || !bytes.Equal(again, b) || len(r.Old) == 0 {
+			t.Fatalf("parse then marshal gives %q, %v", again, err)
+		}
+	})
+}
+
 // FuzzParseReceiptItem: the item has one encoding and holds a receipt in its
 // own; a detail is the one the receipt was signed over.
 func FuzzParseReceiptItem(f *testing.F) {

@@ -98,8 +98,7 @@ func (n *Node) readHolds(ctx context.Context) error {
 	err := n.view(ctx, func(tx queue.Tx) error {
 		clear(links)
 		return records.Holds.Each(tx, 0, func(key []byte, h *Hold) bool {
-			start := len(records.Holds.Key())
-			links[string(key[start:len(key)-2])] = *h // a string ends with two bytes; no link's name holds a zero
+			links[records.Holds.Name(key)] = *h
 			return true
 		})
 	})

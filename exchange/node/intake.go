@@ -24,6 +24,7 @@ const (
 	KindConsignment = "consignment"
 	KindPart        = "part"
 	KindReceipt     = "receipt"
+	KindOwnHeader   = "own-header" // given back to a restored node
 )
 
 // Item is one thing carried over a link, as the bundle's manifest names it.
@@ -66,7 +67,7 @@ func (n *Node) Intake(ctx context.Context, link string, it Item, body io.Reader)
 	if it.Kind == KindPart {
 		return n.intakePart(ctx, link, it, body)
 	}
-	limits := map[string]int64{KindHeader: envelope.MaxHeader, KindConsignment: MaxConsignment, KindReceipt: maxReceiptItem, KindDirectory: MaxDelta}
+	limits := map[string]int64{KindHeader: envelope.MaxHeader, KindConsignment: MaxConsignment, KindReceipt: maxReceiptItem, KindDirectory: MaxDelta, KindOwnHeader: envelope.MaxHeader}
 	limit, known := limits[it.Kind]
 	if !known {
 		return Outcome{Refused, "unknown_kind"}, nil
@@ -85,6 +86,8 @@ func (n *Node) Intake(ctx context.Context, link string, it Item, body io.Reader)
 		return n.intakeConsignment(ctx, link, it, b)
 	case KindDirectory:
 		return n.intakeDirectory(ctx, link, it, b)
+	case KindOwnHeader:
+		return n.intakeOwnHeader(ctx, link, it, b)
 	}
 	return n.intakeReceipt(ctx, link, it, b)
 }
@@ -96,12 +99,8 @@ func (n *Node) damaged(ctx context.Context, link string, it Item, reason string,
 }
 
 func (n *Node) intakeHeader(ctx context.Context, link string, it Item, b []byte) (Outcome, error) {
-	e, err := envelope.ParseHeader(b)
-	if err != nil || e.Hash.String() != it.ID {
-		return n.damaged(ctx, link, it, "unparsable", b)
-	}
-	routing, err := exchange.ParseRouting(e.Header.Routing)
-	if err != nil {
+	e, routing, ok := parseHeader(b, it)
+	if !ok {
 		return n.damaged(ctx, link, it, "unparsable", b)
 	}
 	if out, err := n.knownHeader(ctx, link, e.Hash); out.Status != "" || err != nil {
@@ -125,6 +124,15 @@ func (n *Node) intakeHeader(ctx context.Context, link string, it Item, b []byte)
 		return n.rejectHeader(ctx, d, e, b, reason)
 	}
 	return n.takeHeader(ctx, d, link, e, b)
+}
+
+func parseHeader(b []byte, it Item) (*envelope.Envelope, *exchange.Routing, bool) {
+	e, err := envelope.ParseHeader(b)
+	if err != nil || e.Hash.String() != it.ID {
+		return nil, nil, false
+	}
+	routing, err := exchange.ParseRouting(e.Header.Routing)
+	return e, routing, err == nil
 }
 
 func (n *Node) envelopeRow(ctx context.Context, hh sm.Digest) (env *records.Envelope, err error) {

@@ -23,6 +23,11 @@ func (n *Node) intakeReceipt(ctx context.Context, link string, it Item, b []byte
 	if err != nil {
 		return Outcome{}, err
 	}
+	if env == nil {
+		if out, err := n.ownReceipt(ctx, receipt, signed); out.Status != "" || err != nil {
+			return out, err
+		}
+	}
 	if env == nil || env.ID != receipt.body.Envelope {
 		err := n.Quarantine(ctx, link, it.Kind+" "+it.ID, reasonUnknown, b)
 		return Outcome{Refused, reasonUnknown}, err
@@ -82,6 +87,9 @@ func (n *Node) takeReceipt(ctx context.Context, d *certs.Directory, env *records
 		if !fresh {
 			out.Status = Duplicate
 			return nil
+		}
+		if err := n.ownActComesBack(tx, receipt); err != nil {
+			return err
 		}
 		return n.homeward(tx, d, env.Sender, receipt.body.Header, receipt.id)
 	})

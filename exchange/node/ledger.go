@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/yizhan-gateway/yizhan/certs"
@@ -31,6 +32,8 @@ const (
 	eventReleased  = "released"
 	eventParked    = "parked"
 	eventRequeued  = "requeued"
+	eventRestored  = "restored"
+	eventReplayed  = "replayed"
 )
 
 // leaf appends one state change to the ledger, in the transaction that makes
@@ -50,17 +53,23 @@ func (n *Node) append(tx queue.Tx, l *merkle.Leaf) (uint64, error) {
 // Head is a node's signed checkpoint with the proof that it extends the one
 // of size From that the neighbour has acknowledged (no proof for From 0 or
 // From equal to the size). A ledger without a leaf has no checkpoint.
+// Notice goes along while the neighbour does not know the ledger of a node that
+// was restored.
 type Head struct {
 	Checkpoint []byte
 	From       uint64
 	Proof      []sm.Digest
+	Notice     []byte
 }
 
-// Seen is what a neighbour remembers of a ledger.
+// Seen is what a neighbour remembers of a ledger. Outdated is about the head it
+// was answered to: that is of a ledger which the neighbour had before it was
+// restored, so what came along says nothing of what its store holds by now.
 type Seen struct {
-	Ledger string
-	Size   uint64
-	Root   sm.Digest
+	Ledger   string
+	Size     uint64
+	Root     sm.Digest
+	Outdated bool
 }
 
 // headState is what need not survive a restart: a neighbour that is not told
@@ -96,7 +105,10 @@ func (n *Node) Head(ctx context.Context, link string) (Head, error) {
 	if err != nil || size == 0 {
 		return Head{}, err
 	}
-	h.Checkpoint, err = n.checkpoint(size, root)
+	if h.Checkpoint, err = n.checkpoint(size, root); err != nil {
+		return Head{}, err
+	}
+	h.Notice, err = n.notice(ctx, link)
 	return h, err
 }
 
@@ -169,10 +181,24 @@ func (n *Node) Witness(ctx context.Context, link string, h Head) (Seen, error) {
 		return Seen{}, err
 	}
 	verdict := compareHeads(known, cp, h)
-	if verdict == headOlder || verdict == headUnconnected || verdict == headSame {
-		return Seen{Ledger: known.Ledger, Size: known.Size, Root: known.Root}, nil
+	var notice *RestoreNotice
+	if verdict == headFirst || verdict == headNewLedger {
+		if notice = n.openNotice(neighbour, link, cp, known, h.Notice); notice != nil {
+			verdict = headRestored
+		}
+		if notice != nil && notice.late(known) {
+			verdict = headOlder
+		}
 	}
-	return n.rememberHead(ctx, neighbour.ID, known, cp, h.Checkpoint, verdict)
+	if verdict == headOlder || verdict == headUnconnected || verdict == headSame {
+		return Seen{Ledger: known.Ledger, Size: known.Size, Root: known.Root, Outdated: cp.Ledger != known.Ledger}, nil
+	}
+	if verdict == headRestored {
+		if err := n.beginReplay(ctx, link, neighbour.ID, known, notice); err != nil {
+			return Seen{}, err
+		}
+	}
+	return n.rememberHead(ctx, neighbour.ID, known, cp, notice, h.Checkpoint, verdict)
 }
 
 func openCheckpoint(node *certs.Node, signed []byte) (*merkle.Checkpoint, error) {
@@ -204,7 +230,8 @@ const (
 	headSame
 	headOlder       // a late bundle
 	headUnconnected // the proof starts elsewhere: our answer asks for one
-	headNewLedger   // after a restore
+	headRestored    // another ledger, with a notice that it goes on from the known one
+	headNewLedger   // without
 	headFork
 )
 
@@ -212,6 +239,8 @@ func compareHeads(known *records.Head, cp *merkle.Checkpoint, h Head) headVerdic
 	switch {
 	case known == nil:
 		return headFirst
+	case slices.Contains(known.Before, cp.Ledger):
+		return headOlder
 	case cp.Ledger != known.Ledger:
 		return headNewLedger
 	case cp.Size < known.Size:
@@ -230,8 +259,14 @@ func compareHeads(known *records.Head, cp *merkle.Checkpoint, h Head) headVerdic
 
 // rememberHead commits the verdict. A crash before it forgets the head; the
 // neighbour's next bundle brings a newer one.
-func (n *Node) rememberHead(ctx context.Context, node string, known *records.Head, cp *merkle.Checkpoint, signed []byte, v headVerdict) (Seen, error) {
+func (n *Node) rememberHead(ctx context.Context, node string, known *records.Head, cp *merkle.Checkpoint, notice *RestoreNotice, signed []byte, v headVerdict) (Seen, error) {
 	next := &records.Head{CMS: signed, Ledger: cp.Ledger, Size: cp.Size, Root: cp.Root}
+	if known != nil {
+		next.Before, next.Since = known.Before, known.Since
+	}
+	if notice != nil {
+		next.Before, next.Since = notice.before(known), notice.Time
+	}
 	seen := Seen{Ledger: cp.Ledger, Size: cp.Size, Root: cp.Root}
 	err := n.c.Store.Update(ctx, func(tx queue.Tx) error {
 		now, err := records.Heads.Lock(tx, node)
@@ -243,27 +278,41 @@ func (n *Node) rememberHead(ctx context.Context, node string, known *records.Hea
 			return nil
 		}
 		switch v {
-		case headFirst:
-			return records.Heads.Insert(tx, next, node)
 		case headFork, headNewLedger:
-			fork := &records.Fork{Known: known.CMS, Other: signed}
-			if err := records.Forks.Put(tx, fork, node, cp.Size); err != nil {
-				return err
-			}
-		}
-		if v == headFork {
 			seen = Seen{Ledger: known.Ledger, Size: known.Size, Root: known.Root}
-			return nil
+			return keepFork(tx, node, &records.Fork{Known: known.CMS, Other: signed})
+		}
+		if now == nil {
+			return records.Heads.Insert(tx, next, node)
 		}
 		return records.Heads.Put(tx, next, node)
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return Seen{}, err
-	}
-	if v == headFork {
+	case v == headFork:
 		return seen, exchange.Fail(exchange.CodeLedgerRolledBack, "node %s shows two histories of ledger %s; both heads are kept", node, cp.Ledger)
+	case v == headNewLedger:
+		return seen, exchange.Fail(exchange.CodeLedgerRolledBack, "node %s shows ledger %s without a word of what became of %s; both heads are kept", node, cp.Ledger, known.Ledger)
 	}
 	return seen, nil
+}
+
+// maxForks bounds what is kept of a node that contradicts itself again and
+// again: the first ones prove it.
+const maxForks = 64
+
+func keepFork(tx queue.Tx, node string, f *records.Fork) error {
+	kept := 0
+	err := records.Forks.Each(tx, maxForks, func([]byte, *records.Fork) bool { kept++; return true }, node)
+	if err != nil || kept == maxForks {
+		return err
+	}
+	err = records.Forks.Insert(tx, f, node, sm.Sum(f.Other))
+	if errors.Is(err, queue.ErrExists) {
+		return nil
+	}
+	return err
 }
 
 func sameHead(a, b *records.Head) bool {
@@ -277,6 +326,7 @@ func (n *Node) Seen(ctx context.Context, link string, s Seen) error {
 	if s.Ledger != n.ledgerID || s.Size == 0 {
 		return nil
 	}
+	n.restored.heardOf(link)
 	var size uint64
 	var root sm.Digest
 	err := n.view(ctx, func(tx queue.Tx) (err error) {

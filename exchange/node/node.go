@@ -107,6 +107,9 @@ type Node struct {
 	stamps  stampCursor
 	holds   holds
 	dead    deadSweep
+
+	restored restored
+	replays  replays
 }
 
 // New opens a node over its store. The first start fixes the node's name and
@@ -133,7 +136,13 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	if err := n.identify(ctx); err != nil {
 		return nil, err
 	}
-	return n, n.readHolds(ctx)
+	if err := n.readHolds(ctx); err != nil {
+		return nil, err
+	}
+	if err := n.readRestored(ctx); err != nil {
+		return nil, err
+	}
+	return n, n.readReplays(ctx)
 }
 
 func (n *Node) identify(ctx context.Context) error {

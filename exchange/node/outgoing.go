@@ -69,8 +69,11 @@ func (n *Node) expand(ctx context.Context, link, lane string, e laneItem, most i
 		return nil, unreadable{fmt.Errorf("node: entry %d of lane %s", e.seq, lane)}
 	}
 	o := Out{lane: lane, seq: e.seq, entry: e.laneEntry}
-	if e.Kind == KindReceipt {
+	switch e.Kind {
+	case KindReceipt:
 		return n.receiptItem(ctx, o)
+	case KindOwnHeader:
+		return n.ownHeaderItem(ctx, o)
 	}
 	var p outgoing
 	err := n.view(ctx, func(tx queue.Tx) (err error) {
@@ -147,6 +150,21 @@ func (n *Node) receiptItem(ctx context.Context, o Out) ([]Out, error) {
 	return []Out{smallItem(o, KindReceipt, o.entry.Object.String(), data)}, nil
 }
 
+func (n *Node) ownHeaderItem(ctx context.Context, o Out) ([]Out, error) {
+	env, err := n.envelopeRow(ctx, o.entry.Envelope)
+	if err != nil {
+		return nil, rowTrouble(err)
+	}
+	if env == nil {
+		return nil, unreadable{fmt.Errorf("node: lane %s entry %d names a header that is not there", o.lane, o.seq)}
+	}
+	data, err := env.Header.Load(ctx, n.c.Blobs)
+	if err != nil {
+		return nil, unreadable{err}
+	}
+	return []Out{smallItem(o, KindOwnHeader, o.entry.Envelope.String(), data)}, nil
+}
+
 func (n *Node) appendConsignment(ctx context.Context, list []Out, o Out, out *records.Outbound) ([]Out, error) {
 	var con *records.Consignment
 	err := n.view(ctx, func(tx queue.Tx) (err error) {
@@ -218,8 +236,8 @@ func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcome
 		}
 	}
 	return n.updateLane(ctx, o.lane, func(tx queue.Tx) error {
-		if o.Kind == KindReceipt {
-			return queue.Dequeue(tx, o.lane, o.seq)
+		if o.Kind == KindReceipt || o.Kind == KindOwnHeader {
+			return n.settleSmall(tx, o, outcomes[0])
 		}
 		out, err := records.Outgoing.Lock(tx, o.entry.Envelope, link, o.entry.Object)
 		if err != nil || out == nil || out.State != records.StateQueued && out.State != records.StateParked {
@@ -227,6 +245,17 @@ func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcome
 		}
 		return n.settleOutbound(tx, link, o.entry, out, outs, outcomes)
 	})
+}
+
+// settleSmall ends the way of what is one item. That a receipt was handed over
+// has a leaf: should the neighbour lose its disk, it is given again.
+func (n *Node) settleSmall(tx queue.Tx, o Out, outcome Outcome) error {
+	if o.Kind == KindReceipt && has(outcome) {
+		if _, err := n.leaf(tx, eventHanded, o.entry.Envelope, o.entry.Object); err != nil {
+			return err
+		}
+	}
+	return queue.Dequeue(tx, o.lane, o.seq)
 }
 
 // settleOutbound enters what the neighbour said of one entry's items. Wherever

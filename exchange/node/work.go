@@ -23,7 +23,8 @@ const workAtOnce = laneWindow
 
 // Work does the next steps of distributing and delivering, each of another
 // consignment and as Config.Together has it, or takes up what waited for a
-// newer directory, or parks dead letters. did says whether there may be more.
+// newer directory, or parks dead letters, or gives a restored neighbour again
+// what it lacks. did says whether there may be more.
 // An error is about single entries, which are tried again later; the others go
 // on.
 func (n *Node) Work(ctx context.Context) (did bool, err error) {
@@ -34,6 +35,9 @@ func (n *Node) Work(ctx context.Context) (did bool, err error) {
 		return did, err
 	}
 	if did, err := n.park(ctx); did || err != nil {
+		return did, err
+	}
+	if did, err := n.giveAgain(ctx); did || err != nil {
 		return did, err
 	}
 	entries, err := n.nextWork(ctx)

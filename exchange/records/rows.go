@@ -32,7 +32,7 @@ var (
 	FirstHeader  = Table[sm.Digest]{"cfl"}     // sender agency, document id
 	Idempotency  = Table[Idempotent]{"idm"}    // agency, blind index of the key
 	Heads        = Table[Head]{"head"}         // node
-	Forks        = Table[Fork]{"fork"}         // node, first differing size
+	Forks        = Table[Fork]{"fork"}         // node, SM3 of the other head
 	BookRows     = Table[Books]{"bok"}         // link
 	Quarantine   = Table[Quarantined]{"qua"}   // number modulo QuarantineSize
 	QuarantineNo = Table[uint64]{"quc"}        //
@@ -43,6 +43,9 @@ var (
 	InForce      = Table[uint64]{"dirv"}       //
 	Holds        = Table[Hold]{"hold"}         // link
 	Acts         = Table[OperatorAct]{"act"}   // leaf
+	RestoredRow  = Table[Restored]{"rst"}      //
+	HadHeads     = Table[LedgerEnd]{"rsh"}     // node
+	Replays      = Table[Replay]{"rpl"}        // link
 )
 
 // QuarantineSize is how many newest quarantine records are kept.
@@ -77,6 +80,34 @@ type OperatorAct struct {
 	By     string          `json:"by"`
 	Reason string          `json:"reason,omitempty"`
 	At     strictjson.Time `json:"at"`
+}
+
+// Restored says that this store was put back to an earlier state: when, the old
+// ledger's last checkpoint, and the ledgers it had before, the newest first.
+type Restored struct {
+	At   strictjson.Time
+	Last []byte
+	Old  []LedgerEnd
+}
+
+// LedgerEnd is a ledger at a size.
+type LedgerEnd struct {
+	Ledger string
+	Size   uint64
+	Root   sm.Digest
+}
+
+// Replay is the work of giving a restored neighbour again what lies in our
+// ledger from Next up to End: first what it had signed (Own), then, when the
+// receipts up to entry After of its lane have left, what it had been given.
+type Replay struct {
+	Node   string
+	Ledger string // the neighbour's new one
+	From   uint64
+	Next   uint64
+	End    uint64
+	Own    bool
+	After  uint64
 }
 
 // Document is the sender's record of a submission.
@@ -254,12 +285,15 @@ type Idempotent struct {
 	At          strictjson.Time
 }
 
-// Head is the newest checkpoint of another node's ledger that was verified.
+// Head is the newest checkpoint of another node's ledger that was verified, and
+// the ledgers that this one goes on from.
 type Head struct {
 	CMS    []byte
 	Ledger string
 	Size   uint64
 	Root   sm.Digest
+	Before []string        `json:",omitempty"`
+	Since  strictjson.Time // of the notice by which it was adopted; 0 for none
 }
 
 // Fork keeps two signed heads of one ledger that contradict each other.

@@ -22,6 +22,12 @@ func (t Table[T]) Key(parts ...any) []byte {
 	return queue.Key(append([]any{t.name}, parts...)...)
 }
 
+// Name gives back the part of a full key that is a single string, as of a link
+// or a node; none of those holds a zero byte.
+func (t Table[T]) Name(key []byte) string {
+	return string(key[len(t.Key()) : len(key)-len(queue.Key(""))])
+}
+
 // Get reads a row to look at it; nil when there is none.
 func (t Table[T]) Get(tx queue.Tx, parts ...any) (*T, error) {
 	return t.decode(tx.Get(t.Key(parts...)))

@@ -18,6 +18,38 @@ func storm(seeds string) []string {
 
 var mutants = []mutant{
 	{
+		name:   "replay-without-dedup",
+		reason: "a restored node signs DELIVERED again of what it had delivered before it lost its disk",
+		changes: []change{{"exchange/node/deliver.go",
+			"receipt := before.delivered.again()",
+			"receipt := (*signedReceipt)(nil)"}},
+		campaign: []string{"./exchange/link", "-run", "TestReceiverLosesItsDisk"},
+	},
+	{
+		name:   "late-ack-after-a-loss",
+		reason: "an ack from before a neighbour lost its disk still ends the delivery that it lost",
+		changes: []change{{"exchange/link/receive.go",
+			"if outdated {",
+			"if outdated && s.seen == nil {"}},
+		campaign: []string{"./exchange/link", "-run", "TestLateAckAfterALoss"},
+	},
+	{
+		name:   "new-ledger-without-a-word",
+		reason: "a neighbour's other ledger is adopted without a notice of what became of the one before",
+		changes: []change{{"exchange/node/ledger.go",
+			"		return headNewLedger",
+			"		return headRestored"}},
+		campaign: []string{"./exchange/link", "-run", "TestNewLedgerWithoutNotice"},
+	},
+	{
+		name:   "replay-begins-at-the-end",
+		reason: "a neighbour that lost its disk gets nothing again of what it had taken before it said so",
+		changes: []change{{"exchange/node/replay.go",
+			"Ledger: r.Ledger, From: from, Next: from, Own: true}",
+			"Ledger: r.Ledger, From: from + 1<<40, Next: from + 1<<40, Own: true}"}},
+		campaign: []string{"./test/sim", "-run", "TestDiskLoss", "-seeds", "400"},
+	},
+	{
 		name:   "requeued-into-nowhere",
 		reason: "a dead letter that is requeued leaves the parked ones and enters no lane",
 		changes: []change{{"exchange/node/dead.go",
@@ -45,8 +77,8 @@ var mutants = []mutant{
 		name:   "hold-forgotten-at-start",
 		reason: "a link that an operator holds goes on after a restart",
 		changes: []change{{"exchange/node/node.go",
-			"return n, n.readHolds(ctx)",
-			"return n, nil"}},
+			"if err := n.readHolds(ctx); err != nil {",
+			"if err := error(nil); err != nil {"}},
 		campaign: storm("100"),
 	},
 	{
@@ -77,8 +109,8 @@ var mutants = []mutant{
 		name:   "dedup-outside-transaction",
 		reason: "the dedup mark is committed apart from the delivery it guards",
 		changes: []change{{"exchange/node/deliver.go",
-			"	return n.update(ctx, func(tx queue.Tx) error {\n		mark := &records.Dedup{Stage: row.Stage, Receipt: receipt.id}\n		err := records.Delivered.Insert(tx, mark, p.hh, agency)\n		if errors.Is(err, queue.ErrExists) {\n			return nil\n		}\n		if err != nil {\n			return err\n		}\n",
-			"	mark := &records.Dedup{Stage: row.Stage, Receipt: receipt.id}\n	err := n.update(ctx, func(tx queue.Tx) error { return records.Delivered.Insert(tx, mark, p.hh, agency) })\n	if err != nil && !errors.Is(err, queue.ErrExists) {\n		return err\n	}\n	return n.update(ctx, func(tx queue.Tx) error {\n"}},
+			"	return n.update(ctx, func(tx queue.Tx) error {\n		mark := &records.Dedup{Stage: receipt.body.Stage, Receipt: receipt.id}\n		err := records.Delivered.Insert(tx, mark, p.hh, agency)\n		if errors.Is(err, queue.ErrExists) {\n			return nil\n		}\n		if err != nil {\n			return err\n		}\n",
+			"	mark := &records.Dedup{Stage: receipt.body.Stage, Receipt: receipt.id}\n	err := n.update(ctx, func(tx queue.Tx) error { return records.Delivered.Insert(tx, mark, p.hh, agency) })\n	if err != nil && !errors.Is(err, queue.ErrExists) {\n		return err\n	}\n	return n.update(ctx, func(tx queue.Tx) error {\n"}},
 		campaign: storm("400"),
 	},
 	{

@@ -23,21 +23,7 @@ func Run(seed uint64, steps, docs int) (hash string, stats Stats, err error) {
 		return "", Stats{}, err
 	}
 	var w *world
-	defer func() {
-		if r := recover(); r != nil {
-			f, broken := r.(failure)
-			if !broken {
-				panic(r)
-			}
-			trace := ""
-			if w != nil {
-				for _, line := range w.lines {
-					trace += "\n\t" + line
-				}
-			}
-			err = errors.New(f.what + trace)
-		}
-	}()
+	defer func() { err = broken(w, recover(), err) }()
 	w = newWorld(c, seed)
 	for i := range steps {
 		w.step(docs)
@@ -45,9 +31,27 @@ func Run(seed uint64, steps, docs int) (hash string, stats Stats, err error) {
 			w.rememberHeads()
 		}
 	}
-	w.quiet()
+	w.quiet(w.unfinished)
 	w.check()
 	return w.Hash(), w.stats, nil
+}
+
+// broken turns a broken promise into an error with the end of the trace.
+func broken(w *world, r any, err error) error {
+	if r == nil {
+		return err
+	}
+	f, is := r.(failure)
+	if !is {
+		panic(r)
+	}
+	trace := ""
+	if w != nil {
+		for _, line := range w.lines {
+			trace += "\n\t" + line
+		}
+	}
+	return errors.New(f.what + trace)
 }
 
 // rememberHeads keeps what each node shows of its ledger now, to be compared
@@ -64,7 +68,7 @@ func (w *world) rememberHeads() {
 
 // quiet is the liveness phase: no faults, every waiting client retries, every
 // agency acts. Everything must finish within a bound (I7).
-func (w *world) quiet() {
+func (w *world) quiet(unfinished func() string) {
 	w.faults.armed = false
 	w.wire = nil
 	w.note("quiet")
@@ -95,11 +99,11 @@ func (w *world) quiet() {
 				}
 			}
 		}
-		if w.finished() {
+		if unfinished() == "" {
 			return
 		}
 	}
-	w.fail("I7: not everything finished after the faults stopped: %s", w.unfinished())
+	w.fail("I7: not everything finished after the faults stopped: %s", unfinished())
 }
 
 func (w *world) drain(h *host) {
@@ -127,8 +131,6 @@ func (w *world) actOnAll(h *host) {
 	}
 }
 
-func (w *world) finished() bool { return w.unfinished() == "" }
-
 func (w *world) unfinished() string {
 	for _, h := range w.hosts {
 		if h.version() != w.last {
@@ -147,6 +149,11 @@ func (w *world) unfinished() string {
 			}
 		}
 	}
+	return w.stillWaiting()
+}
+
+// stillWaiting says what waits for a link.
+func (w *world) stillWaiting() string {
 	for _, p := range w.pairs {
 		for _, h := range []*host{p.dialer, p.listener} {
 			queues, err := h.node.Queues(w.ctx, p.link)

@@ -1,0 +1,346 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/yizhan-gateway/yizhan/certs"
+	"github.com/yizhan-gateway/yizhan/crypto/cms"
+	"github.com/yizhan-gateway/yizhan/crypto/merkle"
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/records"
+	"github.com/yizhan-gateway/yizhan/queue"
+)
+
+// What a restored neighbour lacks stands in our ledger behind the leaf that its
+// restored store knew of: what it had taken from us, what we had taken from it.
+// A replay walks those leaves twice. First everything that the neighbour had
+// signed, and the headers of what was submitted there, go into the lane of the
+// receipts; when they have left it, what had been handed over goes back into
+// its lanes. So the neighbour knows what it had done before it does anything.
+
+// replayStep is how many leaves one commit of a replay handles.
+const replayStep = 50
+
+// replays are the links with a replay under way; rows decide.
+type replays struct {
+	mu    sync.Mutex
+	links []string
+}
+
+func (n *Node) readReplays(ctx context.Context) error {
+	var links []string
+	err := n.view(ctx, func(tx queue.Tx) error {
+		links = nil
+		return records.Replays.Each(tx, 0, func(key []byte, _ *records.Replay) bool {
+			links = append(links, records.Replays.Name(key))
+			return true
+		})
+	})
+	n.replays.mu.Lock()
+	defer n.replays.mu.Unlock()
+	n.replays.links = links
+	return err
+}
+
+// openNotice gives a notice that is signed by the neighbour, speaks of this
+// link, and joins the ledger it shows to the one that is known; else nil.
+func (n *Node) openNotice(neighbour *certs.Node, link string, cp *merkle.Checkpoint, known *records.Head, signed []byte) *RestoreNotice {
+	if len(signed) == 0 {
+		return nil
+	}
+	s, err := cms.Parse(signed, MaxRestoreNotice)
+	if err != nil || !neighbour.Holds("sign", s.Certificate) || s.Verify(s.Certificate) != nil {
+		return nil
+	}
+	r, err := ParseRestoreNotice(s.Content)
+	if err != nil || r.Domain != n.Directory().Domain() || r.Node != neighbour.ID || r.Link != link || r.Ledger != cp.Ledger {
+		return nil
+	}
+	joins := func(o LedgerEnd) bool {
+		if o.Ledger == known.Ledger {
+			return o.Size != known.Size || o.Root == known.Root
+		}
+		return slices.Contains(known.Before, o.Ledger) // restored from the same backup twice
+	}
+	if known != nil && !slices.ContainsFunc(r.Old, joins) {
+		return nil
+	}
+	return r
+}
+
+// late says whether a notice is older than the one by which the known ledger was
+// adopted: a bundle from before a second restore.
+func (r *RestoreNotice) late(known *records.Head) bool { return known != nil && r.Time <= known.Since }
+
+// before names the ledgers that a restored one goes on from: what the notice
+// says, and what is known here besides.
+func (r *RestoreNotice) before(known *records.Head) (list []string) {
+	add := func(ledger string) {
+		if ledger != r.Ledger && !slices.Contains(list, ledger) && len(list) < 2*maxOldLedgers {
+			list = append(list, ledger)
+		}
+	}
+	if known != nil {
+		add(known.Ledger)
+	}
+	for _, o := range r.Old {
+		add(o.Ledger)
+	}
+	if known != nil {
+		for _, ledger := range known.Before {
+			add(ledger)
+		}
+	}
+	return list
+}
+
+// beginReplay makes the work durable, before the new ledger is adopted: after a
+// crash in between the notice comes again.
+func (n *Node) beginReplay(ctx context.Context, link, node string, known *records.Head, r *RestoreNotice) error {
+	err := n.c.Store.Update(ctx, func(tx queue.Tx) error {
+		now, err := records.Heads.Lock(tx, node)
+		if err != nil {
+			return err
+		}
+		if !sameHead(now, known) { // another bundle was faster
+			return nil
+		}
+		from, err := n.replayFrom(tx, r.Have)
+		if err != nil {
+			return err
+		}
+		job := &records.Replay{Node: node, Ledger: r.Ledger, From: from, Next: from, Own: true}
+		if job.End, err = n.ledger.Size(tx); err != nil {
+			return err
+		}
+		old, err := records.Replays.Lock(tx, link)
+		if err != nil {
+			return err
+		}
+		if old == nil {
+			return records.Replays.Insert(tx, job, link)
+		}
+		job.From = min(from, old.From) // restored once more before all had come
+		job.Next = job.From
+		return records.Replays.Put(tx, job, link)
+	})
+	if err != nil {
+		return err
+	}
+	return n.readReplays(ctx)
+}
+
+// replayFrom is the first leaf that the neighbour may lack. Under each id that
+// this ledger ever had its leaves are the same up to where the id ended.
+func (n *Node) replayFrom(tx queue.Tx, have *LedgerEnd) (uint64, error) {
+	if have == nil {
+		return 0, nil
+	}
+	size, err := n.ledger.Size(tx)
+	if err != nil {
+		return 0, err
+	}
+	if have.Ledger == n.ledgerID {
+		return min(have.Size, size), nil
+	}
+	row, err := records.RestoredRow.Get(tx)
+	if err != nil || row == nil {
+		return 0, err
+	}
+	for _, o := range row.Old {
+		if o.Ledger == have.Ledger {
+			return min(have.Size, o.Size, size), nil
+		}
+	}
+	return 0, nil
+}
+
+// giveAgain does the next step of one replay.
+func (n *Node) giveAgain(ctx context.Context) (did bool, err error) {
+	n.replays.mu.Lock()
+	links := slices.Clone(n.replays.links)
+	n.replays.mu.Unlock()
+	for _, link := range links {
+		if did, err := n.replayLink(ctx, link); did || err != nil {
+			return did, err
+		}
+	}
+	return false, nil
+}
+
+// replayLink is the commit point of a step: what it enters in the lanes and how
+// far it got stand together, so a crash repeats nothing and skips nothing.
+func (n *Node) replayLink(ctx context.Context, link string) (did bool, err error) {
+	ended := false
+	err = n.update(ctx, func(tx queue.Tx) error {
+		did, ended = false, false
+		job, err := records.Replays.Lock(tx, link)
+		if job == nil || err != nil {
+			ended = job == nil
+			return err
+		}
+		if !job.Own && job.Next == job.From {
+			if left, err := n.receiptsLeft(tx, link, job.After); !left || err != nil {
+				return err
+			}
+		}
+		did = true
+		if err := n.replaySome(tx, link, job); err != nil {
+			return err
+		}
+		if job.Next < job.End {
+			return records.Replays.Put(tx, job, link)
+		}
+		if ended = !job.Own; ended {
+			return records.Replays.Delete(tx, link)
+		}
+		// What was settled meanwhile by an ack from before the loss is in as well.
+		if job.End, err = n.ledger.Size(tx); err != nil {
+			return err
+		}
+		job.Own, job.Next = false, job.From
+		if job.After, err = queue.Last(tx, laneName(link, rankReceipt)); err != nil {
+			return err
+		}
+		return records.Replays.Put(tx, job, link)
+	})
+	if err == nil && ended {
+		err = n.readReplays(ctx)
+	}
+	return did, err
+}
+
+// receiptsLeft says whether nothing up to an entry waits in the lane of the
+// receipts any more, but what the neighbour could not take yet.
+func (n *Node) receiptsLeft(tx queue.Tx, link string, upTo uint64) (bool, error) {
+	lane := laneName(link, rankReceipt)
+	_, held, _ := n.lanes.behind(lane)
+	first, err := n.standing(tx, lane, len(held)+1)
+	for _, e := range first {
+		if e.seq <= upTo && !slices.Contains(held, e.seq) {
+			return false, err
+		}
+	}
+	return true, err
+}
+
+func (n *Node) replaySome(tx queue.Tx, link string, job *records.Replay) error {
+	for to := min(job.Next+replayStep, job.End); job.Next < to; job.Next++ {
+		b, err := n.ledger.Leaf(tx, job.Next)
+		if err != nil {
+			return err
+		}
+		leaf, err := merkle.ParseLeaf(b)
+		if err != nil {
+			return err
+		}
+		hh, err := sm.ParseDigest(leaf.Envelope)
+		if err != nil { // not about an envelope
+			continue
+		}
+		switch {
+		case job.Own && leaf.Event == eventTaken:
+			err = n.replayOwnHeader(tx, link, job, hh)
+		case job.Own && leaf.Event == eventReceipt:
+			err = n.replayReceipt(tx, link, hh, leaf.Object, func(r *exchange.Receipt, _ string) bool { return n.madeAt(job.Node, r) })
+		case job.Own || leaf.Event != eventHanded:
+		case leaf.Object == hh:
+			err = n.replayHanded(tx, link, hh)
+		default:
+			err = n.replayReceipt(tx, link, hh, leaf.Object, func(_ *exchange.Receipt, sender string) bool { return n.homeOver(link, sender) })
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replayOwnHeader gives the header of what was submitted at the neighbour back.
+func (n *Node) replayOwnHeader(tx queue.Tx, link string, job *records.Replay, hh sm.Digest) error {
+	env, err := records.Envelopes.Get(tx, hh)
+	if env == nil || err != nil || env.Link != link {
+		return err
+	}
+	sender, known := n.Directory().Agency(env.Sender)
+	if !known || sender.Node != job.Node {
+		return nil
+	}
+	return n.enqueue(tx, link, rankReceipt, laneEntry{Kind: KindOwnHeader, Envelope: hh, Object: hh})
+}
+
+// replayReceipt gives a receipt again that is of a kind: those made at the
+// neighbour in the first walk, those that went home over it in the second.
+func (n *Node) replayReceipt(tx queue.Tx, link string, hh, id sm.Digest, is func(r *exchange.Receipt, sender string) bool) error {
+	row, err := records.Receipts.Get(tx, hh, id)
+	if err != nil {
+		return err
+	}
+	env, err := records.Envelopes.Get(tx, hh)
+	if row == nil || env == nil || err != nil {
+		return err
+	}
+	stored, err := openStored(row)
+	if err != nil || !is(stored.body, env.Sender) {
+		return err
+	}
+	return n.enqueue(tx, link, rankReceipt, laneEntry{Kind: KindReceipt, Envelope: hh, Object: id})
+}
+
+// homeOver says whether the way home to a sender begins with a link.
+func (n *Node) homeOver(link, sender string) bool {
+	home, next, err := n.Directory().NextHop(n.c.ID, sender)
+	return err == nil && next != n.c.ID && home.ID == link
+}
+
+// madeAt says whether a node, or an agency that it serves, signed a receipt.
+func (n *Node) madeAt(node string, r *exchange.Receipt) bool {
+	if !r.Stage.ByAgency() {
+		return r.Node == node
+	}
+	a, ok := n.Directory().Agency(r.Agency)
+	return ok && a.Node == node
+}
+
+// replayHanded puts what was handed over back into its lane, from the header on.
+func (n *Node) replayHanded(tx queue.Tx, link string, hh sm.Digest) error {
+	var ids []sm.Digest
+	prefix := len(records.Outgoing.Key(hh, link))
+	err := records.Outgoing.Each(tx, 0, func(key []byte, out *records.Outbound) bool {
+		if out.State == records.StateHanded {
+			ids = append(ids, sm.Digest(key[prefix:]))
+		}
+		return true
+	}, hh, link)
+	for _, id := range ids {
+		err = errors.Join(err, n.replayOutbound(tx, link, hh, id))
+	}
+	return err
+}
+
+func (n *Node) replayOutbound(tx queue.Tx, link string, hh, id sm.Digest) error {
+	out, err := records.Outgoing.Lock(tx, hh, link, id)
+	if err != nil || out == nil || out.State != records.StateHanded {
+		return err
+	}
+	_, rank, ok := laneOf(out.Lane)
+	if !ok { // it was a dead letter when the neighbour's ack came
+		rank = 0
+	}
+	grows(tx, link)
+	out.Header, out.Slots = false, false
+	clear(out.Parts)
+	out.Lane, out.State = laneName(link, rank), records.StateQueued
+	entry := laneEntry{Kind: KindHeader, Envelope: hh, Object: id, Since: n.now()}
+	if out.Seq, err = enqueueEntry(tx, out.Lane, entry); err != nil {
+		return err
+	}
+	if _, err := n.leaf(tx, eventReplayed, hh, hh); err != nil {
+		return err
+	}
+	return records.Outgoing.Put(tx, out, hh, link, id)
+}
