@@ -3,6 +3,7 @@ package exchange
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/yizhan-gateway/yizhan/crypto/keystore"
 )
@@ -38,12 +39,13 @@ func Fail(code, detail string, args ...any) *Error {
 	if len(args) > 0 {
 		detail = fmt.Sprintf(detail, args...)
 	}
-	return &Error{Code: code, Detail: detail, Temporary: code == CodeTemporary}
+	return &Error{Code: code, Detail: detail, Temporary: code == CodeTemporary || code == CodeNoSpace}
 }
 
 // Known gives the Error that err is to be shown as: the first in its chain, or
 // nil. An HSM that does not answer is CodeTemporary, whatever was made of it
-// on the way: nothing is refused, returned or given up because of it. A PIN or
+// on the way: nothing is refused, returned or given up because of it. So is a
+// disk that is full or a quota that is used up, as CodeNoSpace. A PIN or
 // passphrase that is refused when a keystore is opened is not temporary: to
 // offer it again would lock the token.
 func Known(err error) *Error {
@@ -54,6 +56,8 @@ func Known(err error) *Error {
 	switch {
 	case errors.As(err, &e):
 		return e
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return &Error{Code: CodeNoSpace, Temporary: true, Err: err}
 	case errors.Is(err, keystore.ErrPIN):
 		return &Error{Code: CodeKeystorePIN, Err: err}
 	case errors.Is(err, keystore.ErrPassphrase):
@@ -117,6 +121,7 @@ const (
 	CodeKeystorePIN         = "keystore_pin"
 	CodeKeystorePassphrase  = "keystore_passphrase"
 	CodeLedgerRolledBack    = "ledger_rolled_back"
+	CodeNoSpace             = "no_space"
 	CodeTemporary           = "temporary"
 	CodeInternal            = "internal"
 )
@@ -251,6 +256,9 @@ var texts = map[string]bilingual{
 	CodeLedgerRolledBack: {
 		Text{"The ledger is older than what neighbours have seen", "The data directory was put back to an earlier state: stop the node and restore it properly."},
 		Text{"台账落后于邻居节点所见", "数据目录被回退到旧状态：请停止节点并按规程恢复。"}},
+	CodeNoSpace: {
+		Text{"The disk has no room for new documents", "Nothing was taken. Repeat the same request later; the operator makes room (yizhan doctor), and what is here is still delivered."},
+		Text{"磁盘空间不足，暂不接收新公文", "本次未接收。请稍后原样重试，并联系运维人员清理磁盘（yizhan doctor）；已接收的公文照常投递。"}},
 	CodeTemporary: {
 		Text{"Not possible at the moment", "Repeat the same request in a little while."},
 		Text{"暂时无法处理", "请稍后原样重试。"}},

@@ -34,14 +34,15 @@ func (p *Problem) GetStatus() int { return p.Status }
 // GetHeaders implements huma.HeadersError.
 func (p *Problem) GetHeaders() http.Header {
 	h := http.Header{}
-	if p.Status == http.StatusServiceUnavailable {
-		h.Set("Retry-After", retryAfter)
+	if after := retryAfter[p.Status]; after != "" {
+		h.Set("Retry-After", after)
 	}
 	return h
 }
 
-// retryAfter is when a caller may ask again, seconds.
-const retryAfter = "2"
+// retryAfter is when a caller may ask again, seconds, by status: a disk is not
+// emptied in a moment.
+var retryAfter = map[int]string{http.StatusServiceUnavailable: "2", http.StatusInsufficientStorage: "60"}
 
 // ContentType implements huma.ContentTypeFilter.
 func (p *Problem) ContentType(string) string { return problemMedia }
@@ -56,7 +57,7 @@ var statusOf = map[string]int{
 	exchange.CodeForbidden: 403, exchange.CodeNotFound: 404, exchange.CodeConflict: 409,
 	exchange.CodeIdempotencyInUse: 409, exchange.CodeIdempotencyMismatch: 422, exchange.CodeIdempotencyMissing: 400,
 	exchange.CodeAgencyNotActive: 422, exchange.CodeCertificateExpired: 422, exchange.CodeCertificateRevoked: 422, exchange.CodeCertificateUsage: 422, exchange.CodeSignatureInvalid: 422,
-	exchange.CodeUnreadable: 422, exchange.CodeTemporary: 503,
+	exchange.CodeUnreadable: 422, exchange.CodeTemporary: 503, exchange.CodeNoSpace: 507,
 }
 
 // problemOf maps any error to a Problem. What is not one of ours is shown as
@@ -110,16 +111,20 @@ func language(r *http.Request) string {
 
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	p := problemOf(err, language(r))
-	if p.Status >= 500 {
+	if p.logged() {
 		s.c.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
 	writeProblem(w, p)
 }
 
+// logged says whether an answer is for the log, too. That the disk has no room is
+// said there once, by who found it, and not with every caller.
+func (p *Problem) logged() bool { return p.Status >= 500 && p.Code != exchange.CodeNoSpace }
+
 func writeProblem(w http.ResponseWriter, p *Problem) {
 	w.Header().Set("Content-Type", problemMedia)
-	if p.Status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", retryAfter)
+	if after := retryAfter[p.Status]; after != "" {
+		w.Header().Set("Retry-After", after)
 	}
 	if p.Status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")

@@ -202,7 +202,7 @@ type languageKey struct{}
 func (s *Server) problem(ctx context.Context, err error) error {
 	lang, _ := ctx.Value(languageKey{}).(string)
 	p := problemOf(err, lang)
-	if p.Status >= 500 {
+	if p.logged() {
 		s.c.Logger.Error("request failed", "error", err)
 	}
 	return p

@@ -29,6 +29,7 @@ const (
 	apiKeysFile   = "api-keys.json"
 	storeDir      = "store"
 	blobsDir      = "blobs"
+	ballastFile   = "ballast"
 )
 
 // settings is config.toml. Listen addresses are host:port; port 0 is chosen
@@ -49,6 +50,7 @@ type settings struct {
 
 	Timestamp timestampSettings `toml:"timestamp"`
 	Metrics   metricsSettings   `toml:"metrics"`
+	Disk      diskSettings      `toml:"disk"`
 }
 
 func (d dataDir) writeSettings(s *settings) error {
@@ -67,6 +69,9 @@ func (d dataDir) settings() (*settings, error) {
 	}
 	if err == nil && s.DeadLetterAfter < 0 {
 		err = exchange.Fail(exchange.CodeBadRequest, "%s: dead_letter_after is %s; name a time such as \"168h\"", d.path(configFile), time.Duration(s.DeadLetterAfter))
+	}
+	if err == nil {
+		err = s.Disk.check(d.path(configFile))
 	}
 	return &s, err
 }

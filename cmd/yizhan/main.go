@@ -103,7 +103,7 @@ func exitCode(err error) int {
 		return exitAuth
 	case exchange.CodeSignatureInvalid, exchange.CodeFingerprint, exchange.CodeDirectorySignature:
 		return exitSignature
-	case exchange.CodeTemporary:
+	case exchange.CodeTemporary, exchange.CodeNoSpace:
 		return exitTemporary
 	}
 	return exitError
@@ -182,7 +182,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.initCommand(), a.joinCommand(), a.caCommand(), a.directoryCommand(), a.serveCommand(), a.keyCommand(), a.certCommand(),
 		a.sendCommand(), a.inboxCommand(), a.collectCommand(), a.signForCommand(), a.returnCommand(),
-		a.traceCommand(), a.verifyCommand(), a.demoCommand(), a.benchCommand(), a.doctorCommand(), a.queueCommand(), a.versionCommand(),
+		a.traceCommand(), a.verifyCommand(), a.demoCommand(), a.benchCommand(), a.doctorCommand(), a.queueCommand(), a.ballastCommand(), a.versionCommand(),
 	)
 	for _, c := range root.Commands() {
 		usageOfArgs(c)

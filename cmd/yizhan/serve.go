@@ -70,6 +70,7 @@ type gateway struct {
 	stamper     *trust.Stamper
 	store       *badgerstore.Store
 	blobs       *blob.Store
+	space       *watermark
 	release     func() error // of the lock that a serving node holds
 	door        net.Listener // for operators' commands
 	node        *node.Node
@@ -161,6 +162,7 @@ func (g *gateway) openRest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	g.openWatermark()
 	if g.store, err = badgerstore.Open(g.dir.path(storeDir), badgerstore.Options{Logger: g.log}); err != nil {
 		return err
 	}
@@ -181,7 +183,7 @@ func (g *gateway) openNode(ctx context.Context) (err error) {
 	}
 	g.node, err = node.New(ctx, node.Config{
 		ID: g.settings.Node, Store: g.store, Blobs: g.blobs, Keys: g.keys, Rand: g.keys.Random(), Directory: g.directory.Load, Directories: distribution{g},
-		CRLs: g.crlFiles, Together: together, DeadLetterAfter: time.Duration(g.settings.DeadLetterAfter),
+		CRLs: g.crlFiles, Together: together, Room: g.space.room, DeadLetterAfter: time.Duration(g.settings.DeadLetterAfter),
 	})
 	if err != nil {
 		return err
@@ -224,6 +226,7 @@ func (g *gateway) run(ctx context.Context, restListener, peerListener, metricsLi
 	wait.Go(func() { g.stamper.Run(ctx) })
 	wait.Go(func() { g.warnOfExpiry(ctx) })
 	wait.Go(func() { g.sweep(ctx) })
+	wait.Go(func() { g.space.watch(ctx) })
 	wait.Go(func() {
 		if err := g.peer.Serve(ctx, peerListener); err != nil && ctx.Err() == nil {
 			failed <- err

@@ -250,6 +250,7 @@ type host struct {
 	blobs *blob.Store
 	node  *node.Node
 	shelf *shelf
+	full  bool // its disk has no room for new work
 	*Session
 }
 
@@ -280,11 +281,18 @@ func (h *host) restart() {
 	h.node, err = node.New(h.w.ctx, node.Config{
 		ID: h.id, Store: h.store, Blobs: h.blobs, Keys: keys,
 		Directory: func() *certs.Directory { return h.shelf.inForce }, Directories: h.shelf,
-		Now: func() time.Time { return h.w.clock }, Rand: h.w.rand, Clock: "test", Together: h.w.together,
+		Now: func() time.Time { return h.w.clock }, Rand: h.w.rand, Clock: "test", Together: h.w.together, Room: h.room,
 	})
 	h.w.must(err)
 	h.Session, err = NewSession(h.node, h.link)
 	h.w.must(err)
+}
+
+func (h *host) room() error {
+	if h.full {
+		return exchange.Fail(exchange.CodeNoSpace, "")
+	}
+	return nil
 }
 
 func (w *world) pair() (jia, yi *host) {
@@ -304,18 +312,25 @@ func (w *world) submit(from *host, to string, size int) string {
 	body := make([]byte, size)
 	_, err := w.rand.Read(body)
 	w.must(err)
-	doc := exchange.Document{
-		Label: exchange.Internal, Kind: exchange.Official, Urgency: exchange.Normal, Title: "关于测试的通知",
-		To: []exchange.Addressee{{Agency: w.cast.agencies[to]}},
-	}
-	files := func(yield func(envelope.File, error) bool) {
-		yield(envelope.File{Role: envelope.RoleBody, Name: "正文.ofd", Type: "application/ofd", Content: bytes.NewReader(body)}, nil)
-	}
-	got, err := from.node.Submit(w.ctx, node.Submission{Agency: w.cast.agencies[from.id], Document: doc, Files: files})
+	got, err := from.node.Submit(w.ctx, w.submission(from, to, "", body))
 	w.must(err)
 	w.files[got.ID] = [][]byte{body}
 	from.work()
 	return got.ID
+}
+
+// submission is a document of one file.
+func (w *world) submission(from *host, to, key string, body []byte) node.Submission {
+	return node.Submission{
+		Agency: w.cast.agencies[from.id], IdempotencyKey: key,
+		Document: exchange.Document{
+			Label: exchange.Internal, Kind: exchange.Official, Urgency: exchange.Normal, Title: "关于测试的通知",
+			To: []exchange.Addressee{{Agency: w.cast.agencies[to]}},
+		},
+		Files: func(yield func(envelope.File, error) bool) {
+			yield(envelope.File{Role: envelope.RoleBody, Name: "正文.ofd", Type: "application/ofd", Content: bytes.NewReader(body)}, nil)
+		},
+	}
 }
 
 func (h *host) work() {

@@ -109,6 +109,9 @@ func (n *Node) intakeHeader(ctx context.Context, link string, it Item, b []byte)
 	if out, err := n.refusedBefore(ctx, e.Hash); out.Status != "" || err != nil {
 		return out, err
 	}
+	if out, full := n.noRoom(); full {
+		return out, nil
+	}
 	d := n.Directory()
 	if e.Header.Directory > d.Version() {
 		return n.deferHeader(ctx, d, link, e, b, routing)
@@ -325,6 +328,9 @@ func (n *Node) intakeConsignment(ctx context.Context, link string, it Item, b []
 	if err != nil {
 		return n.damaged(ctx, link, it, "unparsable", b)
 	}
+	if out, full := n.noRoom(); full { // said before that its header is missing, for the same reason
+		return out, nil
+	}
 	env, err := n.envelopeRow(ctx, item.Envelope)
 	if err != nil {
 		return Outcome{}, err
@@ -401,6 +407,9 @@ func (n *Node) intakePart(ctx context.Context, link string, it Item, body io.Rea
 		return Outcome{Refused, "bad_id"}, nil
 	}
 	want, have, err := n.expectPart(ctx, hh, i, it)
+	if out, full := n.noRoom(); full && err == nil && !have {
+		return out, nil
+	}
 	if err != nil || want == "" {
 		return Outcome{Damaged, reasonHeaderMissing}, err
 	}

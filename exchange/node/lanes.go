@@ -379,7 +379,7 @@ func (n *Node) Held(link string) bool {
 			return true
 		}
 	}
-	return n.pauses.has(directoryLane(link))
+	return n.pauses.has(directoryLane(link)) || n.pauses.has(spaceOf(link))
 }
 
 func (c *laneCursors) holds(lane string) bool {

@@ -70,7 +70,8 @@ type Keys interface {
 // 0 is DefaultDeadLetterAfter. Together runs do(0) to do(n-1), which do not need
 // one another, side by side and returns when all are done: so the signatures
 // of many documents keep every core busy and their commits share one disk
-// flush; nil runs them one after the other.
+// flush; nil runs them one after the other. Room says why no new work may begin
+// now, cheaply, since it is asked for every item; nil is never.
 type Config struct {
 	ID          string
 	Store       queue.Store
@@ -83,6 +84,7 @@ type Config struct {
 	Clock       string
 	CRLs        func() [][]byte
 	Together    func(n int, do func(i int))
+	Room        func() error
 
 	DeadLetterAfter time.Duration
 }

@@ -28,7 +28,8 @@ type Out struct {
 // Outgoing chooses what goes next over a link, about maxBytes and at most
 // maxItems of it: the urgent first, with a share for the rest. Nothing is
 // changed: an item stays in its lane until Settle hears that the neighbour has
-// it. Of a link that is held nothing goes.
+// it. Of a link that is held nothing goes, and only receipts to a neighbour that
+// has no room.
 func (n *Node) Outgoing(ctx context.Context, link string, maxBytes int64, maxItems int) ([]Out, error) {
 	if _, held := n.LinkHold(link); held {
 		return nil, nil
@@ -37,22 +38,33 @@ func (n *Node) Outgoing(ctx context.Context, link string, maxBytes int64, maxIte
 	if err := n.addDirectory(ctx, link, b); err != nil || b.room <= 0 {
 		return b.outs(), err
 	}
-	lanes := make([]string, topRank+1)
-	for rank := range lanes {
-		lanes[rank] = laneName(link, rank)
+	lowest := 0
+	if n.documentsWait(link) {
+		lowest = rankReceipt
+	}
+	var lanes []string
+	for rank := lowest; rank <= topRank; rank++ {
+		lanes = append(lanes, laneName(link, rank))
 	}
 	fronts, err := n.readFronts(ctx, lanes...)
 	if err != nil {
 		return nil, err
 	}
 	for rank := range b.ranks {
-		b.ranks[rank] = &laneReader{n: n, link: link, front: fronts[rank], most: maxBytes + envelope.PartSize}
+		b.ranks[rank] = &laneReader{n: n, link: link, most: maxBytes + envelope.PartSize}
+		if rank >= lowest {
+			b.ranks[rank].front = fronts[rank-lowest]
+		}
 	}
 	if err := b.fill(ctx); err != nil {
 		return nil, err
 	}
 	n.lanes.setTurns(link, b.turns)
-	return b.outs(), nil
+	outs := b.outs()
+	if lowest == 0 && len(outs) == 0 { // no document is left that could end the pause
+		n.pauses.succeeded(spaceOf(link))
+	}
+	return outs, nil
 }
 
 // outgoing is what there is to send of one lane entry.
@@ -202,6 +214,7 @@ func (n *Node) Settle(ctx context.Context, link string, outs []Out, outcomes []O
 			from = append(from, i)
 		}
 	}
+	n.noteSpace(link, outs, outcomes)
 	failed := make([]error, len(from))
 	n.Together(len(from), func(k int) {
 		i, j := from[k], len(outs)
@@ -222,7 +235,7 @@ func startOver(o Outcome) bool { return o.Status == Damaged && o.Reason == reaso
 
 func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcomes []Outcome) error {
 	o := outs[0]
-	n.noteOutcomes(o, slices.ContainsFunc(outcomes, func(c Outcome) bool { return c.Status == Damaged }))
+	n.noteOutcomes(o, slices.ContainsFunc(outcomes, func(c Outcome) bool { return c.Status == Damaged && !turnedAway(c) }))
 	if !slices.ContainsFunc(outcomes, func(c Outcome) bool { return has(c) || c.Status == Refused || startOver(c) }) {
 		return nil
 	}

@@ -64,6 +64,9 @@ func (n *Node) Submit(ctx context.Context, s Submission) (*Accepted, error) {
 	if done, err := n.replay(ctx, &s, plan.Document); done != nil || err != nil {
 		return done, err
 	}
+	if err := n.room(); err != nil {
+		return nil, err
+	}
 	return n.sealAndAccept(ctx, d, &s, plan)
 }
 
@@ -289,6 +292,9 @@ func (n *Node) seal(ctx context.Context, plan *envelope.Plan) (*staged, error) {
 		return st, err
 	}
 	put := func(ctx context.Context, _ int, r io.Reader) error {
+		if err := n.room(); err != nil {
+			return err
+		}
 		ref, err := n.c.Blobs.Put(ctx, r, envelope.PartSize)
 		if err == nil {
 			st.refs = append(st.refs, ref)

@@ -29,6 +29,8 @@ func (w *world) attack() {
 	if d.id == "" {
 		return
 	}
+	w.roomy = true // a full node turns away everything, whatever it is
+	defer func() { w.roomy = false }()
 	switch w.rng.IntN(8) {
 	case 0:
 		w.guarded(to, func() { w.secondHeader(d, to) })

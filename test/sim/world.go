@@ -49,6 +49,7 @@ type world struct {
 	lines  []string // the newest of the trace, for a failing seed
 	shown  map[string][]node.Head
 	last   uint64 // the directory that every node ends with
+	roomy  bool   // disks have room at the moment, whatever the hour
 	stats  Stats
 }
 
@@ -63,6 +64,7 @@ type Stats struct {
 	Waiting           int // forged headers that nobody could judge when they came
 	Holds, Held       int // of links, and bundles that they turned away
 	Requeued          int // dead letters
+	Full              int // times that a disk had no room
 }
 
 // host is one node with the disk that survives its crashes.
@@ -177,7 +179,7 @@ func (h *host) boot() {
 	h.node, err = node.New(h.w.ctx, node.Config{
 		ID: h.id, Store: h.store, Blobs: blobs, Keys: h.keys,
 		Directory: h.shelf.Current, Directories: directories{h}, Now: h.w.now, Rand: h.w.stream, Clock: "sim",
-		DeadLetterAfter: deadLetterAfter,
+		DeadLetterAfter: deadLetterAfter, Room: h.room,
 	})
 	h.w.must(err, "open node "+h.id)
 	h.w.checkHolds(h)
@@ -260,6 +262,7 @@ func (s *Stats) add(t Stats) {
 	s.Holds += t.Holds
 	s.Held += t.Held
 	s.Requeued += t.Requeued
+	s.Full += t.Full
 }
 
 // isInjected says whether an error is one this world injected.
