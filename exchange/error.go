@@ -121,6 +121,7 @@ const (
 	CodeKeystorePIN         = "keystore_pin"
 	CodeKeystorePassphrase  = "keystore_passphrase"
 	CodeLedgerRolledBack    = "ledger_rolled_back"
+	CodeFileSystem          = "file_system"
 	CodeNoSpace             = "no_space"
 	CodeTemporary           = "temporary"
 	CodeInternal            = "internal"
@@ -256,6 +257,9 @@ var texts = map[string]bilingual{
 	CodeLedgerRolledBack: {
 		Text{"The ledger is older than what neighbours have seen", "The data directory was put back to an earlier state: stop the node and restore it properly."},
 		Text{"台账落后于邻居节点所见", "数据目录被回退到旧状态：请停止节点并按规程恢复。"}},
+	CodeFileSystem: {
+		Text{"The data directory is on a file system that keeps no promises", "Nothing was started. Move the data directory to a local disk (ext4 or XFS) of this machine."},
+		Text{"数据目录所在的文件系统无法保证数据安全", "未启动。请将数据目录迁移到本机的本地磁盘（ext4 或 XFS）。"}},
 	CodeNoSpace: {
 		Text{"The disk has no room for new documents", "Nothing was taken. Repeat the same request later; the operator makes room (yizhan doctor), and what is here is still delivered."},
 		Text{"磁盘空间不足，暂不接收新公文", "本次未接收。请稍后原样重试，并联系运维人员清理磁盘（yizhan doctor）；已接收的公文照常投递。"}},

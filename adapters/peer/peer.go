@@ -13,6 +13,7 @@ package peer
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -152,26 +153,45 @@ func (l *line) fill(s *Status) {
 	}
 }
 
-// Serve answers neighbours on a listener until the context ends.
+// serveGrace is how long bundles that are under way may take once a node stops.
+const serveGrace = 5 * time.Second
+
+// Serve answers neighbours on a listener until the context ends. Bundles that
+// are under way then are taken and answered, within serveGrace; what waits for
+// something to give is told that there is nothing.
 func (p *Peer) Serve(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
 		Handler: p.Handler(), TLSConfig: p.serverTLS(),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
-		ErrorLog:    slog.NewLogLogger(p.c.Logger.Handler(), slog.LevelDebug),
-		BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog: slog.NewLogLogger(p.c.Logger.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context {
+			return context.WithValue(context.WithoutCancel(ctx), endingKey{}, ctx.Done())
+		},
 	}
 	stopped := make(chan error, 1)
 	go func() {
 		<-ctx.Done()
-		grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		grace, cancel := context.WithTimeout(context.Background(), serveGrace)
 		defer cancel()
-		stopped <- server.Shutdown(grace)
+		err := server.Shutdown(grace)
+		if err != nil { // the neighbour keeps what was not acknowledged
+			err = errors.Join(err, server.Close())
+		}
+		stopped <- err
 	}()
 	err := server.ServeTLS(l, "", "")
 	if ctx.Err() != nil {
 		return <-stopped
 	}
 	return err
+}
+
+type endingKey struct{}
+
+// ending is closed when the node stops; nil when nobody says so.
+func ending(ctx context.Context) <-chan struct{} {
+	done, _ := ctx.Value(endingKey{}).(<-chan struct{})
+	return done
 }
 
 // Run dials the links that this node dials until the context ends. Links that

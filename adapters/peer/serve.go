@@ -205,6 +205,8 @@ func (p *Peer) answer(ctx context.Context, l *line, wait time.Duration) (*link.O
 		case <-tick.C:
 		case <-deadline.C:
 			return nil, nil
+		case <-ending(ctx):
+			return nil, nil
 		case <-ctx.Done():
 			return nil, nil
 		}

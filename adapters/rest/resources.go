@@ -239,6 +239,8 @@ func (s *Server) inbox(ctx context.Context, in *inboxQuery) (*body[list[Received
 		case <-changed:
 		case <-deadline.C:
 			return out, nil
+		case <-s.c.Ending:
+			return out, nil
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

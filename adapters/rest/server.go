@@ -30,13 +30,15 @@ const (
 	maxWait          = 25 * time.Second
 )
 
-// Config of a Server. Ready says whether the node serves; nil is always.
+// Config of a Server. Ready says whether the node serves; nil is always. Once
+// Ending is closed nobody waits any more for what is not there yet; nil is never.
 type Config struct {
 	Node      *node.Node
 	Keys      *KeyRing
 	Logger    *slog.Logger
 	MaxUpload int64
 	Ready     func() error
+	Ending    <-chan struct{}
 }
 
 // Server answers agency systems.

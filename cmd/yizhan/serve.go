@@ -131,8 +131,14 @@ func openGateway(ctx context.Context, f *serveFlags, log *slog.Logger) (*gateway
 	if g.settings, err = g.dir.settings(); err != nil {
 		return nil, err
 	}
+	if err = g.dir.checkFileSystem(fileSystemOf); err != nil {
+		return nil, err
+	}
 	if g.release, err = g.dir.hold(serveLock, servePatience, "another process serves %s"); err != nil {
 		return nil, err
+	}
+	if err = g.holdIdentity(); err != nil {
+		return nil, errors.Join(err, g.release())
 	}
 	if g.keys, err = g.dir.openKeys(f.passFile); err != nil {
 		return nil, errors.Join(err, g.release())
@@ -144,6 +150,22 @@ func openGateway(ctx context.Context, f *serveFlags, log *slog.Logger) (*gateway
 		return nil, errors.Join(err, g.store.Close(), g.keys.Close(), g.release())
 	}
 	return g, nil
+}
+
+// holdIdentity adds what makes this process the node to what is let go at its
+// end.
+func (g *gateway) holdIdentity() error {
+	key, err := os.ReadFile(g.dir.path(tlsKeyFile))
+	if err != nil {
+		return err
+	}
+	leave, err := holdIdentity(key, g.settings.Node, servePatience)
+	if err != nil {
+		return err
+	}
+	unlock := g.release
+	g.release = func() error { return errors.Join(leave(), unlock()) }
+	return nil
 }
 
 // openRest opens all but the keys, which must pass their self-test first.
@@ -173,7 +195,7 @@ func (g *gateway) openRest(ctx context.Context) error {
 	if err := g.openStamper(); err != nil {
 		return errors.Join(err, g.store.Close())
 	}
-	g.rest = rest.New(rest.Config{Node: g.node, Keys: ring, Logger: g.log, MaxUpload: g.settings.MaxUpload})
+	g.rest = rest.New(rest.Config{Node: g.node, Keys: ring, Logger: g.log, MaxUpload: g.settings.MaxUpload, Ending: ctx.Done()})
 	return nil
 }
 
@@ -254,12 +276,27 @@ func (g *gateway) run(ctx context.Context, restListener, peerListener, metricsLi
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	grace, stop := context.WithTimeout(context.Background(), 10*time.Second)
-	defer stop()
-	err = errors.Join(err, server.Shutdown(grace))
+	g.log.Info("stopping: no new request is taken, those under way finish", "within", drainTime.String())
+	g.drain(server)
 	cancel()
 	wait.Wait()
 	return errors.Join(err, g.close())
+}
+
+// drainTime bounds how long requests that are under way may take at the end.
+// systemd is given more.
+const drainTime = 10 * time.Second
+
+// drain lets the requests of agencies finish. Those that only wait end by
+// themselves. What takes longer is cut off: an upload that was not answered is
+// repeated with its key, so nothing is lost by it and the end is orderly.
+func (g *gateway) drain(server *http.Server) {
+	grace, stop := context.WithTimeout(context.Background(), drainTime)
+	defer stop()
+	if err := server.Shutdown(grace); err != nil {
+		g.log.Warn("requests that did not finish in time were cut off", "error", err)
+		_ = server.Close() // it only says the same of its connections
+	}
 }
 
 // close lets the store, the HSM and the directory go, when nothing works with

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
@@ -147,8 +148,12 @@ func (in *Inner) checkKinds() error {
 	return nil
 }
 
-// checkNumber refuses other content under a number that was used before.
+// checkNumber refuses other content under a number that was used before, and a
+// process of the neighbour that goes on after another one has begun.
 func (s *Session) checkNumber(b *bundle) error {
+	if err := s.checkEpoch(b.clear.Epoch); err != nil {
+		return err
+	}
 	if b.clear.Seq == 0 {
 		if len(b.inner.Items) > 0 {
 			return fault("items without a number")
@@ -164,6 +169,33 @@ func (s *Session) checkNumber(b *bundle) error {
 	}
 	s.numbers = append(s.numbers, number{b.clear.Epoch, b.clear.Seq, b.header})
 	s.numbers = s.numbers[max(0, len(s.numbers)-numbersKept):]
+	return nil
+}
+
+// run is one process of the neighbour, by its epoch.
+type run struct {
+	epoch string
+	late  int // bundles of it that were heard after a later one had begun
+}
+
+// checkEpoch remembers the newest processes of the neighbour. Of one that another
+// has followed a few bundles may still be on their way; one that goes on for
+// longer runs beside it, with the same identity, and the one that began later is
+// believed. An epoch that is not known and names an earlier time passes: clocks
+// are put back, and an old bundle must not end the process that goes on.
+func (s *Session) checkEpoch(epoch string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.runs, func(r run) bool { return r.epoch == epoch })
+	switch last := len(s.runs) - 1; {
+	case i < 0 && (last < 0 || epoch > s.runs[last].epoch):
+		s.runs = append(s.runs, run{epoch: epoch})
+		s.runs = s.runs[max(0, len(s.runs)-runsKept):]
+	case i >= 0 && i < last:
+		if s.runs[i].late++; s.runs[i].late > stragglers {
+			return fault("epoch_ended: another process of node %s has begun since; is a copy of its data directory running?", s.neighbour)
+		}
+	}
 	return nil
 }
 

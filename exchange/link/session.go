@@ -45,6 +45,14 @@ const (
 	epochHexBytes = 16
 )
 
+// runsKept is how many processes of the neighbour are remembered, and stragglers
+// how many bundles of one that has ended may still arrive: one that ends has a
+// push and a poll under way, and the wire may repeat them.
+const (
+	runsKept   = 16
+	stragglers = 4
+)
+
 // Session is one neighbour as seen from this node: numbering, what is under
 // way, what is to be acknowledged. It lives as long as the process; a new one
 // begins a new epoch. Its two directions may be used concurrently, each by
@@ -62,6 +70,7 @@ type Session struct {
 	acks      []Ack
 	seen      *SeenHead
 	numbers   []number
+	runs      []run  // of the neighbour, the newest last
 	theirs    uint64 // the neighbour's directory version
 	unwrapped struct {
 		id     sm.Digest

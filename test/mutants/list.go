@@ -58,6 +58,14 @@ var mutants = []mutant{
 		campaign: []string{"./exchange/link", "-run", "TestAFullNeighbourIsLeftAlone"},
 	},
 	{
+		name:   "twins-are-believed",
+		reason: "two processes with one identity are both heard by a neighbour",
+		changes: []change{{"exchange/link/receive.go",
+			"s.runs[i].late > stragglers {",
+			"s.runs[i].late > stragglers<<20 {"}},
+		campaign: []string{"./exchange/link", "-run", "TestACopyIsNoticed"},
+	},
+	{
 		name:   "receipts-wait-for-room",
 		reason: "receipts, too, are turned away while the disk has no room for documents",
 		changes: []change{{"exchange/node/intake.go",
