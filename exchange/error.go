@@ -123,6 +123,7 @@ const (
 	CodeLedgerRolledBack    = "ledger_rolled_back"
 	CodeFileSystem          = "file_system"
 	CodeNoSpace             = "no_space"
+	CodeBackupDamaged       = "backup_damaged"
 	CodeTemporary           = "temporary"
 	CodeInternal            = "internal"
 )
@@ -263,6 +264,9 @@ var texts = map[string]bilingual{
 	CodeNoSpace: {
 		Text{"The disk has no room for new documents", "Nothing was taken. Repeat the same request later; the operator makes room (yizhan doctor), and what is here is still delivered."},
 		Text{"磁盘空间不足，暂不接收新公文", "本次未接收。请稍后原样重试，并联系运维人员清理磁盘（yizhan doctor）；已接收的公文照常投递。"}},
+	CodeBackupDamaged: {
+		Text{"The copy is not what was written", "Verify the copies before it with yizhan backup verify, and restore the newest that is intact; replace the disk of the repository."},
+		Text{"备份已损坏，与写入时不一致", "请用 yizhan backup verify 检查更早的备份，恢复其中最新的完好备份，并更换备份库所在磁盘。"}},
 	CodeTemporary: {
 		Text{"Not possible at the moment", "Repeat the same request in a little while."},
 		Text{"暂时无法处理", "请稍后原样重试。"}},

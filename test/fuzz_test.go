@@ -16,6 +16,8 @@ import (
 // parsers names, for everything that reads bytes from outside, the fuzz target
 // that tries it: "folder.Function" → "folder.Target". scripts/fuzz runs them all.
 var parsers = map[string]string{
+	"cmd/yizhan/backup.ParseManifest":   "cmd/yizhan/backup.FuzzParseManifest",
+	"cmd/yizhan/backup.readRow":         "cmd/yizhan/backup.FuzzReadRows",
 	"exchange/node.ParseRestoreNotice":  "exchange/node.FuzzParseRestoreNotice",
 	"adapters/rest.Handler":             "adapters/rest.FuzzRequests",
 	"adapters/rest.OpenKeyRing":         "adapters/rest.FuzzKeyRing",
@@ -87,6 +89,7 @@ var parsers = map[string]string{
 // noParser are functions whose names look like parsing and that read nothing
 // from outside, with the reason.
 var noParser = map[string]string{
+	"cmd/yizhan/backup.Open":                "finds a manifest, which ParseManifest reads",
 	"queue/blob.OpenAbove":                  "opens a directory that is to be empty, like Open",
 	"exchange/evidence.ReadCRL":             "tries certs.ParseCRL with each issuer",
 	"certs.ReadAuthority":                   "reads a certificate file of a folder as ReadCertificate does",

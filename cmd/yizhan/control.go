@@ -32,6 +32,7 @@ func (g *gateway) controlRoutes() *control.Server {
 	s := control.New(g.log)
 	g.queueRoutes(s)
 	g.memoryRoutes(s)
+	g.backupRoutes(s)
 	return s
 }
 

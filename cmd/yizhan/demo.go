@@ -27,17 +27,27 @@ const demoPatience = 60 * time.Second
 func (a *app) demoCommand() *cobra.Command {
 	d := &demo{pair: pair{app: a}}
 	d.say = d.print
+	lose := false
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "Watch a document travel between two nodes on this machine · 演示",
 		Long: `Makes a throwaway authority and two nodes in two zones as separate processes on
 loopback, sends a document with a body and two attachments from 示范单位甲 to
 示范单位乙, has it collected and signed for, and verifies everything again from
-files. Stays up with a page that shows the timeline; --once ends instead.`,
+files. Stays up with a page that shows the timeline; --once ends instead.
+
+With --disaster one node's disk is destroyed in the middle of traffic and the node restored
+from a copy made while it ran; everything arrives once. It ends by itself.`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return d.run(c.Context()) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if lose {
+				return (&disaster{demo: d}).run(c.Context())
+			}
+			return d.run(c.Context())
+		},
 	}
 	c.Flags().BoolVar(&d.once, "once", false, "end when everything is verified")
+	c.Flags().BoolVar(&lose, "disaster", false, "destroy a node's disk and restore it")
 	c.Flags().BoolVar(&d.keep, "keep", false, "keep the demo's files")
 	c.Flags().StringVar(&d.examples, "examples", filepath.Join("..", "shared", "data", "ofd"), "folder with OFD files to send, if present")
 	return c

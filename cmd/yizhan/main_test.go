@@ -192,6 +192,29 @@ func makeToken(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(ts.Exec("softhsm2-util", "--init-token", "--free", "--label", args[0], "--pin", pin, "--so-pin", pin))
 }
 
+// TestDisaster runs the loss of a disk as a user would, with real processes:
+// everything arrives once.
+func TestDisaster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: starts two processes; scripts/test runs it")
+	}
+	binary := filepath.Join(t.TempDir(), "yizhan")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	out, err := exec.Command(binary, "demo", "--disaster", "--once", "--json").Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var got disasterResult
+	if err := json.Unmarshal(out, &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Acknowledged != 50 || got.Delivered != 50 || got.SignedFor != 50 || got.Lost != 0 || got.Duplicated != 0 || !got.ReceiptsVerified {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestDemoOnce: the demo prints one JSON object with exactly the members that
 // others read, with stdin closed.
 func TestDemoOnce(t *testing.T) {

@@ -48,6 +48,8 @@ type Store struct {
 
 	segments *segments
 	tidying  sync.Mutex // Sweep and Compact run one at a time
+
+	kept kept
 }
 
 // Open starts a new boot generation over a directory, which it makes if
@@ -240,6 +242,13 @@ func (s *Store) openSegment(ctx context.Context, w where, off int64) (io.ReadClo
 // Delete implements queue.Blobs. The removal need not be durable: a blob that
 // comes back after a crash is one that nothing refers to.
 func (s *Store) Delete(_ context.Context, ref queue.Ref) error {
+	if s.kept.postpone(ref) {
+		return nil
+	}
+	return s.delete(ref)
+}
+
+func (s *Store) delete(ref queue.Ref) error {
 	if w, ok := parseRef(ref); ok {
 		return s.deleteRecord(w)
 	}
