@@ -103,6 +103,13 @@ func (w *watermark) room() error {
 	return exchange.Fail(exchange.CodeNoSpace, "%d MiB are free, new documents are taken again from %d MiB on · 可用空间 %[1]d MiB，达到 %[2]d MiB 后恢复接收", w.last>>20, w.accept>>20)
 }
 
+// state is what the metrics show.
+func (w *watermark) state() (free uint64, refusing bool, err error) {
+	refusing = w.room() != nil
+	free, err = w.free()
+	return free, refusing, err
+}
+
 // look asks the system. What is refused once stays refused until there is
 // clearly room, so that callers do not meet an answer that changes with every
 // document. On a full disk the ballast is given back.
