@@ -71,6 +71,7 @@ type gateway struct {
 	store       *badgerstore.Store
 	blobs       *blob.Store
 	space       *watermark
+	boss        *supervisor
 	release     func() error // of the lock that a serving node holds
 	door        net.Listener // for operators' commands
 	node        *node.Node
@@ -109,11 +110,19 @@ func (a *app) serve(ctx context.Context, f *serveFlags) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("peer_listen: %w", err), restListener.Close(), closeAny(metricsListener), g.close())
 	}
+	boss, err := findSupervisor()
+	if err != nil {
+		g.log.Warn("whoever started this process cannot be told how it is", "error", err)
+		boss = &supervisor{}
+	}
+	g.boss = boss
 	line := ready{true, g.settings.Node, "http://" + restListener.Addr().String(), "https://" + peerListener.Addr().String(), g.node.Directory().Version()}
 	if err := a.print(line, "node %s serves agencies on %s and neighbours on %s\n", line.Node, line.REST, line.Peer); err != nil {
 		return err
 	}
-	return g.run(ctx, restListener, peerListener, metricsListener)
+	g.tell("READY=1")
+	err = g.run(ctx, restListener, peerListener, metricsListener)
+	return errors.Join(err, g.boss.close())
 }
 
 func or(a, b string) string {
@@ -249,6 +258,7 @@ func (g *gateway) run(ctx context.Context, restListener, peerListener, metricsLi
 	wait.Go(func() { g.warnOfExpiry(ctx) })
 	wait.Go(func() { g.sweep(ctx) })
 	wait.Go(func() { g.space.watch(ctx) })
+	wait.Go(func() { g.boss.keepAlive(ctx, g.commits, g.silent) })
 	wait.Go(func() {
 		if err := g.peer.Serve(ctx, peerListener); err != nil && ctx.Err() == nil {
 			failed <- err
@@ -276,6 +286,7 @@ func (g *gateway) run(ctx context.Context, restListener, peerListener, metricsLi
 	case <-ctx.Done():
 	case err = <-failed:
 	}
+	g.tell("STOPPING=1")
 	g.log.Info("stopping: no new request is taken, those under way finish", "within", drainTime.String())
 	g.drain(server)
 	cancel()

@@ -58,6 +58,14 @@ var mutants = []mutant{
 		campaign: []string{"./exchange/link", "-run", "TestAFullNeighbourIsLeftAlone"},
 	},
 	{
+		name:   "watchdog-from-a-timer",
+		reason: "the supervisor hears that the node lives although its store does not commit",
+		changes: []change{{"cmd/yizhan/service.go",
+			"if err == nil {\n\t\t\terr = s.say(\"WATCHDOG=1\")",
+			"if err == nil || err != nil {\n\t\t\terr = s.say(\"WATCHDOG=1\")"}},
+		campaign: []string{"./cmd/yizhan", "-run", "TestTheWatchdogHearsOfLife"},
+	},
+	{
 		name:   "twins-are-believed",
 		reason: "two processes with one identity are both heard by a neighbour",
 		changes: []change{{"exchange/link/receive.go",
