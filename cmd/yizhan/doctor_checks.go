@@ -35,7 +35,10 @@ func (d *doctor) examine(ctx context.Context) {
 		return
 	}
 	d.checkPermissions()
+	d.checkFileSystem()
 	d.checkDisk()
+	d.checkBallast()
+	d.checkSync()
 	d.checkKeystore()
 	if d.checkDirectory() {
 		d.checkClock()
@@ -44,6 +47,7 @@ func (d *doctor) examine(ctx context.Context) {
 		d.checkApprovals()
 		d.checkSources()
 		d.checkTimestamps(ctx)
+		d.checkQueues(ctx)
 	}
 	if d.keys != nil {
 		_ = d.keys.Close() // nothing was written
@@ -89,30 +93,8 @@ func (d *doctor) checkPermissions() {
 	d.ok("permissions", both("only the node's user has access to keys", "只有节点运行用户可以访问密钥"))
 }
 
-// Free space below which it is warned, and below which a node soon stops.
-const (
-	lowDisk   = 4 << 30
-	emptyDisk = 512 << 20
-)
-
-func (d *doctor) checkDisk() {
-	var s syscall.Statfs_t
-	if err := syscall.Statfs(string(d.dir), &s); err != nil {
-		d.fail("disk", both("%v", "无法检查磁盘：%v", err), both("check the file system of the data directory", "请检查数据目录所在文件系统"))
-		return
-	}
-	free := s.Bavail * uint64(s.Bsize)
-	cause := both("%d MiB are free", "可用空间 %d MiB", free>>20)
-	remedy := both("make room, or move the data directory to a larger disk: a node on a full disk stops", "请清理空间或迁移到更大的磁盘：磁盘写满后节点会停止")
-	switch {
-	case free < emptyDisk:
-		d.fail("disk", cause, remedy)
-	case free < lowDisk:
-		d.warn("disk", cause, remedy)
-	default:
-		d.ok("disk", cause)
-	}
-}
+// lowDisk is the free space below which it is warned.
+const lowDisk = 4 << 30
 
 func (d *doctor) checkKeystore() {
 	secret, err := keystore.Passphrase(d.passFile, passphraseEnv)

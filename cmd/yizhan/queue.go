@@ -105,7 +105,7 @@ func (g *gateway) queueRoutes(s *control.Server) {
 		if err != nil {
 			return nil, err
 		}
-		return backlogOf(ctx, g.node, w, g.peer.Status())
+		return backlogOf(ctx, g.node, w, append([]peer.Status{}, g.peer.Status()...)) // it runs, whatever links it has
 	})
 }
 
