@@ -21,6 +21,7 @@ var house = []room{
 	{floor: 7, path: "test/sim"},
 	{floor: 7, path: "test/e2e"},
 	{floor: 7, path: "test/mutants"},
+	{floor: 7, path: "test/campaign"},
 	{floor: 7, path: "test/tsa"},
 
 	{floor: 6, path: "cmd/yizhan"},

@@ -76,7 +76,7 @@ func TestKillNine(t *testing.T) {
 	r.checkOnce()
 	r.checkEvidence()
 	r.checkLedgers()
-	t.Logf("%d documents, %d kills, %d heads compared", n, r.kills.Load(), len(r.heads["jia"])+len(r.heads["yi"]))
+	t.Logf("%d documents, %d kills, %d heads compared, %d receipts verified", n, r.kills.Load(), len(r.heads["jia"])+len(r.heads["yi"]), r.receipts)
 }
 
 type run struct {
@@ -88,6 +88,8 @@ type run struct {
 	signed  sync.Map
 	mu      sync.Mutex
 	heads   map[string][]merkle.Checkpoint
+
+	receipts int // verified from files
 }
 
 // storm runs clients, signers and the killer until every document is signed
@@ -261,6 +263,7 @@ func (r *run) checkEvidence() {
 			r.t.Fatal(err)
 		}
 		r.remember("jia", f)
+		r.receipts += len(f.Receipts)
 		signed := 0
 		for _, receipt := range f.Receipts {
 			if s, err := cms.Parse(receipt.CMS, exchange.MaxReceiptCMS); err == nil && strings.Contains(string(s.Content), `"stage":"SIGNED_FOR"`) {

@@ -2,7 +2,7 @@
 // known way at a time and expects the named campaign to fail. A mutant that
 // survives means that a promise is no longer tested.
 //
-//	go run ./test/mutants [-share 1/4] [-only NAME]
+//	go run ./test/mutants [-share 1/4] [-only NAME] [-list]
 //
 // The tree is not touched: the broken file is laid over it at build time.
 package main
@@ -22,7 +22,14 @@ import (
 func main() {
 	share := flag.String("share", "1/1", "K/N: run every N-th mutant, a different K each day is up to you")
 	only := flag.String("only", "", "run this mutant alone")
+	list := flag.Bool("list", false, "print the names and the campaigns that must notice, and run none")
 	flag.Parse()
+	if *list {
+		for _, m := range mutants {
+			fmt.Printf("%s\t%s\n", m.name, strings.Join(m.campaign, " "))
+		}
+		return
+	}
 	var k, n int
 	if _, err := fmt.Sscanf(*share, "%d/%d", &k, &n); err != nil || n < 1 || k < 1 || k > n {
 		fmt.Fprintln(os.Stderr, "mutants: -share K/N with 1 ≤ K ≤ N")

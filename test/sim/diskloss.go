@@ -247,6 +247,7 @@ func (w *world) checkReceiptsAfter(l *loss, d *submission) {
 	if !t.ReceiptsVerified || !t.LedgerVerified {
 		w.fail("I11: receipts verified %v, ledger verified %v for %s", t.ReceiptsVerified, t.LedgerVerified, d.id)
 	}
+	w.stats.Receipts += t.Receipts
 	seen := map[string]bool{}
 	for _, ev := range t.Events {
 		for _, r := range ev.Recipients {

@@ -203,6 +203,7 @@ func (w *world) checkOnce(d *submission, proof []byte) {
 		}
 	}
 	w.stats.Void += voids
+	w.stats.Receipts += len(f.Receipts) - voids
 	if t.ReceiptsVerified != (voids == 0) || !t.LedgerVerified {
 		w.fail("I3, I4: receipts verified %v with %d void, ledger verified %v for %s", t.ReceiptsVerified, voids, t.LedgerVerified, d.id)
 	}

@@ -64,6 +64,7 @@ type Stats struct {
 	Waiting           int // forged headers that nobody could judge when they came
 	Holds, Held       int // of links, and bundles that they turned away
 	Requeued          int // dead letters
+	Receipts          int // verified in the end
 	Full              int // times that a disk had no room
 }
 
@@ -262,6 +263,7 @@ func (s *Stats) add(t Stats) {
 	s.Holds += t.Holds
 	s.Held += t.Held
 	s.Requeued += t.Requeued
+	s.Receipts += t.Receipts
 	s.Full += t.Full
 }
 

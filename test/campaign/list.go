@@ -1,0 +1,124 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+)
+
+// campaign is a test that is run with a count, or a run of its own.
+type campaign struct {
+	name, what string
+	counts     string // what -n counts
+	usually    int
+	test       func(n int) []string
+	pattern    func(n int) *regexp.Regexp // the line that says what was gone through
+	run        func(n int) (tally, error)
+	mutants    *regexp.Regexp // of go test's arguments of a mutant's campaign
+}
+
+func find(name string) (campaign, bool) {
+	for _, c := range campaigns {
+		if c.name == name {
+			return c, true
+		}
+	}
+	return campaign{}, false
+}
+
+// fixed are the arguments of a test that is told N as a flag of its own, or,
+// with -count, run N times.
+func fixed(pkg, test, flag string) func(int) []string {
+	return func(n int) []string {
+		if flag == "-count" {
+			return []string{pkg, "-run", "^" + test + "$", "-count=" + strconv.Itoa(n)}
+		}
+		return []string{pkg, "-run", "^" + test + "$", flag, strconv.Itoa(n)}
+	}
+}
+
+func says(pattern string) func(int) *regexp.Regexp {
+	re := regexp.MustCompile(pattern)
+	return func(int) *regexp.Regexp { return re }
+}
+
+var campaigns = []campaign{
+	{
+		name: "simulation", what: "several nodes under a scheduler drawn from a seed: crashes, losses, doubled, reordered and mangled bundles, attacks",
+		counts: "seeds", usually: 2000,
+		test: fixed("./test/sim", "TestPromises", "-seeds"), pattern: says(`ran (?P<cycles>\d+) seeds: \{Submitted:(?P<acknowledged>\d+) .*Receipts:(?P<receipts>\d+)`),
+		mutants: regexp.MustCompile(`^\./test/sim .*TestPromises`),
+	},
+	{
+		name: "disk-loss", what: "the same with a node's disk destroyed in the middle and restored from a copy, now and then twice",
+		counts: "seeds", usually: 1000,
+		test:    func(n int) []string { return fixed("./test/sim", "TestDiskLoss", "-seeds")(4 * n) },
+		pattern: says(`ran (?P<cycles>\d+) seeds: \{Submitted:(?P<acknowledged>\d+) .*Receipts:(?P<receipts>\d+)`),
+		mutants: regexp.MustCompile(`TestDiskLoss|LosesItsDisk|ALoss|WithoutNotice`),
+	},
+	{
+		name: "kill", what: "kill -9 of real nodes at random moments while clients submit and agencies sign",
+		counts: "documents", usually: 1000,
+		test:    fixed("./test/e2e", "TestKillNine", "-documents"),
+		pattern: says(`(?P<acknowledged>\d+) documents, (?P<cycles>\d+) kills, \d+ heads compared, (?P<receipts>\d+) receipts verified`),
+		mutants: regexp.MustCompile(`^\./test/e2e .*TestKillNine`),
+	},
+	{
+		name: "disaster", what: "real nodes: a data directory destroyed in the middle of traffic and restored from a copy made while the node ran",
+		counts: "losses", usually: 20, run: disaster,
+	},
+	{
+		name: "store-kill", what: "kill -9 of a process that commits to the store, which must then have every acknowledged row",
+		counts: "runs", usually: 5,
+		test: fixed("./queue/badgerstore", "TestKillNine", "-count"), pattern: says(`(?P<cycles>\d+) cycles, (?P<acknowledged>\d+) acknowledged rows`),
+		mutants: regexp.MustCompile(`^\./queue/badgerstore`),
+	},
+	{
+		name: "fan-out", what: "a crash at every commit of distributing and delivering to a thousand recipients",
+		counts: "runs", usually: 3,
+		test: fixed("./test/sim", "TestFanOutSurvivesEveryCrash", "-count"), pattern: says(`(?P<acknowledged>\d+) recipients; the power went (?P<cycles>\d+) times`),
+		mutants: regexp.MustCompile(`TestFanOutSurvivesEveryCrash`),
+	},
+}
+
+// disaster runs the demo of that name again and again.
+func disaster(n int) (t tally, err error) {
+	dir, err := os.MkdirTemp("", "yizhan-campaign-")
+	if err != nil {
+		return t, err
+	}
+	defer os.RemoveAll(dir)
+	if out, err := exec.Command("go", "build", "-o", dir+"/yizhan", "./cmd/yizhan").CombinedOutput(); err != nil {
+		return t, fmt.Errorf("%w: %s", err, out)
+	}
+	for range n {
+		cmd := exec.Command(dir+"/yizhan", "demo", "--disaster", "--once", "--json")
+		cmd.Stderr = os.Stderr
+		out, failed := cmd.Output()
+		var r struct {
+			Acknowledged     int  `json:"acknowledged"`
+			SignedFor        int  `json:"signed_for"`
+			Lost             int  `json:"lost"`
+			Duplicated       int  `json:"duplicated"`
+			ReceiptsVerified bool `json:"receipts_verified"`
+		}
+		if err := json.Unmarshal(out, &r); err != nil {
+			return t, fmt.Errorf("cycle %d: %w: %s", t.Cycles+1, failed, out)
+		}
+		t.Cycles++
+		t.Acknowledged += r.Acknowledged
+		t.Lost += r.Lost
+		t.Duplicated += r.Duplicated
+		if r.ReceiptsVerified {
+			t.ReceiptsVerified += r.SignedFor
+		}
+		if failed != nil {
+			return t, fmt.Errorf("cycle %d: %w", t.Cycles, failed)
+		}
+		fmt.Fprintf(os.Stderr, "%d of %d: %s", t.Cycles, n, out)
+	}
+	return t, nil
+}
