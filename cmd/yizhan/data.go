@@ -51,6 +51,7 @@ type settings struct {
 	Timestamp timestampSettings `toml:"timestamp"`
 	Metrics   metricsSettings   `toml:"metrics"`
 	Disk      diskSettings      `toml:"disk"`
+	Log       logSettings       `toml:"log"`
 }
 
 func (d dataDir) writeSettings(s *settings) error {
@@ -71,7 +72,7 @@ func (d dataDir) settings() (*settings, error) {
 		err = exchange.Fail(exchange.CodeBadRequest, "%s: dead_letter_after is %s; name a time such as \"168h\"", d.path(configFile), time.Duration(s.DeadLetterAfter))
 	}
 	if err == nil {
-		err = s.Disk.check(d.path(configFile))
+		err = errors.Join(s.Disk.check(d.path(configFile)), s.Log.check(d.path(configFile)))
 	}
 	return &s, err
 }

@@ -93,7 +93,12 @@ func (a *app) serve(ctx context.Context, f *serveFlags) error {
 	if f.verbose {
 		level = slog.LevelDebug
 	}
-	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+	settings, err := dataDir(f.data).settings()
+	if err != nil {
+		return err
+	}
+	log, end := settings.Log.open(a.err, level)
+	defer end()
 	g, err := openGateway(ctx, f, log)
 	if err != nil {
 		return err
