@@ -39,7 +39,7 @@ func Fail(code, detail string, args ...any) *Error {
 	if len(args) > 0 {
 		detail = fmt.Sprintf(detail, args...)
 	}
-	return &Error{Code: code, Detail: detail, Temporary: code == CodeTemporary || code == CodeNoSpace}
+	return &Error{Code: code, Detail: detail, Temporary: code == CodeTemporary || code == CodeNoSpace || code == CodeQuota}
 }
 
 // Known gives the Error that err is to be shown as: the first in its chain, or
@@ -122,6 +122,7 @@ const (
 	CodeKeystorePassphrase  = "keystore_passphrase"
 	CodeLedgerRolledBack    = "ledger_rolled_back"
 	CodeFileSystem          = "file_system"
+	CodeQuota               = "quota"
 	CodeNoSpace             = "no_space"
 	CodeBackupDamaged       = "backup_damaged"
 	CodeTemporary           = "temporary"
@@ -261,6 +262,9 @@ var texts = map[string]bilingual{
 	CodeFileSystem: {
 		Text{"The data directory is on a file system that keeps no promises", "Nothing was started. Move the data directory to a local disk (ext4 or XFS) of this machine."},
 		Text{"数据目录所在的文件系统无法保证数据安全", "未启动。请将数据目录迁移到本机的本地磁盘（ext4 或 XFS）。"}},
+	CodeQuota: {
+		Text{"The agency's quota is used up", "Nothing was taken. Repeat the same request after the time in Retry-After; the operator sets quotas in [quota] of config.toml."},
+		Text{"本单位的发文配额已用完", "本次未接收。请在 Retry-After 所示时间后原样重试；配额由运维人员在 config.toml 的 [quota] 中设置。"}},
 	CodeNoSpace: {
 		Text{"The disk has no room for new documents", "Nothing was taken. Repeat the same request later; the operator makes room (yizhan doctor), and what is here is still delivered."},
 		Text{"磁盘空间不足，暂不接收新公文", "本次未接收。请稍后原样重试，并联系运维人员清理磁盘（yizhan doctor）；已接收的公文照常投递。"}},

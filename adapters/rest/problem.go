@@ -1,9 +1,12 @@
 package rest
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/yizhan-gateway/yizhan/certs"
@@ -23,6 +26,8 @@ type Problem struct {
 	FixZH   string `json:"fix_zh"`
 	TitleEN string `json:"title_en"`
 	FixEN   string `json:"fix_en"`
+
+	after string // Retry-After, seconds; empty: by status
 }
 
 // Error implements error.
@@ -34,11 +39,13 @@ func (p *Problem) GetStatus() int { return p.Status }
 // GetHeaders implements huma.HeadersError.
 func (p *Problem) GetHeaders() http.Header {
 	h := http.Header{}
-	if after := retryAfter[p.Status]; after != "" {
+	if after := p.retryAfter(); after != "" {
 		h.Set("Retry-After", after)
 	}
 	return h
 }
+
+func (p *Problem) retryAfter() string { return cmp.Or(p.after, retryAfter[p.Status]) }
 
 // retryAfter is when a caller may ask again, seconds, by status: a disk is not
 // emptied in a moment.
@@ -57,7 +64,7 @@ var statusOf = map[string]int{
 	exchange.CodeForbidden: 403, exchange.CodeNotFound: 404, exchange.CodeConflict: 409,
 	exchange.CodeIdempotencyInUse: 409, exchange.CodeIdempotencyMismatch: 422, exchange.CodeIdempotencyMissing: 400,
 	exchange.CodeAgencyNotActive: 422, exchange.CodeCertificateExpired: 422, exchange.CodeCertificateRevoked: 422, exchange.CodeCertificateUsage: 422, exchange.CodeSignatureInvalid: 422,
-	exchange.CodeUnreadable: 422, exchange.CodeTemporary: 503, exchange.CodeNoSpace: 507,
+	exchange.CodeUnreadable: 422, exchange.CodeTemporary: 503, exchange.CodeNoSpace: 507, exchange.CodeQuota: 429,
 }
 
 // problemOf maps any error to a Problem. What is not one of ours is shown as
@@ -75,7 +82,11 @@ func problemOf(err error, lang string) *Problem {
 	if status == 0 {
 		status = http.StatusInternalServerError
 	}
-	return newProblem(status, code, detail, lang)
+	p := newProblem(status, code, detail, lang)
+	if over := (*overQuota)(nil); errors.As(err, &over) {
+		p.after = strconv.Itoa(int(math.Ceil(over.after.Seconds())))
+	}
+	return p
 }
 
 // detailOf gives what may be shown: our own words, and those of certs.
@@ -123,7 +134,7 @@ func (p *Problem) logged() bool { return p.Status >= 500 && p.Code != exchange.C
 
 func writeProblem(w http.ResponseWriter, p *Problem) {
 	w.Header().Set("Content-Type", problemMedia)
-	if after := retryAfter[p.Status]; after != "" {
+	if after := p.retryAfter(); after != "" {
 		w.Header().Set("Retry-After", after)
 	}
 	if p.Status == http.StatusUnauthorized {

@@ -45,6 +45,13 @@ type office struct {
 
 func newOffice(t testing.TB, maxUpload int64) *office {
 	t.Helper()
+	return newOfficeWith(t, Config{MaxUpload: maxUpload})
+}
+
+// newOfficeWith fills in what every office has.
+func newOfficeWith(t testing.TB, c Config) *office {
+	t.Helper()
+	maxUpload := c.MaxUpload
 	o := &office{t: t, dir: t.TempDir(), keys: map[string]string{}, maxBytes: maxUpload}
 	now := time.Now()
 	pass := []byte("test")
@@ -85,7 +92,8 @@ func newOffice(t testing.TB, maxUpload int64) *office {
 		o.must(err)
 		o.keys[name] = secret
 	}
-	o.handler = New(Config{Node: o.node, Keys: o.ring, Logger: quiet, MaxUpload: maxUpload}).Handler()
+	c.Node, c.Keys, c.Logger = o.node, o.ring, quiet
+	o.handler = New(c).Handler()
 	server := httptest.NewServer(o.handler)
 	o.url = server.URL
 	t.Cleanup(func() {

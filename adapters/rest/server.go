@@ -32,6 +32,7 @@ const (
 
 // Config of a Server. Ready says whether the node serves; nil is always. Once
 // Ending is closed nobody waits any more for what is not there yet; nil is never.
+// Quota is that of each agency.
 type Config struct {
 	Node      *node.Node
 	Keys      *KeyRing
@@ -39,11 +40,13 @@ type Config struct {
 	MaxUpload int64
 	Ready     func() error
 	Ending    <-chan struct{}
+	Quota     Quota
 }
 
 // Server answers agency systems.
 type Server struct {
 	c      Config
+	quotas quotas
 	router *mux.Router
 	api    huma.API
 }
@@ -59,7 +62,7 @@ func New(c Config) *Server {
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }
 	}
-	s := &Server{c: c, router: mux.NewRouter().SkipClean(true)}
+	s := &Server{c: c, quotas: quotas{q: c.Quota, used: map[string]*usage{}}, router: mux.NewRouter().SkipClean(true)}
 	s.router.HandleFunc("/livez", s.live).Methods(http.MethodGet)
 	s.router.HandleFunc("/readyz", s.ready).Methods(http.MethodGet)
 	s.router.NotFoundHandler = http.HandlerFunc(s.notFound)

@@ -23,7 +23,7 @@ import (
 // streams registers what does not fit into JSON.
 func (s *Server) streams() {
 	handle := func(method, path string, h http.HandlerFunc) { s.router.HandleFunc(path, h).Methods(method) }
-	handle(http.MethodPost, "/v1/documents", s.guarded(s.submit, ScopeSend))
+	handle(http.MethodPost, "/v1/documents", s.guarded(s.accept, ScopeSend))
 	handle(http.MethodGet, "/v1/documents/{id}/receipts/{receipt}", s.guarded(s.receipt, ScopeSend, ScopeReceive))
 	handle(http.MethodGet, "/v1/documents/{id}/evidence", s.guarded(s.evidence, ScopeSend, ScopeReceive))
 	handle(http.MethodGet, "/v1/inbox/{id}/files/{n}", s.guarded(s.file, ScopeReceive))
@@ -96,26 +96,27 @@ func addressees(codes []string) []exchange.Addressee {
 
 // submit streams a multipart body into the node: the part document first,
 // then body, then attachments, each name of a file given by its filename.
-func (s *Server) submit(w http.ResponseWriter, r *http.Request) error {
+// replayed says that it had been accepted before.
+func (s *Server) submit(w http.ResponseWriter, r *http.Request) (replayed bool, err error) {
 	key, err := idempotencyKey(r)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if r.ContentLength > s.c.MaxUpload {
-		return exchange.Fail(exchange.CodeTooLarge, "%d bytes, at most %d are possible", r.ContentLength, s.c.MaxUpload)
+		return false, exchange.Fail(exchange.CodeTooLarge, "%d bytes, at most %d are possible", r.ContentLength, s.c.MaxUpload)
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, s.c.MaxUpload)
 	parts, err := r.MultipartReader()
 	if err != nil {
-		return exchange.Fail(exchange.CodeBadMultipart, "the request is not multipart/form-data with a boundary")
+		return false, exchange.Fail(exchange.CodeBadMultipart, "the request is not multipart/form-data with a boundary")
 	}
 	q, err := readMetadata(parts)
 	if err != nil {
-		return err
+		return false, err
 	}
 	doc, err := q.document()
 	if err != nil {
-		return err
+		return false, err
 	}
 	in := node.Submission{
 		Agency: caller(r.Context()).Agency, IdempotencyKey: key, Document: doc, RelatesTo: q.RelatesTo,
@@ -126,7 +127,7 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) error {
 	}
 	got, err := s.c.Node.Submit(r.Context(), in)
 	if err != nil {
-		return err
+		return false, err
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Location", "/v1/documents/"+got.ID)
@@ -134,7 +135,7 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Idempotent-Replayed", "true")
 	}
 	w.WriteHeader(http.StatusCreated)
-	return json.NewEncoder(w).Encode(SubmitResult{Document: got.ID, State: string(exchange.StateInDelivery), Receipt: got.Receipt})
+	return got.Replayed, json.NewEncoder(w).Encode(SubmitResult{Document: got.ID, State: string(exchange.StateInDelivery), Receipt: got.Receipt})
 }
 
 func idempotencyKey(r *http.Request) (string, error) {
