@@ -112,6 +112,7 @@ const (
 	CodeDirectoryList       = "directory_list"
 	CodeDirectoryRollback   = "directory_rollback"
 	CodeDirectorySignature  = "directory_signature"
+	CodeFateUnknown         = "fate_unknown"
 	CodeFingerprint         = "fingerprint_mismatch"
 	CodeRequestContent      = "request_content"
 	CodeRequestUnproven     = "request_unproven"
@@ -238,6 +239,9 @@ var texts = map[string]bilingual{
 	CodeRequestUnproven: {
 		Text{"Nothing proves that the request is the holder's", "Nothing was changed. Have it made with yizhan cert renew where the present keys are; if they are lost or revoked, call the holder at a number that you know, compare the fingerprints, and admit this one request with --replace."},
 		Text{"无法证明该请求出自在册单位", "未作任何更改。请在现有密钥所在的节点用 yizhan cert renew 重新生成请求；如密钥已遗失或吊销，请拨打已知电话核对指纹，再用 --replace 单独登记该请求。"}},
+	CodeFateUnknown: {
+		Text{"The neighbour may have the delivery", "Nothing was signed: two ends of one delivery would contradict each other. Ask the neighbour's operator, or put it back with yizhan queue retry: a neighbour that has it says so, and it is handed over."},
+		Text{"相邻节点可能已收到该件", "未作任何签署：同一投递不能有两个互相矛盾的结局。请询问对端运维人员，或用 yizhan queue retry 重新投递：对端如已收到会予以确认，随即移交。"}},
 	CodeFingerprint: {
 		Text{"The fingerprint is another one", "Have it read out again. If it stays different, the directory file is not from the authority: do not use it, and tell the authority."},
 		Text{"指纹不一致", "请对方重读一次；如仍不一致，该名录文件并非出自名录机构：请勿使用，并告知名录机构。"}},

@@ -158,6 +158,13 @@ func Entries(tx Tx, lane string, after uint64, limit int) iter.Seq2[Entry, error
 	}
 }
 
+// Stands says whether an entry is in its lane, and keeps it there until the
+// transaction ends.
+func Stands(tx Tx, lane string, seq uint64) (bool, error) {
+	b, err := tx.Lock(Key("lane", lane, seq))
+	return b != nil, err
+}
+
 // Last is the highest sequence that a lane has given, 0 for none.
 func Last(tx Tx, lane string) (uint64, error) {
 	b, err := tx.Get(Key("lane#", lane))

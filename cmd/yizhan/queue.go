@@ -21,6 +21,7 @@ type queues interface {
 	HoldLink(ctx context.Context, link string, who node.Who) error
 	ReleaseLink(ctx context.Context, link string, who node.Who) error
 	Requeue(ctx context.Context, p node.Pick, who node.Who, progress func(int)) (int, error)
+	GiveUp(ctx context.Context, p node.Pick, who node.Who) error
 }
 
 // backlog is what queue ls shows: what waits, and how the links fare. A node
@@ -98,6 +99,7 @@ func (g *gateway) queueRoutes(s *control.Server) {
 		return quarantineOf(ctx, g.node, w)
 	})
 	s.HandleLong("POST /queues/retry", g.retry)
+	s.HandleLong("POST /queues/fail", g.fail)
 	s.Handle("POST /queues/hold", obey(g.node.HoldLink))
 	s.Handle("POST /queues/release", obey(g.node.ReleaseLink))
 	s.Handle("GET /queues", func(ctx context.Context, q *control.Request) (any, error) {
@@ -179,6 +181,6 @@ func (a *app) queueCommand() *cobra.Command {
 Run it as the node's user or as root.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.queueListCommand(), a.queueHoldCommand(), a.queueReleaseCommand(), a.queueRetryCommand())
+	c.AddCommand(a.queueListCommand(), a.queueHoldCommand(), a.queueReleaseCommand(), a.queueRetryCommand(), a.queueFailCommand())
 	return c
 }

@@ -142,8 +142,27 @@ func (o *Outgoing) HasItems() bool { return len(o.outs) > 0 }
 // Next makes the next bundle of a kind. Push and Answer are nil when no item
 // waits; but an Answer to a neighbour with a newer directory than ours says at
 // least which one is in force here, so that the newer one comes, and one of a
-// restored node that it is one.
+// restored node that it is one. What may leave is noted last, when the bundle is
+// signed; if an entry was parked or ended meanwhile, the bundle is thrown away
+// and another one made.
 func (s *Session) Next(ctx context.Context, kind Kind) (*Outgoing, error) {
+	for {
+		o, err := s.make(ctx, kind)
+		if o == nil || err != nil {
+			return nil, err
+		}
+		ok, err := s.node.Offer(ctx, o.outs)
+		if err == nil && ok {
+			s.remember(o)
+			return o, nil
+		}
+		if s.Lost(ctx, o); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (s *Session) make(ctx context.Context, kind Kind) (*Outgoing, error) {
 	o := &Outgoing{s: s, kind: kind}
 	if kind.carriesItems() {
 		var err error
@@ -244,6 +263,9 @@ func (s *Session) remember(o *Outgoing) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for i := range s.underway {
+		node.Again(s.underway[i].outs, one.outs)
+	}
 	s.underway = append(s.underway, one)
 	if len(s.underway) > remembered {
 		s.underway = slices.Clone(s.underway[1:])
@@ -282,7 +304,6 @@ func (o *Outgoing) finish(section []byte) error {
 		return err
 	}
 	o.size = int64(len(o.frame)) + c.Sealed.Size + c.Parts.Size + footerSize
-	s.remember(o)
 	return nil
 }
 

@@ -306,8 +306,16 @@ func (w *world) must(err error) {
 	}
 }
 
-// submit hands in a document of one file from a node's agency to another's.
+// submit hands in a document of one file from a node's agency to another's, and
+// distributes it.
 func (w *world) submit(from *host, to string, size int) string {
+	w.t.Helper()
+	id := w.accept(from, to, size)
+	from.work()
+	return id
+}
+
+func (w *world) accept(from *host, to string, size int) string {
 	w.t.Helper()
 	body := make([]byte, size)
 	_, err := w.rand.Read(body)
@@ -315,7 +323,6 @@ func (w *world) submit(from *host, to string, size int) string {
 	got, err := from.node.Submit(w.ctx, w.submission(from, to, "", body))
 	w.must(err)
 	w.files[got.ID] = [][]byte{body}
-	from.work()
 	return got.ID
 }
 
@@ -497,6 +504,7 @@ func (h *host) forge(change func(*Inner), items ...forged) []byte {
 	h.w.must(err)
 	h.number(o)
 	h.w.must(o.finish(section))
+	h.remember(o)
 	return h.written(o)
 }
 

@@ -207,7 +207,11 @@ func (n *Node) parkIn(tx queue.Tx, link string, e laneEntry, out *records.Outbou
 	if !ok {
 		return fmt.Errorf("node: an Outbound stands in lane %q", out.Lane)
 	}
-	if err := queue.Dequeue(tx, out.Lane, out.Seq); err != nil {
+	var err error
+	if out.Left, err = mayHaveLeft(tx, out); err != nil {
+		return err
+	}
+	if err = queue.Dequeue(tx, out.Lane, out.Seq); err != nil {
 		return err
 	}
 	e.Since = n.now()
@@ -360,7 +364,10 @@ func (n *Node) requeueOne(tx queue.Tx, link string, e *parkedItem, who Who) erro
 	grows(tx, link)
 	entry := e.laneEntry
 	entry.Since = n.now()
-	out.Lane, out.State, out.Reason = laneName(link, e.Rank), records.StateQueued, ""
+	if out.Left, err = mayHaveLeft(tx, out); err != nil {
+		return err
+	}
+	out.Lane, out.State, out.Reason, out.Declined = laneName(link, e.Rank), records.StateQueued, "", false
 	if out.Seq, err = enqueueEntry(tx, out.Lane, entry); err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ const (
 	eventRequeued  = "requeued"
 	eventRestored  = "restored"
 	eventReplayed  = "replayed"
+	eventGivenUp   = "given_up"
 )
 
 // leaf appends one state change to the ledger, in the transaction that makes

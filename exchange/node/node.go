@@ -112,6 +112,7 @@ type Node struct {
 
 	restored restored
 	replays  replays
+	offered  offeredMarks
 }
 
 // New opens a node over its store. The first start fixes the node's name and

@@ -23,13 +23,14 @@ type Out struct {
 	seq   uint64
 	entry laneEntry
 	part  int
+	first bool // no bundle but this one ever carried the entry, or part of it
 }
 
 // Outgoing chooses what goes next over a link, about maxBytes and at most
 // maxItems of it: the urgent first, with a share for the rest. Nothing is
 // changed: an item stays in its lane until Settle hears that the neighbour has
-// it. Of a link that is held nothing goes, and only receipts to a neighbour that
-// has no room.
+// it. Offer must come before any of it leaves. Of a link that is held nothing
+// goes, and only receipts to a neighbour that has no room.
 func (n *Node) Outgoing(ctx context.Context, link string, maxBytes int64, maxItems int) ([]Out, error) {
 	if _, held := n.LinkHold(link); held {
 		return nil, nil
@@ -279,6 +280,7 @@ func (n *Node) settleOutbound(tx queue.Tx, link string, e laneEntry, out *record
 	case slices.Contains(unended, refused) && out.State == records.StateParked:
 		out.Reason = refused
 	case slices.Contains(unended, refused):
+		out.Declined = declined(out, outs)
 		return n.parkIn(tx, link, e, out, refused)
 	case refused != "":
 		out.State, out.Reason = records.StateRefused, refused
@@ -291,6 +293,13 @@ func (n *Node) settleOutbound(tx queue.Tx, link string, e laneEntry, out *record
 		}
 	}
 	return records.Outgoing.Put(tx, out, e.Envelope, link, e.Object)
+}
+
+// declined says whether a refusal proves that the neighbour has nothing to
+// answer for: nothing of it left in any other bundle, and of this one it did not
+// take the consignment.
+func declined(out *records.Outbound, outs []Out) bool {
+	return outs[0].first && !out.Left && !out.Header && !out.Slots
 }
 
 // noteOutcomes holds back what met damage, and says whether it did before.

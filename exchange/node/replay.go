@@ -335,6 +335,7 @@ func (n *Node) replayOutbound(tx queue.Tx, link string, hh, id sm.Digest) error 
 	out.Header, out.Slots = false, false
 	clear(out.Parts)
 	out.Lane, out.State = laneName(link, rank), records.StateQueued
+	out.Left, out.Declined = true, false // the neighbour had it, and may have it from elsewhere
 	entry := laneEntry{Kind: KindHeader, Envelope: hh, Object: id, Since: n.now()}
 	if out.Seq, err = enqueueEntry(tx, out.Lane, entry); err != nil {
 		return err

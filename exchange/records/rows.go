@@ -46,6 +46,7 @@ var (
 	RestoredRow  = Table[Restored]{"rst"}      //
 	HadHeads     = Table[LedgerEnd]{"rsh"}     // node
 	Replays      = Table[Replay]{"rpl"}        // link
+	Offered      = Table[uint64]{"off"}        // lane
 )
 
 // QuarantineSize is how many newest quarantine records are kept.
@@ -236,8 +237,10 @@ type Outbound struct {
 	Count      int    // of parts
 	Lane       string
 	Seq        uint64
-	State      string // queued, handed, refused, parked
+	State      string // queued, handed, refused, parked, failed
 	Reason     string
+	Left       bool `json:",omitempty"` // it may have left before it came to its place
+	Declined   bool `json:",omitempty"` // parked: the neighbour answered that it does not take it
 }
 
 // The states of an Outbound.
@@ -246,6 +249,7 @@ const (
 	StateHanded  = "handed"
 	StateRefused = "refused"
 	StateParked  = "parked"
+	StateFailed  = "failed"
 )
 
 // Receipt is a receipt's stored bytes.

@@ -85,6 +85,7 @@ func (w *world) loseDisk(h *host, b *backup) *loss {
 	w.must(err, "begin again")
 	h.boot()
 	w.faults.armed = armed
+	w.forgetGivenUp(h)
 	w.note("%s has lost its disk and is restored", h.id)
 	return l
 }
@@ -184,7 +185,7 @@ func (w *world) unfinishedAfter(l *loss) string {
 		}
 		w.must(err, "trace")
 		for _, r := range t.Recipients {
-			if slices.Contains(owed, r.Agency) && r.Stage != intent(r.Agency, d.id) {
+			if slices.Contains(owed, r.Agency) && r.Stage != intent(r.Agency, d.id) && !w.failed(d, &r) {
 				return fmt.Sprintf("%s (%s): %s stands at %s", d.key, d.id, r.Agency, r.Stage)
 			}
 		}
@@ -213,7 +214,7 @@ func (w *world) checkAfter(l *loss) {
 		owed := l.owed(w, d)
 		for _, a := range d.recipients {
 			n := w.inboxCount(a, d.id)
-			if n > 1 || n == 0 && slices.Contains(owed, a) {
+			if n > 1 || n == 0 && slices.Contains(owed, a) && !w.ordered(d, a) {
 				w.fail("I11: %s is %d times in the inbox of %s", d.id, n, a)
 			}
 		}
@@ -248,6 +249,9 @@ func (w *world) checkReceiptsAfter(l *loss, d *submission) {
 		w.fail("I11: receipts verified %v, ledger verified %v for %s", t.ReceiptsVerified, t.LedgerVerified, d.id)
 	}
 	w.stats.Receipts += t.Receipts
+	for i := range t.Recipients {
+		w.checkGivenUp(d, &t.Recipients[i])
+	}
 	seen := map[string]bool{}
 	for _, ev := range t.Events {
 		for _, r := range ev.Recipients {

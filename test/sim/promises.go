@@ -144,7 +144,7 @@ func (w *world) unfinished() string {
 		t, err := d.host.node.Trace(w.ctx, d.sender, d.id)
 		w.must(err, "trace")
 		for _, r := range t.Recipients {
-			if r.Stage != exchange.StageSignedFor && r.Stage != exchange.StageReturned && w.excused(d, r.Agency) == "" {
+			if r.Stage != exchange.StageSignedFor && r.Stage != exchange.StageReturned && !w.failed(d, &r) && w.excused(d, r.Agency) == "" {
 				return fmt.Sprintf("%s (%s): %s stands at %s", d.key, d.id, r.Agency, r.Stage)
 			}
 		}
@@ -211,6 +211,10 @@ func (w *world) checkOnce(d *submission, proof []byte) {
 		w.fail("I1: %s has %d recipients, sent to %d", d.id, len(t.Recipients), len(d.recipients))
 	}
 	for _, r := range t.Recipients {
+		w.checkGivenUp(d, &r)
+		if w.failed(d, &r) {
+			continue
+		}
 		if want := intent(r.Agency, d.id); want != r.Stage {
 			if w.excused(d, r.Agency) == "" || r.Stage == exchange.StageSignedFor || r.Stage == exchange.StageReturned {
 				w.fail("I1: %s stands at %s for %s, whose agency said %s", d.id, r.Stage, r.Agency, want)

@@ -35,7 +35,7 @@ func play(t *testing.T, run run, seed uint64) (Stats, error) {
 func TestPromises(t *testing.T) {
 	n, sum := playAll(t, Run, uint64(*seeds))
 	if n >= 100 && (sum.Submitted == 0 || sum.Crashes == 0 || sum.Lost == 0 || sum.Doubled == 0 || sum.Mangled == 0 ||
-		sum.Spread == 0 || sum.Strangers == 0 || sum.Stolen == 0 || sum.Void == 0 || sum.Waiting == 0 || sum.Held == 0 || sum.Requeued == 0 || sum.Full == 0) {
+		sum.Spread == 0 || sum.Strangers == 0 || sum.Stolen == 0 || sum.Void == 0 || sum.Waiting == 0 || sum.Held == 0 || sum.Requeued == 0 || sum.Full == 0 || sum.GivenUp == 0 || sum.Unknown == 0) {
 		t.Errorf("the storm did not blow: %+v", sum)
 	}
 }

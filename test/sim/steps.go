@@ -44,6 +44,10 @@ func (w *world) step(maxDocs int) {
 		w.requeue(h)
 		return
 	}
+	if w.rng.IntN(50) == 0 {
+		w.giveUp(h)
+		return
+	}
 	switch n := w.rng.IntN(100); {
 	case n < 12:
 		w.submit(maxDocs)

@@ -50,6 +50,7 @@ type world struct {
 	shown  map[string][]node.Head
 	last   uint64 // the directory that every node ends with
 	roomy  bool   // disks have room at the moment, whatever the hour
+	given  map[wayOf]givenUp
 	stats  Stats
 }
 
@@ -66,6 +67,7 @@ type Stats struct {
 	Requeued          int // dead letters
 	Receipts          int // verified in the end
 	Full              int // times that a disk had no room
+	GivenUp, Unknown  int // dead letters: ended for good, and not since the neighbour may have them
 }
 
 // host is one node with the disk that survives its crashes.
@@ -116,7 +118,7 @@ func newWorld(c *cast, seed uint64) *world {
 	w := &world{
 		ctx: context.Background(), seed: seed, cast: c,
 		rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), stream: rand.NewChaCha8(key),
-		log: sm.New(), shown: map[string][]node.Head{},
+		log: sm.New(), shown: map[string][]node.Head{}, given: map[wayOf]givenUp{},
 	}
 	// In every other run the directory stays as it is: there nothing at all may
 	// be void.
@@ -265,6 +267,8 @@ func (s *Stats) add(t Stats) {
 	s.Requeued += t.Requeued
 	s.Receipts += t.Receipts
 	s.Full += t.Full
+	s.GivenUp += t.GivenUp
+	s.Unknown += t.Unknown
 }
 
 // isInjected says whether an error is one this world injected.

@@ -1,0 +1,192 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/yizhan-gateway/yizhan/crypto/envelope"
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/records"
+	"github.com/yizhan-gateway/yizhan/queue"
+)
+
+// GiveUp ends a dead letter for good: FAILED, signed by this node, for all of
+// its recipients, on its way to the sender. It is refused unless this node is
+// certainly the one that answers for the delivery: nothing of it ever left, or
+// the neighbour answered that it does not take it. The operator's reason goes
+// to the sender, sealed.
+//
+// A receipt covers up to a hundred recipients, and each is one commit: dedup
+// marks, receipt, its way home, what is left of the Outbound, and with the last
+// of them the end of the dead letter and the leaf of the operator's act. A
+// crash leaves the rest parked; to repeat the order ends it. Nobody gets two
+// receipts: the marks decide.
+func (n *Node) GiveUp(ctx context.Context, p Pick, who Who) error {
+	if err := who.check(true); err != nil {
+		return err
+	}
+	for {
+		g, err := n.doomed(ctx, p)
+		if err != nil {
+			return err
+		}
+		if g.step > 0 {
+			if g.receipt, err = n.failure(g, who); err != nil {
+				return err
+			}
+		}
+		done, err := n.commitFailure(ctx, p, g, who)
+		if done || err != nil && !errors.Is(err, errChanged) {
+			return err
+		}
+	}
+}
+
+// errChanged: what a decision was made on is not so any more; it is made again.
+var errChanged = errors.New("node: changed meanwhile")
+
+// doomed is a dead letter that is given up, as it was looked at.
+type doomed struct {
+	entry   parkedItem
+	out     *records.Outbound
+	env     *records.Envelope
+	header  *envelope.Envelope
+	step    int      // how many of the recipients this commit ends
+	names   []string // those of them that have no end yet
+	receipt *signedReceipt
+}
+
+func (n *Node) doomed(ctx context.Context, p Pick) (*doomed, error) {
+	g := new(doomed)
+	err := n.view(ctx, func(tx queue.Tx) error {
+		list, err := readParked(tx, parkedLane(p.Link), p.No-1, 1)
+		if err != nil {
+			return err
+		}
+		if p.No == 0 || len(list) == 0 || list[0].seq != p.No {
+			return exchange.Fail(exchange.CodeNotFound, "%s is not parked", p)
+		}
+		g.entry = list[0]
+		if g.out, err = records.Outgoing.Get(tx, g.entry.Envelope, p.Link, g.entry.Object); err != nil {
+			return err
+		}
+		if g.env, err = records.Envelopes.Get(tx, g.entry.Envelope); err != nil {
+			return err
+		}
+		if g.out == nil || g.env == nil || g.out.State != records.StateParked || g.out.Seq != p.No {
+			return exchange.Fail(exchange.CodeNotFound, "%s is not parked", p)
+		}
+		return answersFor(tx, g.out, p)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if g.header, err = n.loadHeader(ctx, g.env); err != nil {
+		return nil, err
+	}
+	routing, err := exchange.ParseRouting(g.header.Header.Routing)
+	if err != nil {
+		return nil, err
+	}
+	if n.forgotten(routing) {
+		return nil, fateUnknown(p)
+	}
+	g.step = min(fanStep, len(g.out.Recipients))
+	for _, i := range g.out.Recipients[:g.step] {
+		name := g.header.Header.Recipients[i].Agency
+		if ended, err := n.isDelivered(ctx, g.entry.Envelope, name); err != nil {
+			return nil, err
+		} else if !ended {
+			g.names = append(g.names, name)
+		}
+	}
+	return g, nil
+}
+
+// answersFor refuses to end what the neighbour may have.
+func answersFor(tx queue.Tx, out *records.Outbound, p Pick) error {
+	left, err := mayHaveLeft(tx, out)
+	if left && err == nil {
+		err = fateUnknown(p)
+	}
+	return err
+}
+
+func fateUnknown(p Pick) error {
+	return exchange.Fail(exchange.CodeFateUnknown, "%s may have arrived at the neighbour, which did not answer", p)
+}
+
+// failure signs FAILED for the recipients of a step that have no end yet; nil
+// when all of them have one.
+func (n *Node) failure(g *doomed, who Who) (*signedReceipt, error) {
+	if len(g.names) == 0 {
+		return nil, nil
+	}
+	detail, err := n.sealDetail(g.entry.Envelope, g.env.Sender, Action{Reason: who.Reason})
+	if err != nil {
+		return nil, err
+	}
+	r, err := n.nodeReceipt(n.Directory(), &exchange.Receipt{
+		Stage: exchange.StageFailed, Envelope: g.env.ID, Header: g.entry.Envelope, Recipients: g.names,
+		Reason: g.out.Reason, Detail: sm.Sum(detail).String(),
+	})
+	if err == nil {
+		r.detail = detail
+	}
+	return r, err
+}
+
+// commitFailure is the commit point of one step; done says that it was the last.
+func (n *Node) commitFailure(ctx context.Context, p Pick, g *doomed, who Who) (done bool, err error) {
+	d := n.Directory()
+	err = n.update(ctx, func(tx queue.Tx) error {
+		done = false
+		out, err := records.Outgoing.Lock(tx, g.entry.Envelope, p.Link, g.entry.Object)
+		if err != nil {
+			return err
+		}
+		if out == nil || out.State != records.StateParked || out.Seq != p.No || !slices.Equal(out.Recipients, g.out.Recipients) {
+			return errChanged
+		}
+		if err := answersFor(tx, out, p); err != nil {
+			return err
+		}
+		for _, name := range g.names {
+			mark := &records.Dedup{Stage: exchange.StageFailed, Receipt: g.receipt.id}
+			if err := records.Delivered.Insert(tx, mark, g.entry.Envelope, name); errors.Is(err, queue.ErrExists) {
+				return errChanged
+			} else if err != nil {
+				return err
+			}
+		}
+		if g.receipt != nil {
+			if _, err := n.putReceipt(tx, g.entry.Envelope, g.receipt, eventEnded); err != nil {
+				return err
+			}
+			if err := n.homeward(tx, d, g.env.Sender, g.entry.Envelope, g.receipt.id); err != nil {
+				return err
+			}
+		}
+		out.Recipients = out.Recipients[g.step:]
+		if done = len(out.Recipients) == 0; done {
+			if err := n.buried(tx, p, g, out, who); err != nil {
+				return err
+			}
+		}
+		return records.Outgoing.Put(tx, out, g.entry.Envelope, p.Link, g.entry.Object)
+	})
+	return done && err == nil, err
+}
+
+// buried takes a dead letter of which nobody is left out of the parked ones.
+func (n *Node) buried(tx queue.Tx, p Pick, g *doomed, out *records.Outbound, who Who) error {
+	out.State = records.StateFailed
+	if err := queue.Dequeue(tx, out.Lane, out.Seq); err != nil {
+		return err
+	}
+	a := &records.OperatorAct{What: eventGivenUp, Link: p.Link, Item: p.String(), By: who.By, Reason: who.Reason}
+	_, err := n.act(tx, &g.entry.Envelope, a)
+	return err
+}
