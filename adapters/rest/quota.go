@@ -1,9 +1,12 @@
 package rest
 
 import (
+	"errors"
 	"io"
 	"net/http"
+	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/exchange"
@@ -47,7 +50,7 @@ type grant struct {
 	all   *quotas
 	of    *usage
 	bytes int64
-	read  int64
+	read  atomic.Int64
 }
 
 // begin reserves a document and its announced bytes for an agency.
@@ -84,35 +87,58 @@ func (g *grant) end(counts bool) {
 	}
 	g.all.mu.Lock()
 	defer g.all.mu.Unlock()
-	g.of.bytes += g.read - g.bytes
+	g.of.bytes += g.read.Load() - g.bytes
 	if !counts {
 		g.of.documents--
 	}
 }
 
-// body counts what is read of a request. A submission reads it on one goroutine
-// and has ended before end is called.
-func (g *grant) body(r io.ReadCloser) io.ReadCloser { return &counted{r, g} }
-
-type counted struct {
+// incoming is the body of a submission: what is read of it counts, and it is given
+// up when nothing comes for a while.
+type incoming struct {
 	io.ReadCloser
-	g *grant
+	g        *grant
+	deadline func(time.Time) error
+	silence  time.Duration
+	silent   atomic.Bool
 }
 
-func (c *counted) Read(p []byte) (int, error) {
-	n, err := c.ReadCloser.Read(p)
-	c.g.read += int64(n)
+// Read sets the deadline for this read alone: later the server itself listens on
+// the connection, and would take the silence of a caller that waits for an end.
+func (u *incoming) Read(p []byte) (int, error) {
+	if err := u.deadline(time.Now().Add(u.silence)); err != nil {
+		return 0, err
+	}
+	n, err := u.ReadCloser.Read(p)
+	u.g.read.Add(int64(n))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		u.silent.Store(true)
+	}
+	if e := u.deadline(time.Time{}); err == nil {
+		err = e
+	}
 	return n, err
 }
 
-// accept is a submission within the quota of its agency.
+// accept is a submission within the quota of its agency and the memory that
+// uploads may hold.
 func (s *Server) accept(w http.ResponseWriter, r *http.Request) error {
 	g, err := s.quotas.begin(caller(r.Context()).Agency, r.ContentLength, s.c.Node.Now())
 	if err != nil {
 		return err
 	}
-	r.Body = g.body(r.Body)
+	release, err := s.budget.take(r.Context(), weight(r.ContentLength), budgetWait)
+	if err != nil {
+		g.end(false)
+		return err
+	}
+	defer release()
+	in := &incoming{ReadCloser: r.Body, g: g, deadline: http.NewResponseController(w).SetReadDeadline, silence: s.c.Silence}
+	r.Body = in
 	replayed, err := s.submit(w, r)
 	g.end(err == nil && !replayed)
+	if err != nil && in.silent.Load() { // whatever became of it on the way
+		return exchange.Fail(exchange.CodeTemporary, "nothing came for %s", s.c.Silence)
+	}
 	return err
 }

@@ -71,10 +71,10 @@ func TestQuotaOfBytes(t *testing.T) {
 	first := begin(60)
 	refused(41, exchange.CodeQuota)
 	second := begin(-1) // chunked: nothing is announced
-	second.read = 40
+	second.read.Store(40)
 	second.end(true)
 	refused(1, exchange.CodeQuota)
-	first.read = 10 // cut off
+	first.read.Store(10) // cut off
 	first.end(false)
 	begin(50).end(true)
 	now = now.Add(time.Minute)

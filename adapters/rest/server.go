@@ -32,7 +32,8 @@ const (
 
 // Config of a Server. Ready says whether the node serves; nil is always. Once
 // Ending is closed nobody waits any more for what is not there yet; nil is never.
-// Quota is that of each agency.
+// Quota is that of each agency. Silence is how long an upload may bring no byte;
+// 0 is half a minute.
 type Config struct {
 	Node      *node.Node
 	Keys      *KeyRing
@@ -41,12 +42,14 @@ type Config struct {
 	Ready     func() error
 	Ending    <-chan struct{}
 	Quota     Quota
+	Silence   time.Duration
 }
 
 // Server answers agency systems.
 type Server struct {
 	c      Config
 	quotas quotas
+	budget *budget
 	router *mux.Router
 	api    huma.API
 }
@@ -59,10 +62,13 @@ func New(c Config) *Server {
 	if c.MaxUpload <= 0 {
 		c.MaxUpload = DefaultMaxUpload
 	}
+	if c.Silence <= 0 {
+		c.Silence = uploadSilence
+	}
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }
 	}
-	s := &Server{c: c, quotas: quotas{q: c.Quota, used: map[string]*usage{}}, router: mux.NewRouter().SkipClean(true)}
+	s := &Server{c: c, quotas: quotas{q: c.Quota, used: map[string]*usage{}}, budget: newBudget(budgetBytes), router: mux.NewRouter().SkipClean(true)}
 	s.router.HandleFunc("/livez", s.live).Methods(http.MethodGet)
 	s.router.HandleFunc("/readyz", s.ready).Methods(http.MethodGet)
 	s.router.NotFoundHandler = http.HandlerFunc(s.notFound)

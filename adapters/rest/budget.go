@@ -1,0 +1,83 @@
+package rest
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/yizhan-gateway/yizhan/exchange"
+)
+
+// Uploads hold memory while they are under way: a pipeline of buffers for one
+// that is long, its own bytes for one that is short. Their sum is bounded, and
+// long ones leave a quarter of it to the others. One that finds no room waits a
+// moment, then its caller is told to come again; one that goes silent is given up.
+const (
+	budgetBytes   = 160 << 20
+	uploadMost    = 4 << 20
+	uploadLeast   = 128 << 10
+	budgetWait    = 5 * time.Second
+	uploadSilence = 30 * time.Second // without a byte, until an upload is given up
+)
+
+// budget is the memory that uploads may hold.
+type budget struct {
+	mu    sync.Mutex
+	room  int64
+	keep  int64         // of it, for those that are not long
+	freed chan struct{} // closed when room was given back
+}
+
+func newBudget(bytes int64) *budget {
+	return &budget{room: bytes, keep: bytes / 4, freed: make(chan struct{})}
+}
+
+// weight is what an upload of so many bytes may hold; negative is an unknown
+// length.
+func weight(length int64) int64 {
+	if length < 0 || length > uploadMost {
+		return uploadMost
+	}
+	return max(length, 0) + uploadLeast
+}
+
+// take waits for room and gives the way to give it back.
+func (b *budget) take(ctx context.Context, bytes int64, wait time.Duration) (release func(), err error) {
+	late := time.NewTimer(wait)
+	defer late.Stop()
+	for {
+		freed, ok := b.try(bytes)
+		if ok {
+			return sync.OnceFunc(func() { b.give(bytes) }), nil
+		}
+		select {
+		case <-freed:
+		case <-late.C:
+			return nil, exchange.Fail(exchange.CodeTemporary, "too many uploads are under way")
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (b *budget) try(bytes int64) (freed <-chan struct{}, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	keep := int64(0)
+	if bytes >= uploadMost {
+		keep = b.keep
+	}
+	if b.room-keep < bytes {
+		return b.freed, false
+	}
+	b.room -= bytes
+	return nil, true
+}
+
+func (b *budget) give(bytes int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.room += bytes
+	close(b.freed)
+	b.freed = make(chan struct{})
+}

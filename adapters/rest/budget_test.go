@@ -1,0 +1,71 @@
+package rest
+
+import (
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/yizhan-gateway/yizhan/exchange"
+)
+
+// TestTheBudgetOfUploads: long uploads leave room for short ones, who finds none
+// waits for it and is told to come again, and what is given back is there.
+func TestTheBudgetOfUploads(t *testing.T) {
+	b := newBudget(4 * uploadMost)
+	var held []func()
+	for range 3 {
+		release, err := b.take(t.Context(), weight(-1), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, release)
+	}
+	if _, err := b.take(t.Context(), weight(100<<20), 0); exchange.CodeOf(err) != exchange.CodeTemporary {
+		t.Errorf("a fourth long one: %v", err)
+	}
+	short := 0
+	for ; ; short++ {
+		if _, err := b.take(t.Context(), weight(10<<10), 0); err != nil {
+			break
+		}
+	}
+	if want := uploadMost / (uploadLeast + 10<<10); short != int(want) {
+		t.Errorf("%d short ones find room, want %d", short, want)
+	}
+	time.AfterFunc(20*time.Millisecond, func() { held[0](); held[0]() })
+	if _, err := b.take(t.Context(), weight(10<<10), 5*time.Second); err != nil {
+		t.Errorf("room that came back: %v", err)
+	}
+	for range 3 {
+		held[1]()
+		held[2]()
+	}
+	if b.room > 3*uploadMost {
+		t.Errorf("room was given back twice: %d", b.room)
+	}
+}
+
+// TestASilentUpload is given up, and its caller told so.
+func TestASilentUpload(t *testing.T) {
+	o := newOfficeWith(t, Config{Silence: 200 * time.Millisecond})
+	r, w := io.Pipe()
+	defer w.Close()
+	body, kind := form([]part{{"document", "", o.meta(nil)}, {"body", "正文.ofd", "text"}})
+	go func() { _, _ = w.Write(body[:len(body)-20]) }()
+	began := time.Now()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, o.url+"/v1/documents", r)
+	o.must(err)
+	req.Header.Set("Authorization", "Bearer "+o.keys["jia"])
+	req.Header.Set("Content-Type", kind)
+	req.Header.Set("Idempotency-Key", "silent")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusServiceUnavailable || time.Since(began) > 5*time.Second {
+		t.Errorf("%s after %s", res.Status, time.Since(began))
+	}
+	o.sent("after")
+}
