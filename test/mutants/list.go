@@ -106,6 +106,14 @@ var mutants = []mutant{
 		campaign: storm("400"),
 	},
 	{
+		name:   "given-up-for-some",
+		reason: "of a dead letter that is given up only the first hundred recipients are told",
+		changes: []change{{"exchange/node/fail.go",
+			"if done = len(out.Recipients) == 0; done {",
+			"if done = true; done {"}},
+		campaign: []string{"./test/sim", "-run", "TestGivingUpSurvivesEveryCrash"},
+	},
+	{
 		name:   "restored-node-believes-its-marks",
 		reason: "a restored node ends what may have left behind the backup",
 		changes: []change{{"exchange/node/offered.go",
