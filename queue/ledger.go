@@ -70,6 +70,27 @@ func (l Ledger) fetch(tx Tx) merkle.Fetch {
 	}
 }
 
+// Recompute holds the nodes of the tree that come with a leaf against what is
+// stored. It needs those of the leaves before, which must have been held before.
+func (l Ledger) Recompute(tx Tx, index uint64, leaf []byte) (bad string, err error) {
+	var trouble error
+	put := func(id merkle.NodeID, d sm.Digest) error {
+		row, err := tx.Get(l.nodeKey(id))
+		if err != nil {
+			trouble = err
+			return err
+		}
+		if string(row) != string(d[:]) {
+			bad = fmt.Sprintf("node %d/%d of the tree is missing or another", id.Level, id.Index)
+		}
+		return nil
+	}
+	if err := merkle.Append(index, merkle.LeafHash(leaf), l.fetch(tx), put); err != nil && trouble == nil {
+		bad = err.Error()
+	}
+	return bad, trouble
+}
+
 // Size is the number of leaves.
 func (l Ledger) Size(tx Tx) (uint64, error) {
 	row, err := tx.Get(l.sizeKey())

@@ -33,6 +33,7 @@ func (g *gateway) controlRoutes() *control.Server {
 	g.queueRoutes(s)
 	g.memoryRoutes(s)
 	g.backupRoutes(s)
+	g.checkRoutes(s)
 	return s
 }
 

@@ -262,6 +262,7 @@ func (g *gateway) run(ctx context.Context, restListener, peerListener, metricsLi
 	wait.Go(func() { g.stamper.Run(ctx) })
 	wait.Go(func() { g.warnOfExpiry(ctx) })
 	wait.Go(func() { g.sweep(ctx) })
+	wait.Go(func() { g.scrub(ctx) })
 	wait.Go(func() { g.space.watch(ctx) })
 	wait.Go(func() { g.boss.keepAlive(ctx, g.commits, g.silent) })
 	wait.Go(func() {

@@ -18,6 +18,22 @@ func storm(seeds string) []string {
 
 var mutants = []mutant{
 	{
+		name:   "fsck-reads-and-compares-nothing",
+		reason: "fsck reads a document's bytes and does not compare them with what was signed",
+		changes: []change{{"exchange/node/check_rows.go",
+			"if h.Sum() != digests.At(int(i)) {",
+			"if h.Sum() != digests.At(int(i)) && i > 1<<20 {"}},
+		campaign: []string{"./cmd/yizhan", "-run", "TestScripts/restore"},
+	},
+	{
+		name:   "fsck-trusts-the-tree",
+		reason: "fsck does not hold the stored tree against the leaves",
+		changes: []change{{"queue/ledger.go",
+			"if string(row) != string(d[:]) {",
+			"if row == nil {"}},
+		campaign: []string{"./exchange/link", "-run", "TestCheckNamesWhatIsDamaged"},
+	},
+	{
 		name:   "replay-without-dedup",
 		reason: "a restored node signs DELIVERED again of what it had delivered before it lost its disk",
 		changes: []change{{"exchange/node/deliver.go",

@@ -231,6 +231,7 @@ func (w *world) checkAfter(l *loss) {
 			}
 		}
 	}
+	w.checkStored()
 	for _, h := range w.hosts {
 		w.checkLedgerAfter(h)
 		w.checkBooks(h)

@@ -11,6 +11,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/crypto/merkle"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/evidence"
+	"github.com/yizhan-gateway/yizhan/exchange/node"
 	"github.com/yizhan-gateway/yizhan/queue"
 )
 
@@ -182,6 +183,7 @@ func (w *world) check() {
 		w.checkEvidence(d, proof)
 	}
 	w.checkNothingElse()
+	w.checkStored()
 	for _, h := range w.hosts {
 		w.checkDirectory(h)
 		w.checkLedger(h)
@@ -352,6 +354,17 @@ func (w *world) checkBooks(h *host) {
 		w.must(err, "books")
 		if b.Arrived != b.Accepted+b.Duplicate+b.Refused+b.Deferred+b.Damaged {
 			w.fail("I5: the books of %s do not balance: %+v", h.id, b)
+		}
+	}
+}
+
+// checkStored: every row, blob, receipt and leaf fits every other.
+func (w *world) checkStored() {
+	for _, h := range w.hosts {
+		r, err := h.node.Check(w.ctx, node.CheckOptions{ReadData: true, Still: true})
+		w.must(err, "check "+h.id)
+		if !r.OK {
+			w.fail("I8: what %s has stored does not fit: %d times, first %+v", h.id, r.Found, r.Problems[0])
 		}
 	}
 }
