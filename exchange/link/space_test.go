@@ -34,7 +34,9 @@ func TestAFullNeighbourIsLeftAlone(t *testing.T) {
 			w.clock = w.clock.Add(100 * time.Millisecond)
 			continue
 		}
-		asked++
+		if asked++; asked > 1000 {
+			t.Fatal("a full neighbour is asked without a pause")
+		}
 		yi.receive(push)
 		for i, status := range yi.outcomes() {
 			if kind := o.outs[i].Kind; kind != node.KindReceipt && (status != node.Damaged || yi.acks[len(yi.acks)-1].Items[i].Reason != "no_space") {
