@@ -126,6 +126,7 @@ const (
 	CodeQuota               = "quota"
 	CodeNoSpace             = "no_space"
 	CodeBackupDamaged       = "backup_damaged"
+	CodeStoreDamaged        = "store_damaged"
 	CodeTemporary           = "temporary"
 	CodeInternal            = "internal"
 )
@@ -272,6 +273,9 @@ var texts = map[string]bilingual{
 	CodeNoSpace: {
 		Text{"The disk has no room for new documents", "Nothing was taken. Repeat the same request later; the operator makes room (yizhan doctor), and what is here is still delivered."},
 		Text{"磁盘空间不足，暂不接收新公文", "本次未接收。请稍后原样重试，并联系运维人员清理磁盘（yizhan doctor）；已接收的公文照常投递。"}},
+	CodeStoreDamaged: {
+		Text{"The store is damaged", "Change nothing in the data directory and look at its disk. Restore from a copy with yizhan backup restore; the neighbours give again what came since."},
+		Text{"存储已损坏", "请勿改动数据目录，并检查其所在磁盘；请用 yizhan backup restore 从备份恢复，相邻节点将补交此后的公文。"}},
 	CodeBackupDamaged: {
 		Text{"The copy is not what was written", "Verify the copies before it with yizhan backup verify, and restore the newest that is intact; replace the disk of the repository."},
 		Text{"备份已损坏，与写入时不一致", "请用 yizhan backup verify 检查更早的备份，恢复其中最新的完好备份，并更换备份库所在磁盘。"}},

@@ -110,7 +110,7 @@ func (a *app) openStopped(ctx context.Context, d dataDir, keys opener) (s *stopp
 		return nil, errors.Join(err, s.release())
 	}
 	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	if s.store, err = badgerstore.Open(d.path(storeDir), badgerstore.Options{Logger: log}); err != nil {
+	if s.store, err = d.openStore(log); err != nil {
 		return nil, errors.Join(err, s.keys.Close(), s.release())
 	}
 	if err := s.openNode(ctx, settings, a.now); err != nil {

@@ -1,15 +1,21 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/records"
 	"github.com/yizhan-gateway/yizhan/internal/config"
 	"github.com/yizhan-gateway/yizhan/internal/durable"
+	"github.com/yizhan-gateway/yizhan/queue"
+	"github.com/yizhan-gateway/yizhan/queue/badgerstore"
 )
 
 // dataDir is where a node keeps everything it has.
@@ -76,6 +82,42 @@ func (d dataDir) settings() (*settings, error) {
 		err = errors.Join(s.Disk.check(d.path(configFile)), s.Log.check(d.path(configFile)), s.Quota.check(d.path(configFile)))
 	}
 	return &s, err
+}
+
+// openStore opens the store, or makes it at the first start. Blobs without a
+// store are refused: a new one would have them swept as what nothing refers to.
+func (d dataDir) openStore(log *slog.Logger) (*badgerstore.Store, error) {
+	_, err := os.Stat(filepath.Join(d.path(blobsDir), "generation"))
+	used := err == nil
+	entries, err := os.ReadDir(d.path(storeDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if used && len(entries) == 0 {
+		return nil, exchange.Fail(exchange.CodeStoreDamaged, "%s has payloads and no store", string(d))
+	}
+	store, err := badgerstore.Open(d.path(storeDir), badgerstore.Options{Logger: log})
+	if errors.Is(err, badgerstore.ErrDamaged) {
+		return nil, &exchange.Error{Code: exchange.CodeStoreDamaged, Err: err}
+	}
+	if err != nil || !used {
+		return store, err
+	}
+	if err := d.belongs(store); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return store, nil
+}
+
+// belongs refuses a store that is empty beside payloads: what it had is lost.
+func (d dataDir) belongs(store *badgerstore.Store) error {
+	return store.View(context.Background(), func(tx queue.Tx) error {
+		identity, err := records.Identity.Get(tx)
+		if err == nil && identity == nil {
+			err = exchange.Fail(exchange.CodeStoreDamaged, "%s has payloads and an empty store", string(d))
+		}
+		return err
+	})
 }
 
 // shelf opens the node's directories. Nothing need be installed yet.

@@ -19,7 +19,6 @@ import (
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/records"
 	"github.com/yizhan-gateway/yizhan/queue"
-	"github.com/yizhan-gateway/yizhan/queue/badgerstore"
 )
 
 // examine makes the checks in the order in which one needs the other. Without
@@ -297,7 +296,7 @@ func (d *doctor) waiting(ctx context.Context) (int, error) {
 	if _, err := os.Stat(d.dir.path(storeDir)); err != nil {
 		return 0, nil // never started
 	}
-	store, err := badgerstore.Open(d.dir.path(storeDir), badgerstore.Options{Logger: slog.New(slog.DiscardHandler)})
+	store, err := d.dir.openStore(slog.New(slog.DiscardHandler))
 	if err != nil {
 		return d.waitingByMetrics(ctx)
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/yizhan-gateway/yizhan/cmd/yizhan/backup"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/internal/durable"
-	"github.com/yizhan-gateway/yizhan/queue/badgerstore"
 	"github.com/yizhan-gateway/yizhan/queue/blob"
 )
 
@@ -113,7 +112,7 @@ func beginStaging(staging string) error {
 
 func (a *app) restoreStore(ctx context.Context, s *backup.Snapshot, d dataDir) error {
 	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	store, err := badgerstore.Open(d.path(storeDir), badgerstore.Options{Logger: log})
+	store, err := d.openStore(log)
 	if err != nil {
 		return err
 	}

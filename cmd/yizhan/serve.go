@@ -199,7 +199,7 @@ func (g *gateway) openRest(ctx context.Context) error {
 		return err
 	}
 	g.openWatermark()
-	if g.store, err = badgerstore.Open(g.dir.path(storeDir), badgerstore.Options{Logger: g.log}); err != nil {
+	if g.store, err = g.dir.openStore(g.log); err != nil {
 		return err
 	}
 	if err := g.openNode(ctx); err != nil {

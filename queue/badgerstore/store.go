@@ -74,6 +74,9 @@ func Open(dir string, o Options) (*Store, error) {
 			os.Exit(1)
 		}
 	}
+	if err := sound(dir); err != nil {
+		return nil, err
+	}
 	db, err := badger.Open(settings(dir, o.Logger))
 	if err != nil {
 		return nil, fmt.Errorf("badgerstore: cannot open %s (is another process using it?): %w", dir, err)

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -231,4 +232,74 @@ func killOnce(t *testing.T, dir string, acknowledged map[uint64]bool) {
 		}
 	}
 	_ = cmd.Wait() // killed, as intended
+}
+
+// TestTablesWithoutManifest: Badger would take the directory for an empty one
+// and remove the tables.
+func TestTablesWithoutManifest(t *testing.T) {
+	dir := t.TempDir()
+	quiet := Options{Logger: slog.New(slog.DiscardHandler)}
+	s, err := Open(dir, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.Update(t.Context(), func(tx queue.Tx) error { return tx.Insert([]byte("k"), []byte("v")) })
+	if err := errors.Join(err, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	manifest := filepath.Join(dir, "MANIFEST")
+	if err := os.Rename(manifest, manifest+".away"); err != nil {
+		t.Fatal(err)
+	}
+	before, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir, quiet); !errors.Is(err, ErrDamaged) {
+		t.Fatalf("got %v", err)
+	}
+	if after, err := filepath.Glob(filepath.Join(dir, "*.sst")); err != nil || len(after) != len(before) || len(before) == 0 {
+		t.Fatalf("%v of %v are left, %v", after, before, err)
+	}
+	if err := os.Rename(manifest+".away", manifest); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(dir, quiet); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestTablesThatEndWrongly: Badger would panic over lengths that cannot be, in a
+// goroutine of its own.
+func TestTablesThatEndWrongly(t *testing.T) {
+	dir := t.TempDir()
+	quiet := Options{Logger: slog.New(slog.DiscardHandler)}
+	s, err := Open(dir, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.Update(t.Context(), func(tx queue.Tx) error { return tx.Insert([]byte("k"), []byte("v")) })
+	if err := errors.Join(err, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatal(tables, err)
+	}
+	whole, err := os.ReadFile(tables[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cut := range len(whole) {
+		if err := os.WriteFile(tables[0], whole[:cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := Open(dir, quiet); err == nil {
+			s.Close()
+			t.Fatalf("a table of %d bytes, cut at %d, was opened", len(whole), cut)
+		}
+	}
 }

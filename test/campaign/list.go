@@ -71,6 +71,11 @@ var campaigns = []campaign{
 		counts: "losses", usually: 20, run: disaster,
 	},
 	{
+		name: "mutation", what: "one stored file of a killed node is cut, changed, zeroed or taken away, and the node's data compared",
+		counts: "files", usually: 500,
+		test: fixed("./test/e2e", "TestMutatedFiles", "-mutations"), pattern: says(`(?P<cycles>\d+) mutations of stored files: .*; (?P<acknowledged>\d+) documents`),
+	},
+	{
 		name: "store-kill", what: "kill -9 of a process that commits to the store, which must then have every acknowledged row",
 		counts: "runs", usually: 5,
 		test: fixed("./queue/badgerstore", "TestKillNine", "-count"), pattern: says(`(?P<cycles>\d+) cycles, (?P<acknowledged>\d+) acknowledged rows`),

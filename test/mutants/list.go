@@ -18,6 +18,14 @@ func storm(seeds string) []string {
 
 var mutants = []mutant{
 	{
+		name:   "tables-without-a-list",
+		reason: "a store whose list of tables is gone is taken for an empty one",
+		changes: []change{{"queue/badgerstore/damage.go",
+			"	if len(tables) > 0 {",
+			"	if len(tables) > 1<<20 {"}},
+		campaign: []string{"./queue/badgerstore", "-run", "TestTablesWithoutManifest"},
+	},
+	{
 		name:   "fsck-reads-and-compares-nothing",
 		reason: "fsck reads a document's bytes and does not compare them with what was signed",
 		changes: []change{{"exchange/node/check_rows.go",
