@@ -71,6 +71,12 @@ var campaigns = []campaign{
 		counts: "losses", usually: 20, run: disaster,
 	},
 	{
+		name: "power-cut", what: "the file system under real nodes ends with all that was not synced (FS_IOC_SHUTDOWN on ext4, and on XFS where mkfs.xfs is)",
+		counts: "cuts of each", usually: 30,
+		test: fixed("./test/e2e", "TestPowerCut", "-cuts"), pattern: says(`(?P<acknowledged>\d+) documents, (?P<cycles>\d+) power cuts`),
+		mutants: regexp.MustCompile(`TestPowerCut/ext4`),
+	},
+	{
 		name: "mutation", what: "one stored file of a killed node is cut, changed, zeroed or taken away, and the node's data compared",
 		counts: "files", usually: 500,
 		test: fixed("./test/e2e", "TestMutatedFiles", "-mutations"), pattern: says(`(?P<cycles>\d+) mutations of stored files: .*; (?P<acknowledged>\d+) documents`),

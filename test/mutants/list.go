@@ -18,6 +18,15 @@ func storm(seeds string) []string {
 
 var mutants = []mutant{
 	{
+		name:   "commits-not-synced",
+		reason: "the store does not sync its log before it acknowledges",
+		changes: []change{
+			{"queue/badgerstore/store.go", "WithSyncWrites(true).", "WithSyncWrites(false)."},
+			{"queue/badgerstore/store.go", "if !db.Opts().SyncWrites {", "if db == nil {"},
+		},
+		campaign: []string{"./test/e2e", "-run", "TestPowerCut/ext4"},
+	},
+	{
 		name:   "tables-without-a-list",
 		reason: "a store whose list of tables is gone is taken for an empty one",
 		changes: []change{{"queue/badgerstore/damage.go",

@@ -102,8 +102,9 @@ func try(m mutant) (how string, err error) {
 	if out, err := exec.Command("go", "vet", "-overlay", list, m.campaign[0]).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("does not compile: %s", out)
 	}
-	args := append([]string{"test", "-count=1", "-overlay", list}, m.campaign...)
-	out, err := exec.Command("go", args...).CombinedOutput()
+	test := exec.Command("go", append([]string{"test", "-count=1"}, m.campaign...)...)
+	test.Env = append(os.Environ(), "GOFLAGS=-overlay="+list) // what a campaign builds itself is broken as well
+	out, err := test.CombinedOutput()
 	if err == nil {
 		return "", nil
 	}

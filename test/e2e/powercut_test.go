@@ -1,0 +1,175 @@
+package e2e
+
+import (
+	"context"
+	"flag"
+	mrand "math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+)
+
+var cuts = flag.Int("cuts", 3, "how often TestPowerCut ends the file system under the nodes")
+
+// loopDisk is a file system in a file, which can be ended as a power cut does.
+type loopDisk struct {
+	t           *testing.T
+	image, path string
+}
+
+// newLoopDisk makes one; the test is skipped where that is not permitted.
+func newLoopDisk(t *testing.T, kind string) *loopDisk {
+	t.Helper()
+	mkfs, err := exec.LookPath("mkfs." + kind)
+	if err != nil {
+		t.Skipf("mkfs.%s is not installed", kind)
+	}
+	dir := t.TempDir()
+	d := &loopDisk{t: t, image: filepath.Join(dir, "image"), path: filepath.Join(dir, "disk")}
+	if err := os.Mkdir(d.path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(d.image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(2 << 30); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if out, err := exec.Command(mkfs, "-q", d.image).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out, err := d.mount(); err != nil {
+		t.Skipf("mounting a file system needs root and a loop device: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", d.path).CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	return d
+}
+
+func (d *loopDisk) mount() ([]byte, error) {
+	return exec.Command("mount", "-o", "loop", d.image, d.path).CombinedOutput()
+}
+
+// cut ends the file system: from here on nothing reaches the disk, the journal's
+// buffers included (FS_IOC_SHUTDOWN, FS_SHUTDOWN_FLAGS_NOLOGFLUSH).
+func (d *loopDisk) cut() {
+	d.t.Helper()
+	const shutdown, noLogFlush = 0x8004587d, uint32(2)
+	f, err := os.Open(d.path)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer f.Close()
+	flags := noLogFlush
+	if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), shutdown, uintptr(unsafe.Pointer(&flags))); e != 0 {
+		d.t.Fatalf("FS_IOC_SHUTDOWN: %v", e)
+	}
+}
+
+// again mounts what a power cut left; nobody may have a file open any more.
+func (d *loopDisk) again() {
+	d.t.Helper()
+	for _, cmd := range []*exec.Cmd{exec.Command("umount", d.path), exec.Command("mount", "-o", "loop", d.image, d.path)} {
+		if out, err := cmd.CombinedOutput(); err != nil {
+			d.t.Fatalf("%v: %v: %s", cmd.Args, err, out)
+		}
+	}
+}
+
+// TestPowerCut: the file system under both nodes ends at random moments, with all
+// that was not synced, while clients submit and the agency signs. What was
+// acknowledged is there, once (I1, I2), and what is stored fits together (I8).
+func TestPowerCut(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: starts real nodes; scripts/test runs it")
+	}
+	for _, kind := range []string{"ext4", "xfs"} {
+		t.Run(kind, func(t *testing.T) { powerCut(t, kind) })
+	}
+}
+
+func powerCut(t *testing.T, kind string) {
+	disk := newLoopDisk(t, kind)
+	c := newCluster(t, "jia", "yi")
+	for _, p := range c.nodes {
+		to := filepath.Join(disk.path, p.id)
+		if out, err := exec.Command("cp", "-a", p.data, to).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if out, err := exec.Command("sync", "-f", disk.path).CombinedOutput(); err != nil { // cp does not
+			t.Fatalf("%v: %s", err, out)
+		}
+		p.data = to
+		if err := p.start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { // before the disk is unmounted
+		for _, p := range c.nodes {
+			p.kill()
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	r := &run{t: t, ctx: ctx, jia: c.nodes[0], yi: c.nodes[1]}
+	signing, signed := context.WithCancel(ctx)
+	var others sync.WaitGroup
+	others.Go(func() { r.sign(signing) })
+	var clients sync.WaitGroup
+	for i := range *cuts * 20 {
+		r.all = append(r.all, newCrossing(i))
+	}
+	work := make(chan *crossing)
+	for range 4 {
+		clients.Go(func() {
+			for x := range work {
+				r.submit(x)
+			}
+		})
+	}
+	go func() {
+		defer close(work)
+		for _, x := range r.all {
+			work <- x
+		}
+	}()
+	for range *cuts {
+		time.Sleep(time.Duration(100+mrand.IntN(400)) * time.Millisecond)
+		disk.cut()
+		for _, p := range c.nodes {
+			p.kill()
+		}
+		disk.again()
+		for _, p := range c.nodes {
+			if err := p.start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	clients.Wait()
+	for _, x := range r.all {
+		r.awaitSigned(x)
+	}
+	signed()
+	others.Wait()
+	r.checkOnce()
+	for _, p := range c.nodes {
+		if err := p.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if s, refused := c.fsck(p.data); !s.OK {
+			t.Errorf("I8: %s: %+v %s", p.id, s.Problems, refused)
+		}
+	}
+	t.Logf("%d documents, %d power cuts of %s", len(r.all), *cuts, kind)
+}
