@@ -71,6 +71,16 @@ var campaigns = []campaign{
 		counts: "losses", usually: 20, run: disaster,
 	},
 	{
+		name: "stopped", what: "real nodes are stopped and go on (SIGSTOP, SIGCONT) at random moments",
+		counts: "documents", usually: 1000,
+		test: fixed("./test/e2e", "TestStoppedProcesses", "-paused"), pattern: says(`(?P<acknowledged>\d+) documents, (?P<cycles>\d+) stops, (?P<receipts>\d+) receipts`),
+	},
+	{
+		name: "parted", what: "the network between real nodes is parted, swallows everything or is slow, in turn",
+		counts: "documents", usually: 1000,
+		test: fixed("./test/e2e", "TestPartedLink", "-paused"), pattern: says(`(?P<acknowledged>\d+) documents, (?P<cycles>\d+) changes of the line, (?P<receipts>\d+) receipts`),
+	},
+	{
 		name: "power-cut", what: "the file system under real nodes ends with all that was not synced (FS_IOC_SHUTDOWN on ext4, and on XFS where mkfs.xfs is)",
 		counts: "cuts of each", usually: 30,
 		test: fixed("./test/e2e", "TestPowerCut", "-cuts"), pattern: says(`(?P<acknowledged>\d+) documents, (?P<cycles>\d+) power cuts`),

@@ -72,6 +72,7 @@ func TestKillNine(t *testing.T) {
 		all[i] = newCrossing(i)
 	}
 	r := &run{t: t, ctx: ctx, jia: jia, yi: yi, all: all}
+	r.trouble = r.kill
 	r.storm()
 	r.checkOnce()
 	r.checkEvidence()
@@ -83,6 +84,7 @@ type run struct {
 	t       *testing.T
 	ctx     context.Context
 	jia, yi *proc
+	trouble func(context.Context) // what happens meanwhile
 	all     []*crossing
 	kills   atomic.Int64
 	signed  sync.Map
@@ -99,7 +101,7 @@ func (r *run) storm() {
 	ctx, done := context.WithCancel(r.ctx)
 	defer done()
 	var others, clients sync.WaitGroup
-	others.Go(func() { r.kill(ctx) })
+	others.Go(func() { r.trouble(ctx) })
 	others.Go(func() { r.sign(ctx) })
 	work := make(chan *crossing)
 	for range 8 {
