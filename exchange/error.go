@@ -127,6 +127,7 @@ const (
 	CodeNoSpace             = "no_space"
 	CodeBackupDamaged       = "backup_damaged"
 	CodeStoreDamaged        = "store_damaged"
+	CodeRootMissing         = "blobs_missing"
 	CodeTemporary           = "temporary"
 	CodeInternal            = "internal"
 )
@@ -273,6 +274,9 @@ var texts = map[string]bilingual{
 	CodeNoSpace: {
 		Text{"The disk has no room for new documents", "Nothing was taken. Repeat the same request later; the operator makes room (yizhan doctor), and what is here is still delivered."},
 		Text{"磁盘空间不足，暂不接收新公文", "本次未接收。请稍后原样重试，并联系运维人员清理磁盘（yizhan doctor）；已接收的公文照常投递。"}},
+	CodeRootMissing: {
+		Text{"A directory of payloads is missing", "Mount its disk and start the node again. Do not make an empty directory in its place."},
+		Text{"缺少数据目录", "请挂载其磁盘后重新启动节点；请勿在原处新建空目录。"}},
 	CodeStoreDamaged: {
 		Text{"The store is damaged", "Change nothing in the data directory and look at its disk. Restore from a copy with yizhan backup restore; the neighbours give again what came since."},
 		Text{"存储已损坏", "请勿改动数据目录，并检查其所在磁盘；请用 yizhan backup restore 从备份恢复，相邻节点将补交此后的公文。"}},

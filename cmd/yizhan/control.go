@@ -12,7 +12,6 @@ import (
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
-	"github.com/yizhan-gateway/yizhan/internal/durable"
 	"github.com/yizhan-gateway/yizhan/queue/badgerstore"
 	"github.com/yizhan-gateway/yizhan/queue/blob"
 )
@@ -34,6 +33,7 @@ func (g *gateway) controlRoutes() *control.Server {
 	g.memoryRoutes(s)
 	g.backupRoutes(s)
 	g.checkRoutes(s)
+	g.rootRoutes(s)
 	return s
 }
 
@@ -124,7 +124,7 @@ func (s *stoppedNode) openNode(ctx context.Context, c *settings, now nowFunc) er
 	if err != nil {
 		return err
 	}
-	if s.blobs, err = blob.Open(durable.OS, s.dir.path(blobsDir)); err != nil {
+	if s.blobs, err = s.dir.openBlobs(); err != nil {
 		return err
 	}
 	s.node, err = node.New(ctx, node.Config{

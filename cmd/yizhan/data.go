@@ -16,6 +16,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/internal/durable"
 	"github.com/yizhan-gateway/yizhan/queue"
 	"github.com/yizhan-gateway/yizhan/queue/badgerstore"
+	"github.com/yizhan-gateway/yizhan/queue/blob"
 )
 
 // dataDir is where a node keeps everything it has.
@@ -107,6 +108,19 @@ func (d dataDir) openStore(log *slog.Logger) (*badgerstore.Store, error) {
 		return nil, errors.Join(err, store.Close())
 	}
 	return store, nil
+}
+
+// openBlobs opens the payloads, wherever they lie.
+func (d dataDir) openBlobs() (*blob.Store, error) {
+	first, err := filepath.Abs(d.path(blobsDir)) // so that it can be told from what is added
+	if err != nil {
+		return nil, err
+	}
+	s, err := blob.Open(durable.OS, first)
+	if errors.Is(err, blob.ErrNoRoot) {
+		return nil, &exchange.Error{Code: exchange.CodeRootMissing, Err: err}
+	}
+	return s, err
 }
 
 // belongs refuses a store that is empty beside payloads: what it had is lost.

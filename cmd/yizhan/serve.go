@@ -23,7 +23,6 @@ import (
 	"github.com/yizhan-gateway/yizhan/crypto/keystore"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
-	"github.com/yizhan-gateway/yizhan/internal/durable"
 	"github.com/yizhan-gateway/yizhan/queue"
 	"github.com/yizhan-gateway/yizhan/queue/badgerstore"
 	"github.com/yizhan-gateway/yizhan/queue/blob"
@@ -214,7 +213,7 @@ func (g *gateway) openRest(ctx context.Context) error {
 }
 
 func (g *gateway) openNode(ctx context.Context) (err error) {
-	if g.blobs, err = blob.Open(durable.OS, g.dir.path(blobsDir)); err != nil {
+	if g.blobs, err = g.dir.openBlobs(); err != nil {
 		return err
 	}
 	g.node, err = node.New(ctx, node.Config{

@@ -32,6 +32,8 @@ type FS interface {
 	MkdirAll(name string) error
 	// SyncDir makes the directory's entries durable.
 	SyncDir(name string) error
+	// Free tells how many bytes may still be written below a directory.
+	Free(name string) (int64, error)
 }
 
 // File is an open file.

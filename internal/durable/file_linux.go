@@ -26,3 +26,11 @@ func (f osFile) Allocate(size int64) error {
 		}
 	}
 }
+
+func (osFS) Free(name string) (int64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(name, &s); err != nil {
+		return 0, err
+	}
+	return int64(s.Bavail) * s.Bsize, nil //nolint:gosec // no disk has 2^63 bytes
+}

@@ -29,9 +29,13 @@ func OpenAbove(fsys durable.FS, dir string, generation uint32) (*Store, error) {
 }
 
 // Adopt puts a blob of another store under the reference that it had there, in
-// a file of its own, durable on return. One that is here already is replaced: a
+// a file of its own in the first root, durable on return. One that is here already is replaced: a
 // crash may have cut it short.
 func (s *Store) Adopt(ctx context.Context, ref queue.Ref, r io.Reader) error {
+	return (*s.roots.Load())[0].adopt(ctx, ref, r)
+}
+
+func (s *root) adopt(ctx context.Context, ref queue.Ref, r io.Reader) error {
 	gen, dir, file, err := s.adoptedPlace(ref)
 	if err != nil {
 		return err
@@ -55,7 +59,7 @@ func (s *Store) Adopt(ctx context.Context, ref queue.Ref, r io.Reader) error {
 	return nil
 }
 
-func (s *Store) adoptedPlace(ref queue.Ref) (gen uint32, dir, file string, err error) {
+func (s *root) adoptedPlace(ref queue.Ref) (gen uint32, dir, file string, err error) {
 	if w, ok := parseRef(ref); ok {
 		dir, file = s.movedPlace(w)
 		return w.gen, dir, file, nil

@@ -13,6 +13,9 @@
 // the running one are looked at, so that a blob whose record is just being
 // committed is never taken away. Segments in which little lives are copied out
 // (Compact), under the same references.
+//
+// Blobs lie in one root, or in several when an operator added some: a new one
+// goes where most room is, and a reference is looked for in all of them.
 package blob
 
 import (
@@ -39,29 +42,24 @@ const MaxBlob = 8 << 20
 // shards spread the files over directories.
 const shards = 256
 
-// Store is a directory of blobs, used by one process at a time.
-type Store struct {
-	fs   durable.FS
-	dir  string
-	gen  uint32
-	next atomic.Uint64
-
+// root is a directory of blobs.
+type root struct {
+	*start
+	fs       durable.FS
+	dir      string
 	segments *segments
 	tidying  sync.Mutex // Sweep and Compact run one at a time
-
-	kept kept
 }
 
-// Open starts a new boot generation over a directory, which it makes if
-// needed. The generation is durable before any blob carries it; a crash in
-// between skips a number.
-func Open(fsys durable.FS, dir string) (*Store, error) { return OpenSized(fsys, dir, SegmentSize) }
+// start is what the roots of one start share: no two of them give out the same
+// reference.
+type start struct {
+	gen uint32
+	own atomic.Uint64 // files of their own
+	seg atomic.Uint32 // segments
+}
 
-// OpenSized is Open with segments of another size: a multiple of 512 bytes.
-func OpenSized(fsys durable.FS, dir string, segment int64) (*Store, error) {
-	if segment < 2*align || segment > 1<<31 || segment%align != 0 {
-		return nil, fmt.Errorf("blob: a segment of %d bytes; choose %d", segment, SegmentSize)
-	}
+func newRoot(fsys durable.FS, dir string, at *start, segment int64) (*root, error) {
 	if err := fsys.MkdirAll(filepath.Join(dir, segmentsDir)); err != nil {
 		return nil, fmt.Errorf("blob: %w", err)
 	}
@@ -70,21 +68,7 @@ func OpenSized(fsys durable.FS, dir string, segment int64) (*Store, error) {
 			return nil, fmt.Errorf("blob: %w", err)
 		}
 	}
-	s := &Store{fs: fsys, dir: dir, segments: newSegments(segment)}
-	counter := filepath.Join(dir, "generation")
-	b, err := durable.ReadFile(fsys, counter, 16)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("blob: %w", err)
-	}
-	last, err := strconv.ParseUint("0"+strings.TrimSpace(string(b)), 10, 32)
-	if err != nil {
-		return nil, fmt.Errorf("blob: %s is unreadable; do not delete it, restore it: %w", counter, err)
-	}
-	s.gen = uint32(last) + 1
-	if err := durable.WriteFile(fsys, counter, []byte(strconv.FormatUint(uint64(s.gen), 10)+"\n")); err != nil {
-		return nil, fmt.Errorf("blob: %w", err)
-	}
-	return s, nil
+	return &root{start: at, fs: fsys, dir: dir, segments: newSegments(segment)}, nil
 }
 
 func shard(n uint64) string { return fmt.Sprintf("%02x", n%shards) }
@@ -93,7 +77,7 @@ var refForm = regexp.MustCompile(`^g[0-9a-f]{8}-[0-9a-f]{16}$`)
 
 // place is where a reference's file lies; anything but a reference of ours is
 // refused, so that no path can be smuggled in.
-func (s *Store) place(ref queue.Ref) (dir, file string, err error) {
+func (s *root) place(ref queue.Ref) (dir, file string, err error) {
 	if !refForm.MatchString(string(ref)) {
 		return "", "", fmt.Errorf("%w: not a reference", queue.ErrNoBlob)
 	}
@@ -101,8 +85,7 @@ func (s *Store) place(ref queue.Ref) (dir, file string, err error) {
 	return dir, filepath.Join(dir, string(ref)), nil
 }
 
-// Put implements queue.Blobs.
-func (s *Store) Put(ctx context.Context, r io.Reader, atMost int64) (queue.Ref, error) {
+func (s *root) put(ctx context.Context, r io.Reader, atMost int64) (queue.Ref, error) {
 	atMost = min(atMost, MaxBlob)
 	var begun []byte
 	for i := range s.segments.buffers {
@@ -146,8 +129,8 @@ func fill(r io.Reader, b []byte) (n int, err error) {
 	return n, err
 }
 
-func (s *Store) putFile(ctx context.Context, r io.Reader, atMost int64) (queue.Ref, error) {
-	ref := queue.Ref(fmt.Sprintf("g%08x-%016x", s.gen, s.next.Add(1)))
+func (s *root) putFile(ctx context.Context, r io.Reader, atMost int64) (queue.Ref, error) {
+	ref := queue.Ref(fmt.Sprintf("g%08x-%016x", s.gen, s.own.Add(1)))
 	dir, file, err := s.place(ref)
 	if err != nil {
 		return "", err
@@ -166,7 +149,7 @@ func (s *Store) putFile(ctx context.Context, r io.Reader, atMost int64) (queue.R
 	return ref, nil
 }
 
-func (s *Store) write(ctx context.Context, temp string, r io.Reader, atMost int64) error {
+func (s *root) write(ctx context.Context, temp string, r io.Reader, atMost int64) error {
 	f, err := s.fs.Create(temp)
 	if err != nil {
 		return fmt.Errorf("blob: %w", err)
@@ -193,15 +176,14 @@ func (c contextReader) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
-func (s *Store) remove(name string) error {
+func (s *root) remove(name string) error {
 	if err := s.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("blob: %w", err)
 	}
 	return nil
 }
 
-// Open implements queue.Blobs.
-func (s *Store) Open(ctx context.Context, ref queue.Ref, off int64) (io.ReadCloser, error) {
+func (s *root) open(ctx context.Context, ref queue.Ref, off int64) (io.ReadCloser, error) {
 	if w, ok := parseRef(ref); ok {
 		return s.openSegment(ctx, w, off)
 	}
@@ -227,7 +209,7 @@ func (s *Store) Open(ctx context.Context, ref queue.Ref, off int64) (io.ReadClos
 	}{contextReader{ctx, f}, f}, nil
 }
 
-func (s *Store) openSegment(ctx context.Context, w where, off int64) (io.ReadCloser, error) {
+func (s *root) openSegment(ctx context.Context, w where, off int64) (io.ReadCloser, error) {
 	f, from, err := s.openRecord(w)
 	if err != nil {
 		return nil, err
@@ -239,16 +221,9 @@ func (s *Store) openSegment(ctx context.Context, w where, off int64) (io.ReadClo
 	}{contextReader{ctx, io.NewSectionReader(f, from+off, int64(w.size)-off)}, f}, nil
 }
 
-// Delete implements queue.Blobs. The removal need not be durable: a blob that
-// comes back after a crash is one that nothing refers to.
-func (s *Store) Delete(_ context.Context, ref queue.Ref) error {
-	if s.kept.postpone(ref) {
-		return nil
-	}
-	return s.delete(ref)
-}
-
-func (s *Store) delete(ref queue.Ref) error {
+// delete need not be durable: a blob that comes back after a crash is one that
+// nothing refers to.
+func (s *root) delete(_ context.Context, ref queue.Ref) error {
 	if w, ok := parseRef(ref); ok {
 		return s.deleteRecord(w)
 	}
@@ -259,9 +234,7 @@ func (s *Store) delete(ref queue.Ref) error {
 	return s.remove(file)
 }
 
-// Sweep removes what earlier generations left and referenced does not know,
-// and their temporary files. It may run while the store is used.
-func (s *Store) Sweep(ctx context.Context, referenced func(queue.Ref) (bool, error)) (removed int, err error) {
+func (s *root) sweep(ctx context.Context, referenced func(queue.Ref) (bool, error)) (removed int, err error) {
 	s.tidying.Lock()
 	defer s.tidying.Unlock()
 	for i := range shards {
@@ -287,7 +260,7 @@ func (s *Store) Sweep(ctx context.Context, referenced func(queue.Ref) (bool, err
 	return removed + n, err
 }
 
-func (s *Store) sweepOne(dir, name string, referenced func(queue.Ref) (bool, error)) (bool, error) {
+func (s *root) sweepOne(dir, name string, referenced func(queue.Ref) (bool, error)) (bool, error) {
 	ref, temporary := strings.CutSuffix(name, ".tmp")
 	if _, moved := parseRef(queue.Ref(ref)); !moved && !refForm.MatchString(ref) {
 		return false, nil // not ours: left alone

@@ -12,11 +12,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/queue"
 )
 
-// Each visits every blob that is kept, in no particular order, one that lies
-// in two places perhaps twice. It may run while the store is used: what comes or goes meanwhile may
-// be missing. A segment with something in it that is no record is named in
-// damaged.
-func (s *Store) Each(ctx context.Context, visit func(ref queue.Ref, size int64) error) (damaged []string, err error) {
+func (s *root) each(ctx context.Context, visit func(ref queue.Ref, size int64) error) (damaged []string, err error) {
 	for i := range shards {
 		if err := s.eachFile(ctx, filepath.Join(s.dir, shard(uint64(i))), visit); err != nil {
 			return nil, err
@@ -36,13 +32,13 @@ func (s *Store) Each(ctx context.Context, visit func(ref queue.Ref, size int64) 
 			return damaged, err
 		}
 		if holes {
-			damaged = append(damaged, name)
+			damaged = append(damaged, filepath.Join(s.dir, segmentsDir, name))
 		}
 	}
 	return damaged, nil
 }
 
-func (s *Store) eachFile(ctx context.Context, dir string, visit func(queue.Ref, int64) error) error {
+func (s *root) eachFile(ctx context.Context, dir string, visit func(queue.Ref, int64) error) error {
 	names, err := s.fs.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("blob: %w", err)
@@ -72,7 +68,7 @@ func (s *Store) eachFile(ctx context.Context, dir string, visit func(queue.Ref, 
 	return nil
 }
 
-func (s *Store) eachRecord(ctx context.Context, id segmentID, visit func(queue.Ref, int64) error) (holes bool, err error) {
+func (s *root) eachRecord(ctx context.Context, id segmentID, visit func(queue.Ref, int64) error) (holes bool, err error) {
 	f, err := s.fs.Open(s.segmentFile(id.gen, id.seg))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -91,7 +87,7 @@ func (s *Store) eachRecord(ctx context.Context, id segmentID, visit func(queue.R
 
 // appending says whether batches are being written to a segment, which is half
 // there meanwhile.
-func (s *Store) appending(id segmentID) bool {
+func (s *root) appending(id segmentID) bool {
 	s.segments.table.Lock()
 	defer s.segments.table.Unlock()
 	l := s.segments.live[id]

@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"context"
 	"errors"
 	"sync"
 
@@ -29,19 +30,26 @@ func (k *kept) postpone(ref queue.Ref) bool {
 // crash forgets the deletions; the sweep of the next start finds what nothing
 // refers to.
 func (s *Store) Keep() (release func() error) {
-	s.tidying.Lock()
+	roots := *s.roots.Load()
+	for _, r := range roots {
+		r.tidying.Lock()
+	}
 	s.kept.mu.Lock()
 	s.kept.keepers++
 	s.kept.mu.Unlock()
 	return sync.OnceValue(func() (err error) {
-		defer s.tidying.Unlock()
+		defer func() {
+			for _, r := range roots {
+				r.tidying.Unlock()
+			}
+		}()
 		s.kept.mu.Lock()
 		s.kept.keepers--
 		list := s.kept.postponed
 		s.kept.postponed = nil
 		s.kept.mu.Unlock()
 		for _, ref := range list {
-			err = errors.Join(err, s.delete(ref))
+			err = errors.Join(err, s.delete(context.Background(), ref))
 		}
 		return err
 	})

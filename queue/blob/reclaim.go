@@ -49,7 +49,7 @@ func (g *segments) takeEmpty(id segmentID) bool {
 // deleteRecord flags a record, or removes the file that it moved into. The
 // flag is not synced: a blob that comes back after a crash is one that nothing
 // refers to.
-func (s *Store) deleteRecord(w where) error {
+func (s *root) deleteRecord(w where) error {
 	g := s.segments
 	g.flagging.Lock()
 	defer g.flagging.Unlock()
@@ -87,11 +87,7 @@ func (s *Store) deleteRecord(w where) error {
 	return nil
 }
 
-// Compact copies the live blobs of full segments that hold little out into
-// files of their own, under their references, and gives back the segments'
-// room. It may run while the store is used. Segments of earlier starts are
-// known to it after a Sweep.
-func (s *Store) Compact(ctx context.Context) (segments int, err error) {
+func (s *root) compact(ctx context.Context) (segments int, err error) {
 	s.tidying.Lock()
 	defer s.tidying.Unlock()
 	for _, id := range s.segments.sparse() {
@@ -123,7 +119,7 @@ func (g *segments) sparse() []segmentID {
 // segment. A crash in between leaves both, with the same bytes, and the next
 // sweep of the segment goes on. A reader opens the segment, else the file: one
 // of them is there at any time. What is deleted meanwhile is removed last.
-func (s *Store) copyOut(ctx context.Context, id segmentID) error {
+func (s *root) copyOut(ctx context.Context, id segmentID) error {
 	if !s.startMoving(id) {
 		return nil
 	}
@@ -146,7 +142,7 @@ func (s *Store) copyOut(ctx context.Context, id segmentID) error {
 	return err
 }
 
-func (s *Store) startMoving(id segmentID) bool {
+func (s *root) startMoving(id segmentID) bool {
 	g := s.segments
 	g.table.Lock()
 	defer g.table.Unlock()
@@ -160,7 +156,7 @@ func (s *Store) startMoving(id segmentID) bool {
 
 // stopMoving gives what was deleted meanwhile; forget takes the segment out of
 // the table for good.
-func (s *Store) stopMoving(id segmentID, forget bool) map[queue.Ref]bool {
+func (s *root) stopMoving(id segmentID, forget bool) map[queue.Ref]bool {
 	g := s.segments
 	g.table.Lock()
 	defer g.table.Unlock()
@@ -172,7 +168,7 @@ func (s *Store) stopMoving(id segmentID, forget bool) map[queue.Ref]bool {
 	return gone
 }
 
-func (s *Store) copyRecords(ctx context.Context, id segmentID) (holes bool, err error) {
+func (s *root) copyRecords(ctx context.Context, id segmentID) (holes bool, err error) {
 	f, err := s.fs.Open(s.segmentFile(id.gen, id.seg))
 	if err != nil {
 		return false, fmt.Errorf("blob: %w", err)
@@ -192,7 +188,7 @@ func (s *Store) copyRecords(ctx context.Context, id segmentID) (holes bool, err 
 
 // moveOut copies one record. A damaged one stays where it is, and its segment
 // with it: an error.
-func (s *Store) moveOut(ctx context.Context, f durable.File, w where) error {
+func (s *root) moveOut(ctx context.Context, f durable.File, w where) error {
 	if err := check(f, w); err != nil {
 		return err
 	}
@@ -214,7 +210,7 @@ func (s *Store) moveOut(ctx context.Context, f durable.File, w where) error {
 }
 
 // openRecord opens what holds a record and says at which offset its data begins.
-func (s *Store) openRecord(w where) (f durable.File, from int64, err error) {
+func (s *root) openRecord(w where) (f durable.File, from int64, err error) {
 	f, err = s.fs.Open(s.segmentFile(w.gen, w.seg))
 	if errors.Is(err, fs.ErrNotExist) {
 		_, file := s.movedPlace(w)
@@ -237,12 +233,12 @@ func (s *Store) openRecord(w where) (f durable.File, from int64, err error) {
 }
 
 // movedPlace is where a record lies after it was copied out.
-func (s *Store) movedPlace(w where) (dir, file string) {
+func (s *root) movedPlace(w where) (dir, file string) {
 	dir = filepath.Join(s.dir, shard(uint64(w.seg)*31+uint64(w.off)/align))
 	return dir, filepath.Join(dir, string(w.ref()))
 }
 
-func (s *Store) removeMoved(w where) error {
+func (s *root) removeMoved(w where) error {
 	_, file := s.movedPlace(w)
 	return s.remove(file)
 }

@@ -147,7 +147,7 @@ func zeros(f io.ReaderAt, off, n int64) (bool, error) {
 	}
 }
 
-func (s *Store) segmentFile(gen, seg uint32) string {
+func (s *root) segmentFile(gen, seg uint32) string {
 	return filepath.Join(s.dir, segmentsDir, fmt.Sprintf("%08x-%08x.seg", gen, seg))
 }
 

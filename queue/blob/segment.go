@@ -56,7 +56,7 @@ type pending struct {
 // append stores a record with all that wait at the same time under one sync.
 // It has no goroutine: whoever comes first writes for all that are queued
 // behind it, then hands the lead to the next.
-func (s *Store) append(p *pending) (queue.Ref, error) {
+func (s *root) append(p *pending) (queue.Ref, error) {
 	g := s.segments
 	p.wake = make(chan bool, 1)
 	g.queueing.Lock()
@@ -70,7 +70,7 @@ func (s *Store) append(p *pending) (queue.Ref, error) {
 	return p.at.ref(), p.err
 }
 
-func (s *Store) lead(self *pending) {
+func (s *root) lead(self *pending) {
 	g := s.segments
 	g.queueing.Lock()
 	batch := g.queue
@@ -89,7 +89,7 @@ func (s *Store) lead(self *pending) {
 	}
 }
 
-func (s *Store) writeBatch(batch []*pending) {
+func (s *root) writeBatch(batch []*pending) {
 	g := s.segments
 	for len(batch) > 0 {
 		err := s.room(padded(int(batch[0].size)))
@@ -117,7 +117,7 @@ func (s *Store) writeBatch(batch []*pending) {
 
 // failed gives the batch its error. What the disk has of it is unknown, so
 // nothing is ever appended to that segment again.
-func (s *Store) failed(batch []*pending, err error) {
+func (s *root) failed(batch []*pending, err error) {
 	for _, p := range batch {
 		p.err = fmt.Errorf("blob: %w", err)
 	}
@@ -127,7 +127,7 @@ func (s *Store) failed(batch []*pending, err error) {
 }
 
 // room makes sure that n bytes fit into the current segment.
-func (s *Store) room(n int64) error {
+func (s *root) room(n int64) error {
 	g := s.segments
 	if g.file != nil && g.used+n <= g.limit {
 		return nil
@@ -145,9 +145,9 @@ func (s *Store) room(n int64) error {
 // begin starts a segment. Its name is durable before anything in it can be
 // acknowledged; a crash before that leaves a file without records, which the
 // sweep removes.
-func (s *Store) begin(size int64) error {
+func (s *root) begin(size int64) error {
 	g := s.segments
-	g.seg++
+	g.seg = s.seg.Add(1)
 	name := s.segmentFile(s.gen, g.seg)
 	f, err := s.fs.Create(name)
 	if err != nil {
@@ -168,7 +168,7 @@ func (s *Store) begin(size int64) error {
 }
 
 // retire ends appending to the current segment and gives back its unused tail.
-func (s *Store) retire() error {
+func (s *root) retire() error {
 	g := s.segments
 	if g.file == nil {
 		return nil

@@ -135,7 +135,7 @@ func TestDamagedRecordIsNotDelivered(t *testing.T) {
 	disk := crashfs.New(rand.New(rand.NewPCG(1, 1)))
 	s := openSegments(t, disk, "blobs", 1<<16)
 	ref := putBytes(t, s, make([]byte, 5000))
-	if err := disk.Corrupt(s.segmentFile(1, 1), 8*4000); err != nil {
+	if err := disk.Corrupt(own(s).segmentFile(1, 1), 8*4000); err != nil {
 		t.Fatal(err)
 	}
 	for _, off := range []int64{0, 4900} {
@@ -160,7 +160,7 @@ func TestEmptySegmentGoes(t *testing.T) {
 		refs = append(refs, putBytes(t, s, make([]byte, 1500)))
 	}
 	there := func(seg uint32) bool {
-		_, err := os.Stat(filepath.Clean(s.segmentFile(1, seg)))
+		_, err := os.Stat(filepath.Clean(own(s).segmentFile(1, seg)))
 		return err == nil
 	}
 	for range 3 {
@@ -219,7 +219,7 @@ func TestRottedHeaderIsDamage(t *testing.T) {
 				refs = append(refs, putBytes(t, s, bytes.Repeat([]byte{byte(i)}, 600)))
 			}
 			w, _ := parseRef(refs[rotten])
-			if err := disk.Corrupt(s.segmentFile(w.gen, w.seg), 8*(int(w.off)+5)); err != nil {
+			if err := disk.Corrupt(own(s).segmentFile(w.gen, w.seg), 8*(int(w.off)+5)); err != nil {
 				t.Fatal(err)
 			}
 			s = openSegments(t, disk, "blobs", 1<<16)
@@ -282,7 +282,7 @@ func TestSparseSegmentIsCopiedOut(t *testing.T) {
 				t.Fatalf("moved %d, %v", moved, err)
 			}
 			for seg, want := range map[uint32]bool{1: false, 2: true, 3: false} {
-				if _, err := os.Stat(s.segmentFile(1, seg)); (err == nil) != want {
+				if _, err := os.Stat(own(s).segmentFile(1, seg)); (err == nil) != want {
 					t.Errorf("segment %d: %v", seg, err)
 				}
 			}
@@ -416,3 +416,6 @@ func BenchmarkPut64Callers(b *testing.B) {
 		})
 	}
 }
+
+// own is a store's first root.
+func own(s *Store) *root { return (*s.roots.Load())[0] }

@@ -12,7 +12,7 @@ import (
 
 // sweepSegments flags what earlier generations left in segments and nothing
 // refers to, gives back unused tails, and unlinks segments without live blobs.
-func (s *Store) sweepSegments(ctx context.Context, referenced func(queue.Ref) (bool, error)) (removed int, err error) {
+func (s *root) sweepSegments(ctx context.Context, referenced func(queue.Ref) (bool, error)) (removed int, err error) {
 	names, err := s.fs.ReadDir(filepath.Join(s.dir, segmentsDir))
 	if err != nil {
 		return 0, fmt.Errorf("blob: %w", err)
@@ -31,7 +31,7 @@ func (s *Store) sweepSegments(ctx context.Context, referenced func(queue.Ref) (b
 	return removed, nil
 }
 
-func (s *Store) sweepSegment(ctx context.Context, id segmentID, referenced func(queue.Ref) (bool, error)) (removed int, err error) {
+func (s *root) sweepSegment(ctx context.Context, id segmentID, referenced func(queue.Ref) (bool, error)) (removed int, err error) {
 	s.segments.table.Lock()
 	_, known := s.segments.live[id]
 	if !known {
@@ -56,7 +56,7 @@ func (s *Store) sweepSegment(ctx context.Context, id segmentID, referenced func(
 
 // flagUnreferenced counts the live bytes of an earlier start's segment, flags
 // what nothing refers to and cuts off the unused tail.
-func (s *Store) flagUnreferenced(ctx context.Context, id segmentID, referenced func(queue.Ref) (bool, error)) (removed int, holes bool, err error) {
+func (s *root) flagUnreferenced(ctx context.Context, id segmentID, referenced func(queue.Ref) (bool, error)) (removed int, holes bool, err error) {
 	f, err := s.fs.OpenForWrite(s.segmentFile(id.gen, id.seg))
 	if err != nil {
 		return 0, false, fmt.Errorf("blob: %w", err)
@@ -84,7 +84,7 @@ func (s *Store) flagUnreferenced(ctx context.Context, id segmentID, referenced f
 
 // countRecord counts a record that is not deleted; no deletion comes between
 // the look at its flag and the count.
-func (s *Store) countRecord(f durable.File, w where) (gone bool, err error) {
+func (s *root) countRecord(f durable.File, w where) (gone bool, err error) {
 	s.segments.flagging.Lock()
 	defer s.segments.flagging.Unlock()
 	if _, _, gone, _, err = readHeader(f, w); err != nil {

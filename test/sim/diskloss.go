@@ -73,7 +73,7 @@ func (w *world) loseDisk(h *host, b *backup) *loss {
 	h.store = newStore(w.now, w.faults)
 	h.store.rows, h.store.keys = maps.Clone(b.rows), slices.Clone(b.keys)
 	h.operator = maps.Clone(b.operator)
-	blobs, err := blob.OpenAbove(h.fs, "blobs", b.generation)
+	blobs, err := blob.OpenAbove(h.fs, "/blobs", b.generation)
 	w.must(err, "open blobs to restore")
 	for _, ref := range slices.Sorted(maps.Keys(b.blobs)) {
 		w.must(blobs.Adopt(w.ctx, ref, bytes.NewReader(b.blobs[ref])), "restore a blob")

@@ -175,9 +175,10 @@ func (w *world) Hash() string { return fmt.Sprintf("%x", w.log.Sum(nil)) }
 // boot opens the node over its disk as a process start does.
 func (h *host) boot() {
 	h.boots++
-	blobs, err := blob.OpenSized(h.fs, "blobs", 16<<10)
+	blobs, err := blob.OpenSized(h.fs, "/blobs", 16<<10)
 	h.w.must(err, "open blobs of "+h.id)
 	h.blobs = blobs
+	h.moreRoom()
 	h.reopenShelf()
 	h.node, err = node.New(h.w.ctx, node.Config{
 		ID: h.id, Store: h.store, Blobs: blobs, Keys: h.keys,
@@ -194,6 +195,23 @@ func (h *host) boot() {
 		if p.listener == h {
 			p.b = h.session(p.link)
 		}
+	}
+}
+
+// moreRoom gives every other run's hosts a second directory of blobs at their
+// second start; which one has most room changes from then on.
+func (h *host) moreRoom() {
+	if h.fs.Room == nil {
+		h.fs.Room = map[string]int64{}
+	}
+	h.fs.Room["/blobs"], h.fs.Room["/more"] = h.w.rng.Int64N(100), h.w.rng.Int64N(100)
+	if h.w.seed%4 < 2 || h.boots < 2 {
+		return
+	}
+	list, err := h.blobs.Roots()
+	h.w.must(err, "roots of "+h.id)
+	if len(list) == 1 {
+		h.w.must(errors.Join(h.fs.MkdirAll("/more"), h.blobs.Add("/more")), "add a root to "+h.id)
 	}
 }
 

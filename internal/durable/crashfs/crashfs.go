@@ -25,6 +25,8 @@ type FS struct {
 	Before func(op, name string) error
 	// After is called when the operation has taken effect, like Before.
 	After func(op, name string) error
+	// Room is what Free tells of directories.
+	Room map[string]int64
 }
 
 type dir struct {
@@ -179,6 +181,14 @@ func (f *FS) SyncDir(name string) error {
 		return &fs.PathError{Op: "syncdir", Path: name, Err: fs.ErrNotExist}
 	}
 	return f.do("syncdir", name, func() error { d.settle(len(d.pending)); return nil })
+}
+
+// Free implements durable.FS.
+func (f *FS) Free(name string) (int64, error) {
+	if f.dirs[filepath.Clean(name)] == nil {
+		return 0, &fs.PathError{Op: "free", Path: name, Err: fs.ErrNotExist}
+	}
+	return f.Room[filepath.Clean(name)], nil
 }
 
 // settle makes the first n pending changes durable.
