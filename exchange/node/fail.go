@@ -141,8 +141,9 @@ func (n *Node) failure(g *doomed, who Who) (*signedReceipt, error) {
 // commitFailure is the commit point of one step; done says that it was the last.
 func (n *Node) commitFailure(ctx context.Context, p Pick, g *doomed, who Who) (done bool, err error) {
 	d := n.Directory()
+	last := false // of the commit's own: after an error it may still be running
 	err = n.update(ctx, func(tx queue.Tx) error {
-		done = false
+		last = false
 		out, err := records.Outgoing.Lock(tx, g.entry.Envelope, p.Link, g.entry.Object)
 		if err != nil {
 			return err
@@ -170,14 +171,17 @@ func (n *Node) commitFailure(ctx context.Context, p Pick, g *doomed, who Who) (d
 			}
 		}
 		out.Recipients = out.Recipients[g.step:]
-		if done = len(out.Recipients) == 0; done {
+		if last = len(out.Recipients) == 0; last {
 			if err := n.buried(tx, p, g, out, who); err != nil {
 				return err
 			}
 		}
 		return records.Outgoing.Put(tx, out, g.entry.Envelope, p.Link, g.entry.Object)
 	})
-	return done && err == nil, err
+	if err != nil {
+		return false, err
+	}
+	return last, nil
 }
 
 // buried takes a dead letter of which nobody is left out of the parked ones.

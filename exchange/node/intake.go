@@ -489,7 +489,10 @@ func (n *Node) takePart(ctx context.Context, hh sm.Digest, i int, ref queue.Ref)
 		}
 		return records.Envelopes.Put(tx, env, hh)
 	})
-	if err == nil && out.Status != Taken {
+	if err != nil { // it may still be running: out is not ours
+		return Outcome{}, err
+	}
+	if out.Status != Taken {
 		// Nothing refers to this second copy; left behind it would be swept.
 		err = n.c.Blobs.Delete(ctx, ref)
 	}

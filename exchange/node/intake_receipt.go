@@ -93,5 +93,8 @@ func (n *Node) takeReceipt(ctx context.Context, d *certs.Directory, env *records
 		}
 		return n.homeward(tx, d, env.Sender, receipt.body.Header, receipt.id)
 	})
-	return out, err
+	if err != nil { // it may still be running: out is not ours
+		return Outcome{}, err
+	}
+	return out, nil
 }

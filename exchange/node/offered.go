@@ -59,12 +59,13 @@ func (n *Node) Offer(ctx context.Context, outs []Out) (ok bool, err error) {
 	if len(fresh) == 0 {
 		return true, nil
 	}
+	var all bool // of the commit's own: after an error it may still be running
 	var first map[place]bool
 	err = n.c.Store.Update(ctx, func(tx queue.Tx) (err error) {
-		ok, first, err = raiseMarks(tx, fresh)
+		all, first, err = raiseMarks(tx, fresh)
 		return err
 	})
-	if err != nil || !ok {
+	if err != nil || !all {
 		return false, err
 	}
 	for _, p := range fresh {

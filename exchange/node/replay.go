@@ -175,9 +175,9 @@ func (n *Node) giveAgain(ctx context.Context) (did bool, err error) {
 // replayLink is the commit point of a step: what it enters in the lanes and how
 // far it got stand together, so a crash repeats nothing and skips nothing.
 func (n *Node) replayLink(ctx context.Context, link string) (did bool, err error) {
-	ended := false
+	var some, ended bool // of the commit's own: after an error it may still be running
 	err = n.update(ctx, func(tx queue.Tx) error {
-		did, ended = false, false
+		some, ended = false, false
 		job, err := records.Replays.Lock(tx, link)
 		if job == nil || err != nil {
 			ended = job == nil
@@ -188,7 +188,7 @@ func (n *Node) replayLink(ctx context.Context, link string) (did bool, err error
 				return err
 			}
 		}
-		did = true
+		some = true
 		if err := n.replaySome(tx, link, job); err != nil {
 			return err
 		}
@@ -208,10 +208,13 @@ func (n *Node) replayLink(ctx context.Context, link string) (did bool, err error
 		}
 		return records.Replays.Put(tx, job, link)
 	})
-	if err == nil && ended {
+	if err != nil {
+		return false, err
+	}
+	if ended {
 		err = n.readReplays(ctx)
 	}
-	return did, err
+	return some, err
 }
 
 // receiptsLeft says whether nothing up to an entry waits in the lane of the

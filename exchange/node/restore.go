@@ -98,12 +98,13 @@ type restored struct {
 // id, under which the leaves go on, and the leaf that says so. It is for a
 // stopped node, before its first bundle. A crash leaves the store as it was or
 // begun again; repeating it begins once more, which neighbours follow as well.
-func (n *Node) BeginAgain(ctx context.Context) (old LedgerEnd, err error) {
+func (n *Node) BeginAgain(ctx context.Context) (LedgerEnd, error) {
 	if err := n.keepHeads(ctx); err != nil {
-		return old, err
+		return LedgerEnd{}, err
 	}
 	id := n.newID()
-	err = n.c.Store.Update(ctx, func(tx queue.Tx) error {
+	var old LedgerEnd
+	err := n.c.Store.Update(ctx, func(tx queue.Tx) error {
 		identity, err := records.Identity.Lock(tx)
 		if err != nil {
 			return err
@@ -121,11 +122,11 @@ func (n *Node) BeginAgain(ctx context.Context) (old LedgerEnd, err error) {
 		}
 		return n.beginAgainIn(tx, identity, row, old, id)
 	})
-	if err == nil {
-		n.ledgerID = id
-		err = n.readRestored(ctx)
+	if err != nil {
+		return LedgerEnd{}, err
 	}
-	return old, err
+	n.ledgerID = id
+	return old, n.readRestored(ctx)
 }
 
 // keepHeads notes how far the store knows the ledgers of others, in steps. A
@@ -291,7 +292,7 @@ func (n *Node) ownReceipt(ctx context.Context, r *signedReceipt, s *cms.Signed) 
 		return Outcome{}, nil
 	}
 	out := Outcome{Taken, ""}
-	return out, n.update(ctx, func(tx queue.Tx) error {
+	err := n.update(ctx, func(tx queue.Tx) error {
 		out.Status = Taken
 		fresh, err := n.putReceipt(tx, r.body.Header, r, eventReceipt)
 		if !fresh {
@@ -299,6 +300,10 @@ func (n *Node) ownReceipt(ctx context.Context, r *signedReceipt, s *cms.Signed) 
 		}
 		return err
 	})
+	if err != nil {
+		return Outcome{}, err
+	}
+	return out, nil
 }
 
 // comesBackWithin is how long after a restore a receipt from elsewhere waits at
@@ -426,9 +431,12 @@ func (n *Node) intakeOwnHeader(ctx context.Context, link string, it Item, b []by
 		return err
 	})
 	if errors.Is(err, errNothingNew) {
-		err = n.dropBody(ctx, env.Header)
+		return Outcome{Duplicate, ""}, n.dropBody(ctx, env.Header)
 	}
-	return out, err
+	if err != nil {
+		return Outcome{}, err
+	}
+	return out, nil
 }
 
 func (n *Node) putOwnHeader(tx queue.Tx, hh sm.Digest, env *records.Envelope, doc *records.Document) error {

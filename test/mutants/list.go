@@ -150,8 +150,8 @@ var mutants = []mutant{
 		name:   "given-up-for-some",
 		reason: "of a dead letter that is given up only the first hundred recipients are told",
 		changes: []change{{"exchange/node/fail.go",
-			"if done = len(out.Recipients) == 0; done {",
-			"if done = true; done {"}},
+			"if last = len(out.Recipients) == 0; last {",
+			"if last = true; last {"}},
 		campaign: []string{"./test/sim", "-run", "TestGivingUpSurvivesEveryCrash"},
 	},
 	{
@@ -214,8 +214,8 @@ var mutants = []mutant{
 		name:   "ack-item-before-commit",
 		reason: "an item is answered with taken before its commit is known",
 		changes: []change{{"exchange/node/intake_receipt.go",
-			"		return n.homeward(tx, d, env.Sender, receipt.body.Header, receipt.id)\n	})\n	return out, err",
-			"		return n.homeward(tx, d, env.Sender, receipt.body.Header, receipt.id)\n	})\n	_ = err\n	return out, nil"}},
+			"		return n.homeward(tx, d, env.Sender, receipt.body.Header, receipt.id)\n	})\n	if err != nil { // it may still be running: out is not ours",
+			"		return n.homeward(tx, d, env.Sender, receipt.body.Header, receipt.id)\n	})\n	if err != nil && ctx.Err() != nil {"}},
 		campaign: storm("400"),
 	},
 	{
