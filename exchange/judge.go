@@ -28,11 +28,20 @@ func Judge(d *certs.Directory, e *envelope.Envelope, r *Receipt, s *cms.Signed, 
 			return Fail(CodeSignatureInvalid, "the receipt names %s, whom the header does not", code)
 		}
 	}
+	if r.Stage == StageExpired && early(e, r) {
+		return Fail(CodeSignatureInvalid, "the receipt says EXPIRED before the time that the header names")
+	}
 	list, err := speaker(d, e, r)
 	if err != nil {
 		return err
 	}
 	return CheckSigner(list, s.Certificate, s, at)
+}
+
+// early says whether a receipt was made before its document ends.
+func early(e *envelope.Envelope, r *Receipt) bool {
+	routing, err := ParseRouting(e.Header.Routing)
+	return err != nil || r.Time < routing.Expires
 }
 
 // Signature is a signed object whose signature can be asked for: whether it

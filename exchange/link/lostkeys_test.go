@@ -226,22 +226,19 @@ func TestRefusalWaitsForTheKeys(t *testing.T) {
 	w := newWorld(t)
 	jia, yi := w.pair()
 	keys := yi.losing()
-	first := w.submit(jia, "yi", 10)
-	_, push := jia.next(Push)
-	yi.receive(push) // the epoch's key is known from here on
-	yi.work()
-	_, reply := yi.next(Reply)
-	jia.receive(reply)
-	w.submit(jia, "yi", 10)
-	_, push = jia.next(Push)
-	w.clock = w.clock.Add(exchange.DefaultLife + time.Hour)
+	id := w.submit(jia, "yi", 10)
+	first, _ := w.headerOf(jia)
+	w.exchange(jia, yi)
+	second := w.anotherUnder(first)
+	e, err := envelope.ParseHeader(second)
+	w.must(err)
+	item := node.Item{Kind: node.KindHeader, ID: e.Hash.String(), Size: int64(len(second)), Digest: sm.Sum(second)}
 	keys.away.Store(true)
-	_, err := yi.Receive(w.ctx, bytes.NewReader(push)) // notes the neighbour's head
+	_, err = yi.node.Intake(w.ctx, yi.link, item, bytes.NewReader(second))
 	yi.temporary("refusing", err)
 	keys.away.Store(false)
-	yi.receive(push)
-	if got := yi.outcomes(); got[0] != node.Refused {
-		t.Errorf("outcomes %v", got)
+	if out := w.handHeader(yi, yi.link, second); out.Status != node.Refused {
+		t.Errorf("the outcome is %+v", out)
 	}
-	yi.delivered(first)
+	yi.delivered(id)
 }

@@ -211,16 +211,7 @@ func TestRefusedStaysRefused(t *testing.T) {
 	w, jia, yi, id := waiting(t)
 	first, _ := w.headerOf(jia)
 	other := w.submit(jia, "yi", 100)
-	// The sender signs another document under the id.
-	agency, _ := w.cast.directory.Agency(w.cast.agencies["jia"])
-	cert, err := agency.Current(certs.UseSign, w.clock)
-	w.must(err)
-	h := first.Header
-	h.Payload.Size++
-	content, err := strictjson.Marshal(&h)
-	w.must(err)
-	second, err := cms.Sign(certs.Signer(w.cast.keys["jia"], cert), content, w.clock)
-	w.must(err)
+	second := w.anotherUnder(first)
 	w.tolerant(jia, yi) // the first waits, with its payload
 	if out := w.handHeader(yi, "jia-yi", second); out.Status != node.Postponed {
 		t.Fatalf("the second is %+v", out)
@@ -233,6 +224,22 @@ func TestRefusedStaysRefused(t *testing.T) {
 		}
 	}
 	yi.delivered(id, other)
+}
+
+// anotherUnder is another header that the sender, jia's agency, signs under the
+// same id.
+func (w *world) anotherUnder(first *envelope.Envelope) []byte {
+	w.t.Helper()
+	agency, _ := w.cast.directory.Agency(w.cast.agencies["jia"])
+	cert, err := agency.Current(certs.UseSign, w.clock)
+	w.must(err)
+	h := first.Header
+	h.Payload.Size++
+	content, err := strictjson.Marshal(&h)
+	w.must(err)
+	second, err := cms.Sign(certs.Signer(w.cast.keys["jia"], cert), content, w.clock)
+	w.must(err)
+	return second
 }
 
 // TestWaitingIsBounded: versions that cannot be on their way, more items, more

@@ -33,7 +33,7 @@ func init() {
 		"dfr": decodes[records.DeferredItem](aString, aDigest), "dfw": decodes[records.Waiting](aString),
 		"node": decodes[records.NodeIdentity](), "nbr": decodes[records.Neighbour](aString), "dirv": decodes[uint64](),
 		"hold": decodes[records.Hold](aString), "act": decodes[records.OperatorAct](aNumber),
-		"off": decodes[uint64](aString),
+		"off": decodes[uint64](aString), "exp": decodes[records.Expiry](aNumber, aDigest),
 		"rst": decodes[records.Restored](), "rsh": decodes[records.LedgerEnd](aString), "rpl": decodes[records.Replay](aString),
 		"stw": decodes[records.UnstampedRow](aString, aNumber), "stp": decodes[records.Stamp](aString, aNumber),
 		"stb":  decodes[records.StampCount](aString),
@@ -101,6 +101,12 @@ func checkEnvelope(c *check, tx queue.Tx, k *keyReader, b []byte) (string, error
 	}
 	if what := c.body("env", k, env.Header, verify); what != "" {
 		return what, nil
+	}
+	if c.n.c.Now().Before(env.Expires.Time()) { // afterwards the entry goes
+		due, err := records.Expiries.Get(tx, uint64(env.Expires), hh)
+		if what, err := missingRow("the entry of its end", due, err); what != "" || err != nil {
+			return what, err
+		}
 	}
 	if !env.Deferred {
 		first, err := records.FirstHeader.Get(tx, env.Sender, env.ID)

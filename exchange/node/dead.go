@@ -40,7 +40,10 @@ const (
 )
 
 // The reasons of a dead letter that are not the neighbour's word.
-const reasonNotTaken = "not_taken"
+const (
+	reasonNotTaken = "not_taken"
+	reasonExpired  = "expired" // on its way to its end
+)
 
 const parkedPrefix = "parked/"
 
@@ -244,6 +247,11 @@ func PickOf(id string) (Pick, error) {
 		return Pick{}, exchange.Fail(exchange.CodeBadRequest, "%.80q: LINK/NUMBER is expected, as yizhan queue ls shows it", id)
 	}
 	return Pick{id[:at], no}, nil
+}
+
+// pickOf names a parked one.
+func pickOf(out *records.Outbound) Pick {
+	return Pick{strings.TrimPrefix(out.Lane, parkedPrefix), out.Seq}
 }
 
 func (p Pick) String() string { return fmt.Sprintf("%s/%d", p.Link, p.No) }

@@ -85,7 +85,7 @@ func (n *Node) openSummary(hh sm.Digest, sealed []byte) (*summary, error) {
 // of DELIVERED says is checked before it is made: the document opens with the
 // agency's key and says inside what its header says outside. Without the key
 // DELIVERED says "sealed".
-func (n *Node) deliver(ctx context.Context, d *certs.Directory, p *parcel, slot SlotItem) error {
+func (n *Node) deliver(ctx context.Context, d *certs.Directory, p *parcel, slot SlotItem, before past) error {
 	to := p.e.Header.Recipients[slot.I]
 	done, err := n.isDelivered(ctx, p.hh, to.Agency)
 	if done || err != nil {
@@ -101,10 +101,6 @@ func (n *Node) deliver(ctx context.Context, d *certs.Directory, p *parcel, slot 
 	}
 	if reason != "" {
 		r.Stage, r.Form, r.Reason = exchange.StageRejected, "", reason
-	}
-	before, err := n.pastOf(ctx, p.hh, to.Agency)
-	if err != nil {
-		return err
 	}
 	receipt := before.delivered.again()
 	if receipt == nil || reason != "" {

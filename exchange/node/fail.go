@@ -27,17 +27,29 @@ func (n *Node) GiveUp(ctx context.Context, p Pick, who Who) error {
 	if err := who.check(true); err != nil {
 		return err
 	}
+	return n.endParked(ctx, p, ending{stage: exchange.StageFailed, state: records.StateFailed, who: &who})
+}
+
+// ending is how a dead letter ends; who is the operator who says so, nil when
+// it ends by itself.
+type ending struct {
+	stage exchange.Stage
+	state string
+	who   *Who
+}
+
+func (n *Node) endParked(ctx context.Context, p Pick, how ending) error {
 	for {
 		g, err := n.doomed(ctx, p)
 		if err != nil {
 			return err
 		}
 		if g.step > 0 {
-			if g.receipt, err = n.failure(g, who); err != nil {
+			if g.receipt, err = n.signEnd(g, how); err != nil {
 				return err
 			}
 		}
-		done, err := n.commitFailure(ctx, p, g, who)
+		done, err := n.commitEnd(ctx, p, g, how)
 		if done || err != nil && !errors.Is(err, errChanged) {
 			return err
 		}
@@ -47,7 +59,7 @@ func (n *Node) GiveUp(ctx context.Context, p Pick, who Who) error {
 // errChanged: what a decision was made on is not so any more; it is made again.
 var errChanged = errors.New("node: changed meanwhile")
 
-// doomed is a dead letter that is given up, as it was looked at.
+// doomed is a dead letter that is to end, as it was looked at.
 type doomed struct {
 	entry   parkedItem
 	out     *records.Outbound
@@ -118,28 +130,30 @@ func fateUnknown(p Pick) error {
 	return exchange.Fail(exchange.CodeFateUnknown, "%s may have arrived at the neighbour, which did not answer", p)
 }
 
-// failure signs FAILED for the recipients of a step that have no end yet; nil
+// signEnd signs the end for the recipients of a step that have none yet; nil
 // when all of them have one.
-func (n *Node) failure(g *doomed, who Who) (*signedReceipt, error) {
+func (n *Node) signEnd(g *doomed, how ending) (*signedReceipt, error) {
 	if len(g.names) == 0 {
 		return nil, nil
 	}
-	detail, err := n.sealDetail(g.entry.Envelope, g.env.Sender, Action{Reason: who.Reason})
-	if err != nil {
-		return nil, err
+	body := &exchange.Receipt{Stage: how.stage, Envelope: g.env.ID, Header: g.entry.Envelope, Recipients: g.names}
+	var detail []byte
+	if how.who != nil {
+		var err error
+		if detail, err = n.sealDetail(g.entry.Envelope, g.env.Sender, Action{Reason: how.who.Reason}); err != nil {
+			return nil, err
+		}
+		body.Reason, body.Detail = g.out.Reason, sm.Sum(detail).String()
 	}
-	r, err := n.nodeReceipt(n.Directory(), &exchange.Receipt{
-		Stage: exchange.StageFailed, Envelope: g.env.ID, Header: g.entry.Envelope, Recipients: g.names,
-		Reason: g.out.Reason, Detail: sm.Sum(detail).String(),
-	})
+	r, err := n.nodeReceipt(n.Directory(), body)
 	if err == nil {
 		r.detail = detail
 	}
 	return r, err
 }
 
-// commitFailure is the commit point of one step; done says that it was the last.
-func (n *Node) commitFailure(ctx context.Context, p Pick, g *doomed, who Who) (done bool, err error) {
+// commitEnd is the commit point of one step; done says that it was the last.
+func (n *Node) commitEnd(ctx context.Context, p Pick, g *doomed, how ending) (done bool, err error) {
 	d := n.Directory()
 	last := false // of the commit's own: after an error it may still be running
 	err = n.update(ctx, func(tx queue.Tx) error {
@@ -155,7 +169,7 @@ func (n *Node) commitFailure(ctx context.Context, p Pick, g *doomed, who Who) (d
 			return err
 		}
 		for _, name := range g.names {
-			mark := &records.Dedup{Stage: exchange.StageFailed, Receipt: g.receipt.id}
+			mark := &records.Dedup{Stage: how.stage, Receipt: g.receipt.id}
 			if err := records.Delivered.Insert(tx, mark, g.entry.Envelope, name); errors.Is(err, queue.ErrExists) {
 				return errChanged
 			} else if err != nil {
@@ -172,7 +186,7 @@ func (n *Node) commitFailure(ctx context.Context, p Pick, g *doomed, who Who) (d
 		}
 		out.Recipients = out.Recipients[g.step:]
 		if last = len(out.Recipients) == 0; last {
-			if err := n.buried(tx, p, g, out, who); err != nil {
+			if err := n.buried(tx, p, g, out, how); err != nil {
 				return err
 			}
 		}
@@ -185,12 +199,12 @@ func (n *Node) commitFailure(ctx context.Context, p Pick, g *doomed, who Who) (d
 }
 
 // buried takes a dead letter of which nobody is left out of the parked ones.
-func (n *Node) buried(tx queue.Tx, p Pick, g *doomed, out *records.Outbound, who Who) error {
-	out.State = records.StateFailed
-	if err := queue.Dequeue(tx, out.Lane, out.Seq); err != nil {
+func (n *Node) buried(tx queue.Tx, p Pick, g *doomed, out *records.Outbound, how ending) error {
+	out.State = how.state
+	if err := queue.Dequeue(tx, out.Lane, out.Seq); err != nil || how.who == nil {
 		return err
 	}
-	a := &records.OperatorAct{What: eventGivenUp, Link: p.Link, Item: p.String(), By: who.By, Reason: who.Reason}
+	a := &records.OperatorAct{What: eventGivenUp, Link: p.Link, Item: p.String(), By: how.who.By, Reason: how.who.Reason}
 	_, err := n.act(tx, &g.entry.Envelope, a)
 	return err
 }

@@ -121,12 +121,12 @@ func (n *Node) intakeHeader(ctx context.Context, link string, it Item, b []byte)
 		return n.faulty(ctx, link, it, err, b)
 	}
 	if reason == "" {
-		reason = n.inadmissible(d, link, e, routing, n.c.Now())
+		reason = n.inadmissible(d, link, e, routing)
 	}
 	if reason != "" {
 		return n.rejectHeader(ctx, d, e, b, reason)
 	}
-	return n.takeHeader(ctx, d, link, e, b)
+	return n.takeHeader(ctx, d, link, e, b, routing)
 }
 
 func parseHeader(b []byte, it Item) (*envelope.Envelope, *exchange.Routing, bool) {
@@ -181,12 +181,12 @@ func (n *Node) faulty(ctx context.Context, link string, it Item, fault error, b 
 
 // inadmissible names the reason why policy will not pass a header; empty when
 // it passes.
-func (n *Node) inadmissible(d *certs.Directory, link string, e *envelope.Envelope, r *exchange.Routing, at time.Time) string {
+func (n *Node) inadmissible(d *certs.Directory, link string, e *envelope.Envelope, r *exchange.Routing) string {
 	l, ok := d.Link(link)
 	if !ok {
 		return exchange.CodeNoRoute
 	}
-	if err := guard.Check(guard.Policy{Ceiling: exchange.Label(l.Ceiling)}, r, at); err != nil {
+	if err := guard.Check(guard.Policy{Ceiling: exchange.Label(l.Ceiling)}, r); err != nil {
 		return exchange.CodeOf(err)
 	}
 	if e.Header.Domain != d.Domain() {
@@ -197,20 +197,20 @@ func (n *Node) inadmissible(d *certs.Directory, link string, e *envelope.Envelop
 
 // newEnvelope is the record of a header that came over a link; its bytes are
 // durable before the record is.
-func (n *Node) newEnvelope(ctx context.Context, d *certs.Directory, link string, e *envelope.Envelope, b []byte) (*records.Envelope, error) {
+func (n *Node) newEnvelope(ctx context.Context, d *certs.Directory, link string, e *envelope.Envelope, b []byte, r *exchange.Routing) (*records.Envelope, error) {
 	body, err := records.StoreBody(ctx, n.c.Blobs, b)
 	parts := envelope.PartCount(e.Header.Payload.Size)
 	return &records.Envelope{
 		ID: e.Header.ID, Sender: e.Header.Sender, Size: e.Header.Payload.Size, Parts: parts,
-		Have: make([]byte, (parts+7)/8), Header: body, Link: link, Directory: d.Version(), At: n.now(),
+		Have: make([]byte, (parts+7)/8), Header: body, Link: link, Directory: d.Version(), At: n.now(), Expires: r.Expires,
 	}, err
 }
 
 // takeHeader is the commit point of a header. The first header under a
 // (sender, id) stands; a second one with another hash is a conflict, signed
 // and shown.
-func (n *Node) takeHeader(ctx context.Context, d *certs.Directory, link string, e *envelope.Envelope, b []byte) (Outcome, error) {
-	env, err := n.newEnvelope(ctx, d, link, e, b)
+func (n *Node) takeHeader(ctx context.Context, d *certs.Directory, link string, e *envelope.Envelope, b []byte, r *exchange.Routing) (Outcome, error) {
+	env, err := n.newEnvelope(ctx, d, link, e, b, r)
 	if err != nil {
 		return Outcome{}, err
 	}

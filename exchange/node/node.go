@@ -100,15 +100,16 @@ type Node struct {
 	fresh   map[string]bool   // links whose lanes grew
 	grown   map[string]uint64 // how often they did
 
-	running sync.Map // idempotency keys whose submission is under way
-	lanes   laneCursors
-	pauses  pauses
-	heads   headState
-	shown   shownState
-	waiting waitingState
-	stamps  stampCursor
-	holds   holds
-	dead    deadSweep
+	running  sync.Map // idempotency keys whose submission is under way
+	lanes    laneCursors
+	pauses   pauses
+	heads    headState
+	shown    shownState
+	waiting  waitingState
+	stamps   stampCursor
+	holds    holds
+	dead     deadSweep
+	expiries expirySweep
 
 	restored restored
 	replays  replays

@@ -330,7 +330,7 @@ func (n *Node) ownCertificates(d *certs.Directory, r *exchange.Receipt) []certs.
 }
 
 // past is what was signed here of one delivery before the store was put back.
-type past struct{ delivered, collected, acted *storedReceipt }
+type past struct{ delivered, collected, acted, ended *storedReceipt }
 
 // again is the stored receipt as one to be stored; nil for none.
 func (s *storedReceipt) again() *signedReceipt {
@@ -353,6 +353,8 @@ func (n *Node) pastOf(ctx context.Context, hh sm.Digest, agency string) (p past,
 		switch {
 		case s.body.Stage == exchange.StageDelivered && s.body.Node == n.c.ID && s.body.Concerns(agency):
 			p.delivered = s
+		case !s.body.Stage.ByAgency() && s.body.Stage.End() && s.body.Node == n.c.ID && len(s.body.Recipients) > 0 && s.body.Concerns(agency):
+			p.ended = s
 		case s.body.Agency != agency:
 		case s.body.Stage == exchange.StageCollected:
 			p.collected = s
@@ -415,7 +417,7 @@ func (n *Node) intakeOwnHeader(ctx context.Context, link string, it Item, b []by
 	if reason, err := n.verifyHeader(d, e, n.c.Now()); err != nil || reason != "" {
 		return n.faulty(ctx, link, it, errors.Join(err, exchange.Fail(exchange.CodeSignatureInvalid, "%s", reason)), b)
 	}
-	env, err := n.newEnvelope(ctx, d, link, e, b)
+	env, err := n.newEnvelope(ctx, d, link, e, b, routing)
 	if err != nil {
 		return Outcome{}, err
 	}

@@ -56,13 +56,18 @@ func (n *Node) Submit(ctx context.Context, s Submission) (*Accepted, error) {
 		return nil, err
 	}
 	defer release()
-	d := n.Directory()
-	plan, err := n.plan(d, &s)
+	document, err := describe(&s.Document)
 	if err != nil {
 		return nil, err
 	}
-	if done, err := n.replay(ctx, &s, plan.Document); done != nil || err != nil {
+	// What was accepted stays so, whatever has come to an end since.
+	if done, err := n.replay(ctx, &s, document); done != nil || err != nil {
 		return done, err
+	}
+	d := n.Directory()
+	plan, err := n.plan(d, &s, document)
+	if err != nil {
+		return nil, err
 	}
 	if err := n.room(); err != nil {
 		return nil, err
@@ -82,11 +87,20 @@ func (n *Node) enter(agency, key string) (release func(), err error) {
 	return func() { n.running.Delete(k) }, nil
 }
 
-// plan checks everything that can be known before the first file byte.
-func (n *Node) plan(d *certs.Directory, s *Submission) (*envelope.Plan, error) {
-	if err := s.Document.Validate(); err != nil {
+// describe gives the metadata in their one encoding.
+func describe(d *exchange.Document) (strictjson.Raw, error) {
+	if err := d.Validate(); err != nil {
 		return nil, err
 	}
+	b, err := d.Marshal()
+	if err != nil {
+		return nil, exchange.Fail(exchange.CodeInvalidDocument, "not valid UTF-8 text")
+	}
+	return b, nil
+}
+
+// plan checks everything that can be known before the first file byte.
+func (n *Node) plan(d *certs.Directory, s *Submission, document strictjson.Raw) (*envelope.Plan, error) {
 	now := n.c.Now()
 	sender, ok := d.Agency(s.Agency)
 	if !ok || sender.Node != n.c.ID {
@@ -105,10 +119,6 @@ func (n *Node) plan(d *certs.Directory, s *Submission) (*envelope.Plan, error) {
 		return nil, certificateError(err)
 	}
 	recipients = append(recipients, envelope.Recipient{Agency: s.Agency, Role: envelope.RoleSelf, Certificate: self.DER})
-	document, err := s.Document.Marshal()
-	if err != nil {
-		return nil, exchange.Fail(exchange.CodeInvalidDocument, "not valid UTF-8 text")
-	}
 	rawRouting, err := strictjson.Marshal(routing)
 	if err != nil {
 		return nil, err
@@ -147,7 +157,7 @@ func (n *Node) recipients(d *certs.Directory, doc *exchange.Document, r *exchang
 		if err != nil {
 			return nil, certificateError(err)
 		}
-		if err := n.passable(d, code, r, now); err != nil {
+		if err := n.passable(d, code, r); err != nil {
 			return nil, err
 		}
 		out = append(out, envelope.Recipient{Agency: code, Role: envelope.RoleRecipient, Certificate: cert.DER})
@@ -156,7 +166,7 @@ func (n *Node) recipients(d *certs.Directory, doc *exchange.Document, r *exchang
 }
 
 // passable asks the guard of the first link towards an agency.
-func (n *Node) passable(d *certs.Directory, agency string, r *exchange.Routing, now time.Time) error {
+func (n *Node) passable(d *certs.Directory, agency string, r *exchange.Routing) error {
 	link, node, err := d.NextHop(n.c.ID, agency)
 	if err != nil {
 		return exchange.Fail(exchange.CodeNoRoute, "%s", agency)
@@ -165,7 +175,7 @@ func (n *Node) passable(d *certs.Directory, agency string, r *exchange.Routing, 
 	if node != n.c.ID {
 		policy.Ceiling = exchange.Label(link.Ceiling)
 	}
-	return guard.Check(policy, r, now)
+	return guard.Check(policy, r)
 }
 
 // fingerprint tells whether two submissions under one idempotency key are the
@@ -353,7 +363,7 @@ func (n *Node) accept(ctx context.Context, d *certs.Directory, s *Submission, pl
 	}
 	env := &records.Envelope{
 		ID: plan.ID, Sender: plan.Sender, Size: st.sealed.Payload.Size, Parts: len(st.refs), Have: fullBits(len(st.refs)),
-		Header: st.header, Directory: d.Version(), At: now, Complete: true,
+		Header: st.header, Directory: d.Version(), At: now, Expires: routing.Expires, Complete: true,
 	}
 	idem := &records.Idempotent{Document: plan.ID, Header: hh, Fingerprint: print, At: now}
 	var earlier *records.Idempotent

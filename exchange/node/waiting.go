@@ -54,7 +54,7 @@ func (n *Node) deferHeader(ctx context.Context, d *certs.Directory, link string,
 	if ahead(d, e.Header.Directory) {
 		return Outcome{Damaged, reasonAhead}, nil
 	}
-	env, err := n.newEnvelope(ctx, d, link, e, b)
+	env, err := n.newEnvelope(ctx, d, link, e, b, r)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -401,7 +401,7 @@ func (n *Node) resumeHeader(ctx context.Context, item *records.DeferredItem) err
 		return n.dropEnvelope(ctx, hh)
 	}
 	if reason == "" {
-		reason = n.inadmissible(d, item.Link, e, routing, item.At.Time())
+		reason = n.inadmissible(d, item.Link, e, routing)
 	}
 	if reason == "" {
 		conflict, err := n.admitHeader(ctx, d, e)

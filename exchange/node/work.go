@@ -23,7 +23,7 @@ const workAtOnce = laneWindow
 
 // Work does the next steps of distributing and delivering, each of another
 // consignment and as Config.Together has it, or takes up what waited for a
-// newer directory, or parks dead letters, or gives a restored neighbour again
+// newer directory, or ends what is past its time, or parks dead letters, or gives a restored neighbour again
 // what it lacks. did says whether there may be more.
 // An error is about single entries, which are tried again later; the others go
 // on.
@@ -32,6 +32,9 @@ func (n *Node) Work(ctx context.Context) (did bool, err error) {
 		return did, err
 	}
 	if did, err := n.resumeDeferred(ctx); did || err != nil {
+		return did, err
+	}
+	if did, err := n.expire(ctx); did || err != nil {
 		return did, err
 	}
 	if did, err := n.park(ctx); did || err != nil {
@@ -157,15 +160,21 @@ func (n *Node) loadHeader(ctx context.Context, env *records.Envelope) (*envelope
 
 // step is what one commit of a distribution changes.
 type step struct {
-	next    int
-	byLink  map[string][]int
-	links   []string // in the order met, so that two runs agree
-	refused []*signedReceipt
+	next   int
+	byLink map[string][]int
+	links  []string // in the order met, so that two runs agree
+	ended  []end
+}
+
+// end is how one recipient's delivery ends here.
+type end struct {
+	agency  string
+	receipt *signedReceipt
 }
 
 // fan handles the next recipients of one consignment: those served here are
-// delivered, the others gathered by next hop, those that may not pass get a
-// signed REJECTED.
+// delivered, the others gathered by next hop; those that may not pass get a
+// signed REJECTED, and all of them EXPIRED when it is too late.
 func (n *Node) fan(ctx context.Context, entry laneItem) error {
 	if entry.Kind == kindUnreadable { // never taken for one that is done
 		return fmt.Errorf("%w: entry %d of lane %s", records.ErrUnreadable, entry.seq, laneWork)
@@ -193,17 +202,27 @@ func (n *Node) fan(ctx context.Context, entry laneItem) error {
 // direct decides where one recipient's copy goes.
 func (n *Node) direct(ctx context.Context, d *certs.Directory, p *parcel, slot SlotItem, s *step) error {
 	agency := p.e.Header.Recipients[slot.I].Agency
+	before, err := n.pastOf(ctx, p.hh, agency)
+	if err != nil {
+		return err
+	}
+	if before.ended != nil { // and the sender has that receipt
+		s.ended = append(s.ended, end{agency, before.ended.again()})
+		return nil
+	}
 	link, next, err := d.NextHop(n.c.ID, agency)
 	switch {
+	case n.expired(p.routing):
+		return n.endHere(d, p, agency, exchange.StageExpired, "", s)
 	case err != nil:
-		return n.refuse(d, p, agency, exchange.CodeNoRoute, s)
+		return n.endHere(d, p, agency, exchange.StageRejected, exchange.CodeNoRoute, s)
 	case next == n.c.ID:
-		return n.deliver(ctx, d, p, slot)
+		return n.deliver(ctx, d, p, slot, before)
 	case link.ID == p.from:
-		return n.refuse(d, p, agency, "loop", s)
+		return n.endHere(d, p, agency, exchange.StageRejected, "loop", s)
 	}
-	if err := n.passable(d, agency, p.routing, n.c.Now()); err != nil {
-		return n.refuse(d, p, agency, exchange.CodeOf(err), s)
+	if err := n.passable(d, agency, p.routing); err != nil {
+		return n.endHere(d, p, agency, exchange.StageRejected, exchange.CodeOf(err), s)
 	}
 	if s.byLink[link.ID] == nil {
 		s.links = append(s.links, link.ID)
@@ -212,13 +231,13 @@ func (n *Node) direct(ctx context.Context, d *certs.Directory, p *parcel, slot S
 	return nil
 }
 
-func (n *Node) refuse(d *certs.Directory, p *parcel, agency, reason string, s *step) error {
+// endHere signs how one recipient's delivery ends on this node.
+func (n *Node) endHere(d *certs.Directory, p *parcel, agency string, stage exchange.Stage, reason string, s *step) error {
 	r, err := n.nodeReceipt(d, &exchange.Receipt{
-		Stage: exchange.StageRejected, Envelope: p.env.ID, Header: p.hh,
-		Recipients: []string{agency}, Reason: reason,
+		Stage: stage, Envelope: p.env.ID, Header: p.hh, Recipients: []string{agency}, Reason: reason,
 	})
 	if err == nil {
-		s.refused = append(s.refused, r)
+		s.ended = append(s.ended, end{agency, r})
 	}
 	return err
 }
@@ -232,7 +251,7 @@ func (n *Node) commitStep(ctx context.Context, d *certs.Directory, p *parcel, s 
 		if err != nil || fan == nil || fan.Next != p.fan.Next {
 			return err // another worker did this step
 		}
-		if err := n.rejectIn(tx, d, p, s); err != nil {
+		if err := n.endIn(tx, d, p, s); err != nil {
 			return err
 		}
 		for _, link := range s.links {
@@ -249,10 +268,11 @@ func (n *Node) commitStep(ctx context.Context, d *certs.Directory, p *parcel, s 
 	})
 }
 
-func (n *Node) rejectIn(tx queue.Tx, d *certs.Directory, p *parcel, s *step) error {
-	for _, r := range s.refused {
-		mark := &records.Dedup{Stage: exchange.StageRejected, Receipt: r.id}
-		err := records.Delivered.Insert(tx, mark, p.hh, r.body.Recipients[0])
+func (n *Node) endIn(tx queue.Tx, d *certs.Directory, p *parcel, s *step) error {
+	for _, e := range s.ended {
+		r := e.receipt
+		mark := &records.Dedup{Stage: r.body.Stage, Receipt: r.id}
+		err := records.Delivered.Insert(tx, mark, p.hh, e.agency)
 		if errors.Is(err, queue.ErrExists) {
 			continue
 		}
@@ -315,9 +335,13 @@ func addOnce(list []string, s string) []string {
 	return append(list, s)
 }
 
-// putEnvelope writes a new envelope's record and claims its header's blob.
+// putEnvelope writes a new envelope's record and when it ends, and claims its
+// header's blob. The entry of one that was dropped meanwhile may still stand.
 func (n *Node) putEnvelope(tx queue.Tx, hh sm.Digest, env *records.Envelope) error {
 	if err := records.Envelopes.Insert(tx, env, hh); err != nil {
+		return err
+	}
+	if err := records.Expiries.Put(tx, &records.Expiry{At: env.Expires}, uint64(env.Expires), hh); err != nil {
 		return err
 	}
 	return env.Header.Own(tx, hh)

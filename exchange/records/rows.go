@@ -47,6 +47,7 @@ var (
 	HadHeads     = Table[LedgerEnd]{"rsh"}     // node
 	Replays      = Table[Replay]{"rpl"}        // link
 	Offered      = Table[uint64]{"off"}        // lane
+	Expiries     = Table[Expiry]{"exp"}        // when, hh
 )
 
 // QuarantineSize is how many newest quarantine records are kept.
@@ -131,9 +132,13 @@ type Envelope struct {
 	Link      string // where it came from; empty: submitted here
 	Directory uint64 // the version it was judged with
 	At        strictjson.Time
+	Expires   strictjson.Time
 	Deferred  bool // its directory is newer than ours: not verified yet
 	Complete  bool
 }
+
+// Expiry says when what is left of a document ends.
+type Expiry struct{ At strictjson.Time }
 
 // Body is a piece of up to a few MiB: in the row when small, else a blob.
 type Body struct {
@@ -237,7 +242,7 @@ type Outbound struct {
 	Count      int    // of parts
 	Lane       string
 	Seq        uint64
-	State      string // queued, handed, refused, parked, failed
+	State      string // one of those below
 	Reason     string
 	Left       bool `json:",omitempty"` // it may have left before it came to its place
 	Declined   bool `json:",omitempty"` // parked: the neighbour answered that it does not take it
@@ -250,6 +255,7 @@ const (
 	StateRefused = "refused"
 	StateParked  = "parked"
 	StateFailed  = "failed"
+	StateExpired = "expired"
 )
 
 // Receipt is a receipt's stored bytes.

@@ -18,6 +18,25 @@ func storm(seeds string) []string {
 
 var mutants = []mutant{
 	{
+		name:   "ends-what-may-have-left",
+		reason: "a delivery expires at a node whose neighbour may have it",
+		changes: []change{{"exchange/node/expire.go",
+			"if left, err := mayHaveLeft(tx, out); left || err != nil {",
+			"if left, err := mayHaveLeft(tx, out); left && err != nil {"},
+			{"exchange/node/fail.go",
+				"	if left && err == nil {\n		err = fateUnknown(p)",
+				"	if left && err == nil && out.Reason != reasonExpired {\n		err = fateUnknown(p)"}},
+		campaign: storm("400"),
+	},
+	{
+		name:   "delivers-what-is-late",
+		reason: "a document that arrives after its time is delivered, whoever has ended it",
+		changes: []change{{"exchange/node/work.go",
+			"	case n.expired(p.routing):\n",
+			"	case n.expired(p.routing) && p.env == nil:\n"}},
+		campaign: []string{"./exchange/link", "-run", "TestWhatMayHaveLeftExpiresAtTheOther"},
+	},
+	{
 		name:   "root-not-recognised",
 		reason: "a disk for payloads that is not mounted is taken for an empty one",
 		changes: []change{{"queue/blob/store.go",

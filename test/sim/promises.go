@@ -145,7 +145,7 @@ func (w *world) unfinished() string {
 		t, err := d.host.node.Trace(w.ctx, d.sender, d.id)
 		w.must(err, "trace")
 		for _, r := range t.Recipients {
-			if r.Stage != exchange.StageSignedFor && r.Stage != exchange.StageReturned && !w.failed(d, &r) && w.excused(d, r.Agency) == "" {
+			if r.Stage != exchange.StageSignedFor && r.Stage != exchange.StageReturned && !w.failed(d, &r) && !d.lapsed(&r) && w.excused(d, r.Agency) == "" {
 				return fmt.Sprintf("%s (%s): %s stands at %s", d.key, d.id, r.Agency, r.Stage)
 			}
 		}
@@ -217,6 +217,10 @@ func (w *world) checkOnce(d *submission, proof []byte) {
 		if w.failed(d, &r) {
 			continue
 		}
+		if d.lapsed(&r) {
+			w.checkLapsed(d, &r)
+			continue
+		}
 		if want := intent(r.Agency, d.id); want != r.Stage {
 			if w.excused(d, r.Agency) == "" || r.Stage == exchange.StageSignedFor || r.Stage == exchange.StageReturned {
 				w.fail("I1: %s stands at %s for %s, whose agency said %s", d.id, r.Stage, r.Agency, want)
@@ -237,6 +241,12 @@ func (w *world) checkOnce(d *submission, proof []byte) {
 			if key := string(ev.Stage) + r; ev.Stage != exchange.StageAccepted {
 				if seen[key]++; seen[key] > 1 {
 					w.fail("I2: two %s receipts of %s for %s", ev.Stage, r, d.id)
+				}
+				if !ev.Stage.End() {
+					continue
+				}
+				if seen[r]++; seen[r] > 1 {
+					w.fail("I1: two ends of %s for %s, one of them %s", r, d.id, ev.Stage)
 				}
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
@@ -24,7 +25,8 @@ type submission struct {
 	recipients []string
 	files      [][]byte
 	urgency    exchange.Urgency
-	id         string // once acknowledged
+	expires    time.Time // zero: long after the run
+	id         string    // once acknowledged
 }
 
 // step does one thing, drawn from the seed.
@@ -93,8 +95,9 @@ func (w *world) submit(maxDocs int) {
 
 func (w *world) newSubmission() *submission {
 	h := w.hosts[w.rng.IntN(len(w.hosts))]
+	w.keys++
 	s := &submission{
-		key: fmt.Sprintf("key-%d", len(w.docs)), host: h,
+		key: fmt.Sprintf("key-%d", w.keys), host: h,
 		sender:  w.cast.agencies[h.id][w.rng.IntN(2)],
 		urgency: []exchange.Urgency{exchange.Normal, exchange.Urgent, exchange.VeryUrgent}[w.rng.IntN(3)],
 	}
@@ -108,11 +111,14 @@ func (w *world) newSubmission() *submission {
 	}
 	for i := range 1 + w.rng.IntN(2) {
 		content := make([]byte, 1+w.rng.IntN(3000))
-		sum := sha256.Sum256([]byte(fmt.Sprint(w.seed, len(w.docs), i)))
+		sum := sha256.Sum256([]byte(fmt.Sprint(w.seed, s.key, i)))
 		for k := range content {
 			content[k] = sum[k%32] + byte(k)
 		}
 		s.files = append(s.files, content)
+	}
+	if w.rng.IntN(3) == 0 {
+		s.expires = w.clock.Add(time.Second + time.Duration(w.rng.Int64N(int64(40*time.Second))))
 	}
 	w.docs = append(w.docs, s)
 	return s
@@ -148,8 +154,13 @@ func (w *world) trySubmit(s *submission) {
 		doc.To = append(doc.To, exchange.Addressee{Agency: r})
 	}
 	got, err := s.host.node.Submit(w.ctx, node.Submission{
-		Agency: s.sender, IdempotencyKey: s.key, Document: doc, Files: s.content(),
+		Agency: s.sender, IdempotencyKey: s.key, Document: doc, Expires: s.expires, Files: s.content(),
 	})
+	if err != nil && s.tooLate(w.clock) && exchange.CodeOf(err) == exchange.CodeInvalidDocument {
+		w.docs = slices.DeleteFunc(w.docs, func(d *submission) bool { return d == s })
+		w.note("%s: %s is too late", s.host.id, s.key)
+		return
+	}
 	if err != nil {
 		if !exchange.IsTemporary(err) {
 			w.fail("submission %s refused: %v", s.key, err)

@@ -45,6 +45,7 @@ type world struct {
 	wire   []*message
 	pairs  []*pair
 	docs   []*submission
+	keys   int // given to submissions
 	log    hash.Hash
 	lines  []string // the newest of the trace, for a failing seed
 	shown  map[string][]node.Head
@@ -67,6 +68,7 @@ type Stats struct {
 	Requeued          int // dead letters
 	Receipts          int // verified in the end
 	Full              int // times that a disk had no room
+	Expired           int // deliveries, in the end
 	GivenUp, Unknown  int // dead letters: ended for good, and not since the neighbour may have them
 }
 
@@ -285,6 +287,7 @@ func (s *Stats) add(t Stats) {
 	s.Requeued += t.Requeued
 	s.Receipts += t.Receipts
 	s.Full += t.Full
+	s.Expired += t.Expired
 	s.GivenUp += t.GivenUp
 	s.Unknown += t.Unknown
 }
