@@ -100,6 +100,7 @@ const (
 	CodeForbidden           = "forbidden"
 	CodeNotFound            = "not_found"
 	CodeConflict            = "conflict"
+	CodeRecalled            = "recalled"
 	CodeIdempotencyInUse    = "idempotency_in_use"
 	CodeIdempotencyMismatch = "idempotency_mismatch"
 	CodeIdempotencyMissing  = "idempotency_missing"
@@ -199,6 +200,9 @@ var texts = map[string]bilingual{
 	CodeConflict: {
 		Text{"The document is already in another final stage", "Look at the trace: a document signed for cannot be returned, and the reverse."},
 		Text{"该公文已处于其他终结状态", "请查看流转轨迹：已签收的公文不能退文，已退文的不能签收。"}},
+	CodeRecalled: {
+		Text{"The sender has recalled the document", "Do not use copies of it; the trace shows when it was recalled and by whom."},
+		Text{"该公文已被发文单位撤回", "请勿使用其副本；流转轨迹列明撤回的时间与单位。"}},
 	CodeIdempotencyInUse: {
 		Text{"A request with this Idempotency-Key is still running", "Wait for it and repeat the same request."},
 		Text{"使用同一幂等键的请求正在处理", "请等待其完成后原样重试。"}},

@@ -68,6 +68,7 @@ var parsers = map[string]string{
 	"crypto/timestamp.ParseResponse":    "crypto/timestamp.FuzzResponse",
 	"exchange.ParseDocument":            "exchange.FuzzParseDocument",
 	"exchange.ParseReceipt":             "exchange.FuzzParseReceipt",
+	"exchange.ParseRequest":             "exchange.FuzzParseRequest",
 	"exchange.ParseRouting":             "exchange.FuzzParseRouting",
 	"exchange/evidence.Parse":           "exchange/evidence.FuzzParse",
 	"exchange/evidence.Verify":          "exchange/evidence.FuzzVerify",

@@ -61,7 +61,7 @@ var statusOf = map[string]int{
 	exchange.CodeEmptyFile: 422, exchange.CodeStateSecret: 422, exchange.CodeLabelCeiling: 422,
 	exchange.CodeInvalidDocument: 422, exchange.CodeNoRoute: 422, exchange.CodeTooLarge: 413,
 	exchange.CodeBadMultipart: 400, exchange.CodeBadRequest: 400, exchange.CodeUnauthenticated: 401,
-	exchange.CodeForbidden: 403, exchange.CodeNotFound: 404, exchange.CodeConflict: 409,
+	exchange.CodeForbidden: 403, exchange.CodeNotFound: 404, exchange.CodeConflict: 409, exchange.CodeRecalled: 410,
 	exchange.CodeIdempotencyInUse: 409, exchange.CodeIdempotencyMismatch: 422, exchange.CodeIdempotencyMissing: 400,
 	exchange.CodeAgencyNotActive: 422, exchange.CodeCertificateExpired: 422, exchange.CodeCertificateRevoked: 422, exchange.CodeCertificateUsage: 422, exchange.CodeSignatureInvalid: 422,
 	exchange.CodeUnreadable: 422, exchange.CodeTemporary: 503, exchange.CodeNoSpace: 507, exchange.CodeQuota: 429,

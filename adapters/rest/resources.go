@@ -56,6 +56,9 @@ type Received struct {
 	Received   time.Time          `json:"received"`
 	Stage      string             `json:"stage"`
 	StageZH    string             `json:"stage_zh"`
+	RelatesTo  string             `json:"relates_to,omitempty" doc:"An earlier document that this one belongs to"`
+	Reminders  int                `json:"reminders,omitempty" doc:"How often the sender reminded of it (催办)"`
+	Reminded   *time.Time         `json:"reminded,omitempty" doc:"When it last did"`
 	Files      []node.FileSummary `json:"files"`
 }
 
@@ -131,6 +134,7 @@ func (s *Server) register() {
 	get(s, "/v1/directory/agencies", "Search agencies by code, name or alias", s.agencies)
 	post(s, "/v1/inbox/{id}/accept", "Sign for a document (签收)", s.act(exchange.StageSignedFor), ScopeReceive)
 	post(s, "/v1/inbox/{id}/return", "Return a document (退文)", s.act(exchange.StageReturned), ScopeReceive)
+	s.registerRequests()
 }
 
 func security(scopes []string) []map[string][]string {
@@ -210,11 +214,16 @@ func (s *Server) receipts(ctx context.Context, in *DocumentPath) (*body[list[Rec
 }
 
 func received(i *node.InboxItem) Received {
+	var last *time.Time
+	if i.Reminders > 0 {
+		last = &i.Reminded
+	}
 	return Received{
 		Seq: i.Seq, Document: i.ID, Header: i.Header, Sender: i.Sender, SenderName: i.SenderName,
 		Title: i.Title, Number: i.Number, Label: string(i.Label), LabelZH: i.Label.Chinese(),
 		Urgency: string(i.Urgency), Kind: string(i.Kind), DueAt: i.DueAt, Received: i.Received,
 		Stage: string(i.Stage), StageZH: i.Stage.Chinese(), Files: i.Files,
+		RelatesTo: i.RelatesTo, Reminders: i.Reminders, Reminded: last,
 	}
 }
 

@@ -243,6 +243,77 @@ func TestTheWayOfADocument(t *testing.T) {
 	}
 }
 
+// TestWhatASenderAsksFor: reminding, recalling before and after the signature,
+// and sending again, over HTTP.
+func TestWhatASenderAsksFor(t *testing.T) {
+	o := newOffice(t, 0)
+	jsonType := map[string]string{"Content-Type": "application/json"}
+	ask := func(who, id, what, body string) *answer {
+		t.Helper()
+		a := o.do(who, http.MethodPost, "/v1/documents/"+id+"/"+what, strings.NewReader(body), map[string]string{"Content-Type": "application/json", "Idempotency-Key": what + id})
+		o.settle()
+		return a
+	}
+	const actor = `{"actor":{"name":"王伟","role":"机要员"}}`
+	id := o.sent("k1")
+	if a := ask("jia", id, "remind", actor); a.status != 200 {
+		t.Fatalf("remind: %d %s", a.status, a.body)
+	}
+	var in Received
+	o.must(json.Unmarshal(o.do("yi", http.MethodGet, "/v1/inbox/"+id, nil, nil).body, &in))
+	if in.Reminders != 1 || in.Reminded == nil {
+		t.Errorf("the inbox says %+v", in)
+	}
+	var first, again AskResult
+	o.must(json.Unmarshal(ask("jia", id, "recall", actor).body, &first))
+	o.must(json.Unmarshal(ask("jia", id, "recall", actor).body, &again))
+	if first.Kind != "RECALL" || len(first.Requests) != 1 || len(again.Requests) != 1 || again.Requests[0] != first.Requests[0] {
+		t.Errorf("recalled as %+v, then as %+v", first, again)
+	}
+	if a := o.do("yi", http.MethodGet, "/v1/inbox/"+id+"/files/0", nil, nil); a.status != 410 || a.problem().Code != exchange.CodeRecalled {
+		t.Errorf("reading what was recalled: %d %s", a.status, a.body)
+	}
+	var tr node.Trace
+	o.must(json.Unmarshal(o.do("jia", http.MethodGet, "/v1/documents/"+id+"/trace", nil, nil).body, &tr))
+	if tr.Recipients[0].Stage != exchange.StageRecalled || !tr.ReceiptsVerified || len(tr.Requests) != 2 {
+		t.Errorf("the trace says %+v", tr)
+	}
+
+	a := ask("jia", id, "resend", `{}`)
+	var sent SubmitResult
+	o.must(json.Unmarshal(a.body, &sent))
+	if a.status != 201 || a.header.Get("Location") != "/v1/documents/"+sent.Document {
+		t.Fatalf("resend: %d %s", a.status, a.body)
+	}
+	if b := ask("jia", id, "resend", `{}`); !bytes.Equal(a.body, b.body) || b.header.Get("Idempotent-Replayed") != "true" {
+		t.Errorf("once more: %d %s", b.status, b.body)
+	}
+	if got := o.do("yi", http.MethodGet, "/v1/inbox/"+sent.Document+"/files/1", nil, nil); string(got.body) != "attached" {
+		t.Errorf("the second copy has %q", got.body)
+	}
+	o.do("yi", http.MethodPost, "/v1/inbox/"+sent.Document+"/accept", strings.NewReader(actor), jsonType)
+	ask("jia", sent.Document, "recall", actor)
+	o.must(json.Unmarshal(o.do("jia", http.MethodGet, "/v1/documents/"+sent.Document+"/trace", nil, nil).body, &tr))
+	if tr.Recipients[0].Stage != exchange.StageSignedFor || tr.Events[len(tr.Events)-1].Stage != exchange.StageRecallRefused {
+		t.Errorf("the trace says %+v", tr)
+	}
+	for name, c := range map[string]struct {
+		who, id, what, body string
+		status              int
+	}{
+		"by a recipient":         {"yi", id, "recall", actor, 404},
+		"without a name":         {"jia", id, "recall", `{"actor":{"name":""}}`, 422},
+		"for no recipient":       {"jia", id, "remind", `{"actor":{"name":"x"},"recipients":["` + o.jia + `"]}`, 422},
+		"nothing to resend":      {"jia", sent.Document, "resend", `{}`, 409},
+		"supplement for nobody":  {"jia", id, "supplement", `{}`, 422},
+		"supplement for the old": {"jia", id, "supplement", `{"recipients":["` + o.yi + `"]}`, 422},
+	} {
+		if a := ask(c.who, c.id, c.what, c.body); a.status != c.status {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
+	}
+}
+
 // TestBadSubmissions: each a specific problem in two languages, nothing stored.
 func TestBadSubmissions(t *testing.T) {
 	o := newOffice(t, 1<<20)

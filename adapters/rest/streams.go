@@ -140,19 +140,25 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) (replayed bool, 
 
 func idempotencyKey(r *http.Request) (string, error) {
 	key := r.Header.Get("Idempotency-Key")
+	return key, checkKey(key)
+}
+
+func checkKey(key string) error {
 	if key == "" {
-		return "", exchange.Fail(exchange.CodeIdempotencyMissing, "")
+		return exchange.Fail(exchange.CodeIdempotencyMissing, "")
 	}
 	printable := strings.IndexFunc(key, func(c rune) bool { return c < 0x20 || c > 0x7e }) < 0
 	if len(key) > 255 || !printable {
-		return "", exchange.Fail(exchange.CodeIdempotencyMissing, "1 to 255 printable ASCII characters are expected")
+		return exchange.Fail(exchange.CodeIdempotencyMissing, "1 to 255 printable ASCII characters are expected")
 	}
-	return key, nil
+	return nil
 }
 
 // traceParent is the W3C trace context a caller sent, if it looks like one.
-func traceParent(r *http.Request) string {
-	if t := r.Header.Get("Traceparent"); len(t) == 55 && strings.Count(t, "-") == 3 {
+func traceParent(r *http.Request) string { return traceContext(r.Header.Get("Traceparent")) }
+
+func traceContext(t string) string {
+	if len(t) == 55 && strings.Count(t, "-") == 3 {
 		return t
 	}
 	return ""

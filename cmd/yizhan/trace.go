@@ -75,11 +75,22 @@ func timeline(t *node.Trace) string {
 	for _, e := range t.Events {
 		fmt.Fprintf(&b, "  %s  %-6s %-14s %s\n", e.Time.Time().Local().Format("15:04:05.000"), e.Chinese, e.English, eventLine(&e))
 	}
+	for _, r := range t.Requests {
+		fmt.Fprintf(&b, "  %s  %-6s %-14s %s\n", r.Time.Time().Local().Format("15:04:05.000"), r.Chinese, r.English, requestLine(&r))
+	}
 	for _, r := range t.Recipients {
 		fmt.Fprintf(&b, "  → %s %s: %s %s\n", r.Agency, r.Name, r.Stage.Chinese(), r.Stage.English())
 	}
 	fmt.Fprintf(&b, "  %d 份回执 receipts: %s; 台账 ledger: %s\n", t.Receipts, verdict(t.ReceiptsVerified), verdict(t.LedgerVerified))
 	return b.String()
+}
+
+func requestLine(r *node.RequestLine) string {
+	line := fmt.Sprintf("请求 request, %d 个单位 agencies", len(r.Recipients))
+	if r.Actor != nil {
+		line = r.Actor.Name + " " + line
+	}
+	return line
 }
 
 func eventLine(e *node.Event) string {

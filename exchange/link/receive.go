@@ -138,7 +138,7 @@ func (s *Session) quarantined(ctx context.Context, sample []byte, err error) err
 func (in *Inner) checkKinds() error {
 	for _, e := range in.Items {
 		switch e.Kind {
-		case node.KindHeader, node.KindConsignment, node.KindPart, node.KindReceipt, node.KindDirectory, node.KindOwnHeader:
+		case node.KindHeader, node.KindConsignment, node.KindPart, node.KindReceipt, node.KindRequest, node.KindDirectory, node.KindOwnHeader:
 		default:
 			if e.Critical {
 				return fault("a critical item of an unknown kind")

@@ -89,9 +89,15 @@ type memoryTx struct {
 	broken   error
 }
 
-func (t *memoryTx) Now() time.Time                { return start }
-func (t *memoryTx) Get(k []byte) ([]byte, error)  { return slices.Clone(t.rows[string(k)]), nil }
-func (t *memoryTx) Lock(k []byte) ([]byte, error) { return t.Get(k) }
+func (t *memoryTx) Now() time.Time               { return start }
+func (t *memoryTx) Get(k []byte) ([]byte, error) { return slices.Clone(t.rows[string(k)]), nil }
+
+func (t *memoryTx) Lock(k []byte) ([]byte, error) {
+	if t.readonly {
+		return nil, errors.New("locking in a View")
+	}
+	return t.Get(k)
+}
 
 func (t *memoryTx) Insert(k, v []byte) error {
 	if _, have := t.rows[string(k)]; have {

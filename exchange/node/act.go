@@ -26,9 +26,12 @@ type InboxItem struct {
 	Urgency    exchange.Urgency
 	Kind       exchange.Kind
 	DueAt      string
+	RelatesTo  string // another document
 	Received   time.Time
 	Stage      exchange.Stage
 	Files      []FileSummary
+	Reminders  int       // of the sender
+	Reminded   time.Time // the last one
 }
 
 // Inbox lists an agency's received documents behind after, oldest first.
@@ -84,9 +87,17 @@ func (n *Node) inboxItem(hh sm.Digest, row *records.InboxRow) (*InboxItem, error
 	}
 	return &InboxItem{
 		Seq: row.Seq, ID: row.ID, Header: hh, Sender: row.Sender, SenderName: n.agencyName(row.Sender),
-		Title: s.Title, Number: s.Number, Label: s.Label, Urgency: s.Urg, Kind: s.Kind, DueAt: s.Due,
+		Title: s.Title, Number: s.Number, Label: s.Label, Urgency: s.Urg, Kind: s.Kind, DueAt: s.Due, RelatesTo: s.Rel,
 		Received: row.Received.Time(), Stage: row.Stage, Files: s.Files,
+		Reminders: row.Reminders, Reminded: reminded(row),
 	}, nil
+}
+
+func reminded(row *records.InboxRow) (at time.Time) {
+	if row.Reminders > 0 {
+		at = row.Reminded.Time()
+	}
+	return at
 }
 
 func (n *Node) agencyName(code string) string {
@@ -128,6 +139,9 @@ func (n *Node) Peek(ctx context.Context, agency, document string) (*envelope.Ope
 	hh, row, err := n.inboxRow(ctx, agency, document)
 	if err != nil {
 		return nil, err
+	}
+	if row.Stage == exchange.StageRecalled {
+		return nil, exchange.Fail(exchange.CodeRecalled, "document %s", document)
 	}
 	e, slot, err := n.received(ctx, hh, row)
 	if err != nil {

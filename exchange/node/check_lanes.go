@@ -24,6 +24,9 @@ func checkEntry(c *check, tx queue.Tx, k *keyReader, b []byte) (string, error) {
 		return "", err
 	}
 	switch {
+	case e.Kind == KindRequest:
+		row, err := records.Requests.Get(tx, e.Envelope, e.Object)
+		return missingRow("its request", row, err)
 	case lane == laneWork:
 		fan, err := records.Fans.Get(tx, e.Envelope, e.Object)
 		if err == nil && fan != nil && fan.Work != seq {

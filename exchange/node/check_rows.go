@@ -34,6 +34,7 @@ func init() {
 		"node": decodes[records.NodeIdentity](), "nbr": decodes[records.Neighbour](aString), "dirv": decodes[uint64](),
 		"hold": decodes[records.Hold](aString), "act": decodes[records.OperatorAct](aNumber),
 		"off": decodes[uint64](aString), "exp": decodes[records.Expiry](aNumber, aDigest),
+		"req": checkRequest, "ans": decodes[sm.Digest](aDigest, aString),
 		"rst": decodes[records.Restored](), "rsh": decodes[records.LedgerEnd](aString), "rpl": decodes[records.Replay](aString),
 		"stw": decodes[records.UnstampedRow](aString, aNumber), "stp": decodes[records.Stamp](aString, aNumber),
 		"stb":  decodes[records.StampCount](aString),
@@ -275,6 +276,22 @@ func checkOutbound(_ *check, tx queue.Tx, k *keyReader, b []byte) (string, error
 	return entryMissing(tx, out.Lane, out.Seq)
 }
 
+func checkRequest(_ *check, _ queue.Tx, k *keyReader, b []byte) (string, error) {
+	hh, id := k.digest(), k.digest()
+	row, err := value[records.Request](b)
+	if err != nil {
+		return "", err
+	}
+	r, err := openRequest(row)
+	switch {
+	case err != nil:
+		return "not a request: " + exchange.CodeOf(err), nil
+	case r.id != id || r.body.Header != hh:
+		return "it is another request", nil
+	}
+	return "", nil
+}
+
 func checkReceipt(c *check, tx queue.Tx, k *keyReader, b []byte) (string, error) {
 	hh, id := k.digest(), k.digest()
 	row, err := value[records.Receipt](b)
@@ -310,6 +327,10 @@ func checkDelivered(_ *check, tx queue.Tx, k *keyReader, b []byte) (string, erro
 	mark, err := value[records.Dedup](b)
 	if err != nil {
 		return "", err
+	}
+	if mark.Pending() {
+		row, err := records.Requests.Get(tx, hh, mark.Request)
+		return missingRow("its request", row, err)
 	}
 	row, err := records.Receipts.Get(tx, hh, mark.Receipt)
 	return missingRow("its receipt", row, err)

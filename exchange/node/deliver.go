@@ -29,6 +29,7 @@ type summary struct {
 	Urg    exchange.Urgency
 	Kind   exchange.Kind
 	Due    string
+	Rel    string `json:",omitempty"` // the document it relates to
 	Files  []FileSummary
 }
 
@@ -87,10 +88,6 @@ func (n *Node) openSummary(hh sm.Digest, sealed []byte) (*summary, error) {
 // DELIVERED says "sealed".
 func (n *Node) deliver(ctx context.Context, d *certs.Directory, p *parcel, slot SlotItem, before past) error {
 	to := p.e.Header.Recipients[slot.I]
-	done, err := n.isDelivered(ctx, p.hh, to.Agency)
-	if done || err != nil {
-		return err
-	}
 	sum, form, reason, err := n.inspect(ctx, p, slot)
 	if err != nil {
 		return err
@@ -123,7 +120,7 @@ func (n *Node) deliver(ctx context.Context, d *certs.Directory, p *parcel, slot 
 func (n *Node) isDelivered(ctx context.Context, hh sm.Digest, agency string) (done bool, err error) {
 	err = n.view(ctx, func(tx queue.Tx) error {
 		mark, err := records.Delivered.Get(tx, hh, agency)
-		done = mark != nil
+		done = mark != nil && !mark.Pending()
 		return err
 	})
 	return done, err
@@ -132,7 +129,7 @@ func (n *Node) isDelivered(ctx context.Context, hh sm.Digest, agency string) (do
 // inspect opens the copy of one recipient. reason is set when the document is
 // to be rejected; err when we cannot tell now.
 func (n *Node) inspect(ctx context.Context, p *parcel, slot SlotItem) (s *summary, form, reason string, err error) {
-	facts := &summary{Label: p.routing.Label, Urg: p.routing.Urgency, Kind: p.routing.Kind}
+	facts := &summary{Label: p.routing.Label, Urg: p.routing.Urgency, Kind: p.routing.Kind, Rel: p.routing.RelatesTo}
 	if taken, err := n.idTaken(ctx, p, p.e.Header.Recipients[slot.I].Agency); taken || err != nil {
 		return facts, "", reasonConflict, err
 	}
@@ -169,6 +166,7 @@ func (n *Node) look(ctx context.Context, p *parcel, slot SlotItem) error {
 		p.inside = &inside{reason: reasonContradiction}
 	default:
 		p.inside = &inside{summary: summaryOf(doc, opened.Manifest)}
+		p.inside.summary.Rel = p.routing.RelatesTo
 	}
 	return nil
 }
@@ -190,7 +188,7 @@ func (n *Node) idTaken(ctx context.Context, p *parcel, agency string) (taken boo
 func (n *Node) commitDelivery(ctx context.Context, d *certs.Directory, p *parcel, agency string, row *records.InboxRow, receipt *signedReceipt) error {
 	return n.update(ctx, func(tx queue.Tx) error {
 		mark := &records.Dedup{Stage: receipt.body.Stage, Receipt: receipt.id}
-		err := records.Delivered.Insert(tx, mark, p.hh, agency)
+		err := claim(tx, mark, p.e, agency)
 		if errors.Is(err, queue.ErrExists) {
 			return nil
 		}

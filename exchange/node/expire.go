@@ -82,23 +82,32 @@ func (n *Node) nextDue(ctx context.Context, after *dueEntry, now time.Time) (due
 
 // expireOne ends what is left of a document here.
 func (n *Node) expireOne(ctx context.Context, due dueEntry) error {
-	picks, busy, err := n.unfinished(ctx, due.hh, reasonExpired)
+	picks, busy, err := n.unfinished(ctx, due.hh, reasonExpired, nil)
 	if busy || err != nil {
 		return err
 	}
-	for _, p := range picks {
-		err := n.endParked(ctx, p, ending{stage: exchange.StageExpired, state: records.StateExpired})
-		if code := exchange.CodeOf(err); err != nil && code != exchange.CodeFateUnknown && code != exchange.CodeNotFound {
-			return err
-		}
+	if err := n.endAll(ctx, picks, ending{stage: exchange.StageExpired, state: records.StateExpired}); err != nil {
+		return err
 	}
 	return n.update(ctx, func(tx queue.Tx) error { return records.Expiries.Delete(tx, due.at, due.hh) })
 }
 
+// endAll ends parked ones, but for what the neighbour may have and what somebody
+// else ended or requeued meanwhile.
+func (n *Node) endAll(ctx context.Context, picks []Pick, how ending) error {
+	for _, p := range picks {
+		err := n.endParked(ctx, p, how)
+		if code := exchange.CodeOf(err); err != nil && code != exchange.CodeFateUnknown && code != exchange.CodeNotFound {
+			return err
+		}
+	}
+	return nil
+}
+
 // unfinished takes what a node still answers for of a document, and what surely
-// never left it, out of its lanes, and says where it is parked now. busy: it is
-// being distributed at the moment.
-func (n *Node) unfinished(ctx context.Context, hh sm.Digest, reason string) (picks []Pick, busy bool, err error) {
+// never left it, out of its lanes, and says where it is parked now; only what is
+// wanted, with nil all. busy: it is being distributed at the moment.
+func (n *Node) unfinished(ctx context.Context, hh sm.Digest, reason string, want func(*records.Outbound) bool) (picks []Pick, busy bool, err error) {
 	var waiting []place
 	err = n.view(ctx, func(tx queue.Tx) error {
 		picks, waiting, busy = nil, nil, false
@@ -110,10 +119,11 @@ func (n *Node) unfinished(ctx context.Context, hh sm.Digest, reason string) (pic
 			return err
 		}
 		return records.Outgoing.Each(tx, 0, func(_ []byte, out *records.Outbound) bool {
-			switch out.State {
-			case records.StateParked:
+			switch {
+			case want != nil && !want(out):
+			case out.State == records.StateParked:
 				picks = append(picks, pickOf(out))
-			case records.StateQueued:
+			case out.State == records.StateQueued:
 				waiting = append(waiting, place{out.Lane, out.Seq})
 			}
 			return true

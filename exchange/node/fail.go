@@ -36,6 +36,7 @@ type ending struct {
 	stage exchange.Stage
 	state string
 	who   *Who
+	after []sm.Digest // what it builds on
 }
 
 func (n *Node) endParked(ctx context.Context, p Pick, how ending) error {
@@ -136,7 +137,7 @@ func (n *Node) signEnd(g *doomed, how ending) (*signedReceipt, error) {
 	if len(g.names) == 0 {
 		return nil, nil
 	}
-	body := &exchange.Receipt{Stage: how.stage, Envelope: g.env.ID, Header: g.entry.Envelope, Recipients: g.names}
+	body := &exchange.Receipt{Stage: how.stage, Envelope: g.env.ID, Header: g.entry.Envelope, Recipients: g.names, After: how.after}
 	var detail []byte
 	if how.who != nil {
 		var err error
@@ -170,7 +171,7 @@ func (n *Node) commitEnd(ctx context.Context, p Pick, g *doomed, how ending) (do
 		}
 		for _, name := range g.names {
 			mark := &records.Dedup{Stage: how.stage, Receipt: g.receipt.id}
-			if err := records.Delivered.Insert(tx, mark, g.entry.Envelope, name); errors.Is(err, queue.ErrExists) {
+			if err := claim(tx, mark, g.header, name); errors.Is(err, queue.ErrExists) {
 				return errChanged
 			} else if err != nil {
 				return err

@@ -24,6 +24,7 @@ const (
 	KindConsignment = "consignment"
 	KindPart        = "part"
 	KindReceipt     = "receipt"
+	KindRequest     = "request"
 	KindOwnHeader   = "own-header" // given back to a restored node
 )
 
@@ -67,7 +68,7 @@ func (n *Node) Intake(ctx context.Context, link string, it Item, body io.Reader)
 	if it.Kind == KindPart {
 		return n.intakePart(ctx, link, it, body)
 	}
-	limits := map[string]int64{KindHeader: envelope.MaxHeader, KindConsignment: MaxConsignment, KindReceipt: maxReceiptItem, KindDirectory: MaxDelta, KindOwnHeader: envelope.MaxHeader}
+	limits := map[string]int64{KindHeader: envelope.MaxHeader, KindConsignment: MaxConsignment, KindReceipt: maxReceiptItem, KindDirectory: MaxDelta, KindOwnHeader: envelope.MaxHeader, KindRequest: exchange.MaxRequestCMS}
 	limit, known := limits[it.Kind]
 	if !known {
 		return Outcome{Refused, "unknown_kind"}, nil
@@ -88,6 +89,8 @@ func (n *Node) Intake(ctx context.Context, link string, it Item, body io.Reader)
 		return n.intakeDirectory(ctx, link, it, b)
 	case KindOwnHeader:
 		return n.intakeOwnHeader(ctx, link, it, b)
+	case KindRequest:
+		return n.intakeRequest(ctx, link, it, b)
 	}
 	return n.intakeReceipt(ctx, link, it, b)
 }

@@ -35,6 +35,8 @@ const (
 	eventRestored  = "restored"
 	eventReplayed  = "replayed"
 	eventGivenUp   = "given_up"
+	eventAsked     = "asked"
+	eventRefused   = "recall_refused"
 )
 
 // leaf appends one state change to the ledger, in the transaction that makes

@@ -87,6 +87,8 @@ func (n *Node) expand(ctx context.Context, link, lane string, e laneItem, most i
 		return n.receiptItem(ctx, o)
 	case KindOwnHeader:
 		return n.ownHeaderItem(ctx, o)
+	case KindRequest:
+		return n.requestItem(ctx, o)
 	}
 	var p outgoing
 	err := n.view(ctx, func(tx queue.Tx) (err error) {
@@ -243,14 +245,14 @@ func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcome
 	if o.Kind == KindDirectory {
 		return n.settleDirectory(ctx, link, o, outcomes[0])
 	}
-	if o.Kind == KindReceipt && outcomes[0].Status == Refused {
-		// A receipt has nobody to tell: it is shown on both sides of the link.
+	if (o.Kind == KindReceipt || o.Kind == KindRequest) && outcomes[0].Status == Refused {
+		// Nobody is told by a receipt: it is shown on both sides of the link.
 		if err := n.Quarantine(ctx, link, o.Kind+" "+o.ID, "refused by the neighbour: "+outcomes[0].Reason, nil); err != nil {
 			return err
 		}
 	}
 	return n.updateLane(ctx, o.lane, func(tx queue.Tx) error {
-		if o.Kind == KindReceipt || o.Kind == KindOwnHeader {
+		if o.Kind != KindHeader && o.Kind != KindConsignment && o.Kind != KindPart {
 			return n.settleSmall(tx, o, outcomes[0])
 		}
 		out, err := records.Outgoing.Lock(tx, o.entry.Envelope, link, o.entry.Object)
@@ -261,10 +263,10 @@ func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcome
 	})
 }
 
-// settleSmall ends the way of what is one item. That a receipt was handed over
-// has a leaf: should the neighbour lose its disk, it is given again.
+// settleSmall ends the way of what is one item. That a receipt or a request was
+// handed over has a leaf: should the neighbour lose its disk, it is given again.
 func (n *Node) settleSmall(tx queue.Tx, o Out, outcome Outcome) error {
-	if o.Kind == KindReceipt && has(outcome) {
+	if o.Kind != KindOwnHeader && has(outcome) {
 		if _, err := n.leaf(tx, eventHanded, o.entry.Envelope, o.entry.Object); err != nil {
 			return err
 		}

@@ -283,8 +283,11 @@ func (n *Node) replayReceipt(tx queue.Tx, link string, hh, id sm.Digest, is func
 	if err != nil {
 		return err
 	}
+	if row == nil {
+		return n.replayRequest(tx, link, hh, id)
+	}
 	env, err := records.Envelopes.Get(tx, hh)
-	if row == nil || env == nil || err != nil {
+	if env == nil || err != nil {
 		return err
 	}
 	stored, err := openStored(row)
@@ -292,6 +295,15 @@ func (n *Node) replayReceipt(tx queue.Tx, link string, hh, id sm.Digest, is func
 		return err
 	}
 	return n.enqueue(tx, link, rankReceipt, laneEntry{Kind: KindReceipt, Envelope: hh, Object: id})
+}
+
+// replayRequest gives a request again that had been handed over.
+func (n *Node) replayRequest(tx queue.Tx, link string, hh, id sm.Digest) error {
+	row, err := records.Requests.Get(tx, hh, id)
+	if row == nil || err != nil || row.Link == link {
+		return err
+	}
+	return n.enqueue(tx, link, rankReceipt, laneEntry{Kind: KindRequest, Envelope: hh, Object: id})
 }
 
 // homeOver says whether the way home to a sender begins with a link.

@@ -386,10 +386,14 @@ func higher(a, b exchange.Stage) exchange.Stage {
 
 // ownActComesBack enters an act in the inbox of the agency that had signed it.
 func (n *Node) ownActComesBack(tx queue.Tx, r *signedReceipt) error {
-	if n.restored.row == nil || !r.body.Stage.ByAgency() {
+	agency := r.body.Agency
+	if r.body.Stage == exchange.StageRecalled && r.body.Node == n.c.ID && len(r.body.Recipients) == 1 {
+		agency = r.body.Recipients[0]
+	}
+	if n.restored.row == nil || agency == "" {
 		return nil
 	}
-	row, err := records.Inbox.Lock(tx, r.body.Agency, r.body.Header)
+	row, err := records.Inbox.Lock(tx, agency, r.body.Header)
 	if err != nil || row == nil || row.Stage.Rank() >= r.body.Stage.Rank() {
 		return err
 	}
@@ -398,7 +402,7 @@ func (n *Node) ownActComesBack(tx queue.Tx, r *signedReceipt) error {
 		back = past{collected: back.acted}
 	}
 	back.apply(row)
-	return records.Inbox.Put(tx, row, r.body.Agency, r.body.Header)
+	return records.Inbox.Put(tx, row, agency, r.body.Header)
 }
 
 // intakeOwnHeader takes back the header of a document that was submitted here

@@ -51,7 +51,7 @@ func (n *Node) noteSpace(link string, outs []Out, outcomes []Outcome) {
 		return
 	}
 	for i, o := range outs {
-		if o.Kind != KindReceipt && o.Kind != KindDirectory && has(outcomes[i]) {
+		if o.Kind != KindReceipt && o.Kind != KindRequest && o.Kind != KindDirectory && has(outcomes[i]) {
 			n.pauses.succeeded(spaceOf(link))
 			return
 		}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -28,10 +29,12 @@ type Trace struct {
 	Kind             exchange.Kind             `json:"kind"`
 	Created          strictjson.Time           `json:"created"`
 	Expires          strictjson.Time           `json:"expires"`
+	RelatesTo        string                    `json:"relates_to,omitempty"`
 	State            exchange.State            `json:"state"`
 	StateChinese     string                    `json:"state_zh"`
 	Recipients       []exchange.RecipientState `json:"recipients"`
 	Events           []Event                   `json:"events"`
+	Requests         []RequestLine             `json:"requests,omitempty"`
 	Receipts         int                       `json:"receipts"`
 	ReceiptsVerified bool                      `json:"receipts_verified"`
 	LedgerVerified   bool                      `json:"ledger_verified"`
@@ -53,8 +56,21 @@ type Event struct {
 	Reason     string          `json:"reason,omitempty"`
 	Detail     *ActDetail      `json:"detail,omitempty"`
 	Receipt    sm.Digest       `json:"receipt"`
+	After      []sm.Digest     `json:"after,omitempty"` // what it builds on: receipts, a request
 	Verified   bool            `json:"verified"`
 	Leaf       uint64          `json:"leaf"`
+}
+
+// RequestLine is one request of the sender in a Trace. Its signature was
+// verified when it came.
+type RequestLine struct {
+	Request    sm.Digest       `json:"request"`
+	Wish       exchange.Wish   `json:"kind"`
+	Chinese    string          `json:"zh"`
+	English    string          `json:"en"`
+	Time       strictjson.Time `json:"time"`
+	Actor      *exchange.Actor `json:"actor,omitempty"`
+	Recipients []string        `json:"recipients"`
 }
 
 // dossier is everything stored about one document that a party may see.
@@ -65,6 +81,7 @@ type dossier struct {
 	routing  *exchange.Routing
 	sealed   []byte
 	receipts []*storedReceipt
+	requests []*storedRequest
 	sender   bool // the asker is the sender
 }
 
@@ -79,6 +96,9 @@ func (n *Node) load(ctx context.Context, agency, document string) (*dossier, err
 		}
 		var err error
 		if d.env, err = records.Envelopes.Get(tx, d.hh); err != nil {
+			return err
+		}
+		if d.requests, err = requestsIn(tx, d.hh); err != nil {
 			return err
 		}
 		d.receipts, err = n.receiptsOf(tx, d.hh)
@@ -160,11 +180,12 @@ func (n *Node) Trace(ctx context.Context, agency, document string) (*Trace, erro
 		Document: d.env.ID, Header: d.hh, Title: s.Title, Number: s.Number,
 		Sender: d.env.Sender, SenderName: n.agencyName(d.env.Sender),
 		Label: d.routing.Label, Urgency: d.routing.Urgency, Kind: d.routing.Kind,
-		Created: d.routing.Created, Expires: d.routing.Expires, ReceiptsVerified: true,
+		Created: d.routing.Created, Expires: d.routing.Expires, RelatesTo: d.routing.RelatesTo, ReceiptsVerified: true,
 	}
 	if err := n.addEvents(t, d, agency); err != nil {
 		return nil, err
 	}
+	t.addRequests(d, agency)
 	t.LedgerVerified, err = n.leavesHold(ctx, d.visible(agency))
 	return t, err
 }
@@ -176,7 +197,7 @@ func (n *Node) addEvents(t *Trace, d *dossier, agency string) error {
 		ev := Event{
 			Time: r.Time, Stage: r.Stage, Chinese: r.Stage.Chinese(), English: r.Stage.English(), Node: r.Node,
 			Agency: r.Agency, AgencyName: n.agencyName(r.Agency), Actor: r.Actor, Recipients: r.Recipients,
-			Reason: r.Reason, Receipt: s.id, Leaf: s.row.Leaf,
+			Reason: r.Reason, Receipt: s.id, After: r.After, Leaf: s.row.Leaf,
 			Verified: exchange.Judge(n.Directory(), d.e, r, s.signed, s.row.At.Time()) == nil,
 		}
 		if d.sender {
@@ -202,6 +223,24 @@ func (n *Node) addEvents(t *Trace, d *dossier, agency string) error {
 		t.Recipients[i].Name = n.agencyName(t.Recipients[i].Agency)
 	}
 	return nil
+}
+
+// addRequests lists the sender's requests, to a recipient those about it.
+func (t *Trace) addRequests(d *dossier, agency string) {
+	for _, r := range d.requests {
+		b := r.body
+		if !b.About(d.e) || !d.sender && !slices.Contains(b.Recipients, agency) {
+			continue
+		}
+		line := RequestLine{Request: r.id, Wish: b.Wish, Chinese: b.Wish.Chinese(), English: b.Wish.English(), Time: b.Time, Actor: b.Actor, Recipients: b.Recipients}
+		if !d.sender {
+			line.Recipients = []string{agency}
+		}
+		t.Requests = append(t.Requests, line)
+	}
+	slices.SortFunc(t.Requests, func(a, b RequestLine) int {
+		return cmp.Or(cmp.Compare(a.Time, b.Time), strings.Compare(a.Request.String(), b.Request.String()))
+	})
 }
 
 // leavesHold checks that each receipt's leaf names it and that the leaf is in

@@ -118,20 +118,22 @@ func (n *Node) knownHeader(ctx context.Context, link string, hh sm.Digest) (out 
 // time at which it came: it is judged as of that time, however long the
 // directory takes. A crash before the commit lets the neighbour send it again.
 func (n *Node) deferReceipt(ctx context.Context, d *certs.Directory, link string, r *signedReceipt, b []byte) (Outcome, error) {
-	if ahead(d, r.body.Directory) {
+	wait := records.DeferredItem{Kind: KindReceipt, Link: link, Directory: r.body.Directory, Envelope: r.body.Header}
+	return n.deferSmall(ctx, d, wait, r.id, b)
+}
+
+func (n *Node) deferSmall(ctx context.Context, d *certs.Directory, wait records.DeferredItem, id sm.Digest, b []byte) (Outcome, error) {
+	if ahead(d, wait.Directory) {
 		return Outcome{Damaged, reasonAhead}, nil
 	}
 	body, err := records.StoreBody(ctx, n.c.Blobs, b)
 	if err != nil {
 		return Outcome{}, err
 	}
-	wait := &records.DeferredItem{
-		Kind: KindReceipt, Link: link, Directory: r.body.Directory, Envelope: r.body.Header, At: n.now(), Body: body,
-		Bytes: int64(len(b)),
-	}
-	err = n.update(ctx, func(tx queue.Tx) error { return n.putDeferred(tx, r.id, wait) })
+	wait.At, wait.Body, wait.Bytes = n.now(), body, int64(len(b))
+	err = n.update(ctx, func(tx queue.Tx) error { return n.putDeferred(tx, id, &wait) })
 	if errors.Is(err, errWaitingFull) {
-		out, err := n.full(ctx, link)
+		out, err := n.full(ctx, wait.Link)
 		return out, errors.Join(err, n.dropBody(ctx, body))
 	}
 	if err != nil {
@@ -332,8 +334,11 @@ func (n *Node) endDeferred(ctx context.Context, kind string, id sm.Digest) error
 // resume judges an item that waited for a newer directory, as of the time at
 // which it came. A crash anywhere in it lets it run again and change nothing.
 func (n *Node) resume(ctx context.Context, item *records.DeferredItem) error {
-	if item.Kind == KindHeader {
+	switch item.Kind {
+	case KindHeader:
 		return n.resumeHeader(ctx, item)
+	case KindRequest:
+		return n.resumeRequest(ctx, item)
 	}
 	return n.resumeReceipt(ctx, item)
 }

@@ -56,7 +56,16 @@ func (n *Node) Work(ctx context.Context) (did bool, err error) {
 }
 
 func (n *Node) workOn(ctx context.Context, entry laneItem) error {
-	if err := n.fan(ctx, entry); err != nil {
+	do := n.fan
+	if entry.Kind == KindRequest {
+		do = n.carryOut
+	}
+	err := do(ctx, entry)
+	if errors.Is(err, errBusy) { // no trouble: its turn comes behind the document's
+		n.lanes.failed(laneWork, entry.seq, n.c.Now(), nil)
+		return nil
+	}
+	if err != nil {
 		n.lanes.failed(laneWork, entry.seq, n.c.Now(), err)
 		n.ShowDamage(ctx, fmt.Sprintf("document %s (%s/%d)", entry.Envelope, laneWork, entry.seq), err)
 		return err
@@ -192,7 +201,11 @@ func (n *Node) fan(ctx context.Context, entry laneItem) error {
 		if p.e.Header.Recipients[slot.I].Role != envelope.RoleRecipient {
 			continue
 		}
-		if err := n.direct(ctx, d, p, slot, s); err != nil {
+		err := errChanged
+		for errors.Is(err, errChanged) { // a recall came in between
+			err = n.direct(ctx, d, p, slot, s)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -202,27 +215,40 @@ func (n *Node) fan(ctx context.Context, entry laneItem) error {
 // direct decides where one recipient's copy goes.
 func (n *Node) direct(ctx context.Context, d *certs.Directory, p *parcel, slot SlotItem, s *step) error {
 	agency := p.e.Header.Recipients[slot.I].Agency
+	done, recalled, err := n.markOf(ctx, p.e, agency)
+	if done || err != nil {
+		return err
+	}
 	before, err := n.pastOf(ctx, p.hh, agency)
 	if err != nil {
 		return err
 	}
-	if before.ended != nil { // and the sender has that receipt
+	switch {
+	case before.ended != nil: // and the sender has that receipt
 		s.ended = append(s.ended, end{agency, before.ended.again()})
 		return nil
+	case recalled != nil:
+		return n.endHere(d, p, s, agency, &exchange.Receipt{Stage: exchange.StageRecalled, After: []sm.Digest{recalled.id}})
+	case n.expired(p.routing):
+		return n.endHere(d, p, s, agency, &exchange.Receipt{Stage: exchange.StageExpired})
 	}
+	return n.onward(ctx, d, p, slot, s, before)
+}
+
+// onward delivers one recipient's copy or gathers it for its next hop.
+func (n *Node) onward(ctx context.Context, d *certs.Directory, p *parcel, slot SlotItem, s *step, before past) error {
+	agency := p.e.Header.Recipients[slot.I].Agency
 	link, next, err := d.NextHop(n.c.ID, agency)
 	switch {
-	case n.expired(p.routing):
-		return n.endHere(d, p, agency, exchange.StageExpired, "", s)
 	case err != nil:
-		return n.endHere(d, p, agency, exchange.StageRejected, exchange.CodeNoRoute, s)
+		return n.endHere(d, p, s, agency, rejected(exchange.CodeNoRoute))
 	case next == n.c.ID:
 		return n.deliver(ctx, d, p, slot, before)
 	case link.ID == p.from:
-		return n.endHere(d, p, agency, exchange.StageRejected, "loop", s)
+		return n.endHere(d, p, s, agency, rejected("loop"))
 	}
 	if err := n.passable(d, agency, p.routing); err != nil {
-		return n.endHere(d, p, agency, exchange.StageRejected, exchange.CodeOf(err), s)
+		return n.endHere(d, p, s, agency, rejected(exchange.CodeOf(err)))
 	}
 	if s.byLink[link.ID] == nil {
 		s.links = append(s.links, link.ID)
@@ -232,14 +258,17 @@ func (n *Node) direct(ctx context.Context, d *certs.Directory, p *parcel, slot S
 }
 
 // endHere signs how one recipient's delivery ends on this node.
-func (n *Node) endHere(d *certs.Directory, p *parcel, agency string, stage exchange.Stage, reason string, s *step) error {
-	r, err := n.nodeReceipt(d, &exchange.Receipt{
-		Stage: stage, Envelope: p.env.ID, Header: p.hh, Recipients: []string{agency}, Reason: reason,
-	})
+func (n *Node) endHere(d *certs.Directory, p *parcel, s *step, agency string, body *exchange.Receipt) error {
+	body.Envelope, body.Header, body.Recipients = p.env.ID, p.hh, []string{agency}
+	r, err := n.nodeReceipt(d, body)
 	if err == nil {
 		s.ended = append(s.ended, end{agency, r})
 	}
 	return err
+}
+
+func rejected(reason string) *exchange.Receipt {
+	return &exchange.Receipt{Stage: exchange.StageRejected, Reason: reason}
 }
 
 // commitStep is the commit point of one step. A crash before it repeats the
@@ -272,7 +301,7 @@ func (n *Node) endIn(tx queue.Tx, d *certs.Directory, p *parcel, s *step) error 
 	for _, e := range s.ended {
 		r := e.receipt
 		mark := &records.Dedup{Stage: r.body.Stage, Receipt: r.id}
-		err := records.Delivered.Insert(tx, mark, p.hh, e.agency)
+		err := claim(tx, mark, p.e, e.agency)
 		if errors.Is(err, queue.ErrExists) {
 			continue
 		}

@@ -47,6 +47,8 @@ var (
 	HadHeads     = Table[LedgerEnd]{"rsh"}     // node
 	Replays      = Table[Replay]{"rpl"}        // link
 	Offered      = Table[uint64]{"off"}        // lane
+	Requests     = Table[Request]{"req"}       // hh, request id
+	Answers      = Table[sm.Digest]{"ans"}     // request id, agency: the receipt that refuses it
 	Expiries     = Table[Expiry]{"exp"}        // when, hh
 )
 
@@ -250,12 +252,13 @@ type Outbound struct {
 
 // The states of an Outbound.
 const (
-	StateQueued  = "queued"
-	StateHanded  = "handed"
-	StateRefused = "refused"
-	StateParked  = "parked"
-	StateFailed  = "failed"
-	StateExpired = "expired"
+	StateQueued   = "queued"
+	StateHanded   = "handed"
+	StateRefused  = "refused"
+	StateParked   = "parked"
+	StateFailed   = "failed"
+	StateExpired  = "expired"
+	StateRecalled = "recalled"
 )
 
 // Receipt is a receipt's stored bytes.
@@ -266,10 +269,23 @@ type Receipt struct {
 	At     strictjson.Time
 }
 
-// Dedup is the mark that a delivery took effect here.
+// Dedup is the mark that a delivery took effect here. One with a Request and
+// no Receipt is the tombstone of a document that was recalled before it came.
 type Dedup struct {
 	Stage   exchange.Stage
 	Receipt sm.Digest
+	Request sm.Digest `json:",omitzero"`
+}
+
+// Pending says whether the mark stands for a document that has yet to come.
+func (d *Dedup) Pending() bool { return d.Receipt.IsZero() }
+
+// Request is a request's stored bytes. Link is where it came from; empty: it was
+// made here.
+type Request struct {
+	CMS  []byte
+	Link string
+	At   strictjson.Time
 }
 
 // InboxRow is one document in a receiving agency's inbox.
@@ -285,6 +301,10 @@ type InboxRow struct {
 	Collected   sm.Digest
 	Acted       sm.Digest
 	Sealed      []byte // summary, under the storage key
+
+	Reminder  sm.Digest       `json:",omitzero"` // the last request
+	Reminded  strictjson.Time `json:",omitzero"`
+	Reminders int             `json:",omitempty"`
 }
 
 // Idempotent remembers what an Idempotency-Key was used for.

@@ -18,6 +18,30 @@ func storm(seeds string) []string {
 
 var mutants = []mutant{
 	{
+		name:   "recalls-for-anybody",
+		reason: "an agency recalls what another one sent, when it asks before the document comes",
+		changes: []change{{"exchange/node/recall.go",
+			"if err != nil || !r.body.About(e) || !slices.Contains(r.body.Recipients, agency) {",
+			"if err != nil || !slices.Contains(r.body.Recipients, agency) {"}},
+		campaign: []string{"./exchange/link", "-run", "TestNobodyRecallsForAnother"},
+	},
+	{
+		name:   "recall-leaves-no-tombstone",
+		reason: "a recall that overtakes its document is forgotten",
+		changes: []change{{"exchange/node/recall.go",
+			"	case mark == nil:\n		return verdict{mark: true}, nil",
+			"	case mark == nil:\n		return verdict{}, nil"}},
+		campaign: storm("400"),
+	},
+	{
+		name:   "recall-after-the-signature",
+		reason: "a document that was signed for is recalled",
+		changes: []change{{"exchange/node/recall.go",
+			"	case row.Stage.End():\n		return refusal",
+			"	case row.Stage.End() && row.Acted.IsZero():\n		return refusal"}},
+		campaign: storm("400"),
+	},
+	{
 		name:   "ends-what-may-have-left",
 		reason: "a delivery expires at a node whose neighbour may have it",
 		changes: []change{{"exchange/node/expire.go",
@@ -32,8 +56,8 @@ var mutants = []mutant{
 		name:   "delivers-what-is-late",
 		reason: "a document that arrives after its time is delivered, whoever has ended it",
 		changes: []change{{"exchange/node/work.go",
-			"	case n.expired(p.routing):\n",
-			"	case n.expired(p.routing) && p.env == nil:\n"}},
+			"	case n.expired(p.routing):\n		return n.endHere",
+			"	case n.expired(p.routing) && p.env == nil:\n		return n.endHere"}},
 		campaign: []string{"./exchange/link", "-run", "TestWhatMayHaveLeftExpiresAtTheOther"},
 	},
 	{
@@ -241,8 +265,8 @@ var mutants = []mutant{
 		name:   "dedup-outside-transaction",
 		reason: "the dedup mark is committed apart from the delivery it guards",
 		changes: []change{{"exchange/node/deliver.go",
-			"	return n.update(ctx, func(tx queue.Tx) error {\n		mark := &records.Dedup{Stage: receipt.body.Stage, Receipt: receipt.id}\n		err := records.Delivered.Insert(tx, mark, p.hh, agency)\n		if errors.Is(err, queue.ErrExists) {\n			return nil\n		}\n		if err != nil {\n			return err\n		}\n",
-			"	mark := &records.Dedup{Stage: receipt.body.Stage, Receipt: receipt.id}\n	err := n.update(ctx, func(tx queue.Tx) error { return records.Delivered.Insert(tx, mark, p.hh, agency) })\n	if err != nil && !errors.Is(err, queue.ErrExists) {\n		return err\n	}\n	return n.update(ctx, func(tx queue.Tx) error {\n"}},
+			"	return n.update(ctx, func(tx queue.Tx) error {\n		mark := &records.Dedup{Stage: receipt.body.Stage, Receipt: receipt.id}\n		err := claim(tx, mark, p.e, agency)\n		if errors.Is(err, queue.ErrExists) {\n			return nil\n		}\n		if err != nil {\n			return err\n		}\n",
+			"	mark := &records.Dedup{Stage: receipt.body.Stage, Receipt: receipt.id}\n	err := n.update(ctx, func(tx queue.Tx) error { return claim(tx, mark, p.e, agency) })\n	if err != nil && !errors.Is(err, queue.ErrExists) {\n		return err\n	}\n	return n.update(ctx, func(tx queue.Tx) error {\n"}},
 		campaign: storm("400"),
 	},
 	{

@@ -185,7 +185,7 @@ func (w *world) unfinishedAfter(l *loss) string {
 		}
 		w.must(err, "trace")
 		for _, r := range t.Recipients {
-			if slices.Contains(owed, r.Agency) && r.Stage != intent(r.Agency, d.id) && !w.failed(d, &r) && !d.lapsed(&r) {
+			if slices.Contains(owed, r.Agency) && r.Stage != intent(r.Agency, d.id) && !w.failed(d, &r) && !d.lapsed(&r) && !d.withdrawn(&r) {
 				return fmt.Sprintf("%s (%s): %s stands at %s", d.key, d.id, r.Agency, r.Stage)
 			}
 		}
@@ -214,7 +214,7 @@ func (w *world) checkAfter(l *loss) {
 		owed := l.owed(w, d)
 		for _, a := range d.recipients {
 			n := w.inboxCount(a, d.id)
-			if n > 1 || n == 0 && slices.Contains(owed, a) && !w.ordered(d, a) && d.expires.IsZero() {
+			if n > 1 || n == 0 && slices.Contains(owed, a) && !w.ordered(d, a) && d.expires.IsZero() && !d.recalled {
 				w.fail("I11: %s is %d times in the inbox of %s", d.id, n, a)
 			}
 		}

@@ -145,9 +145,12 @@ func (w *world) unfinished() string {
 		t, err := d.host.node.Trace(w.ctx, d.sender, d.id)
 		w.must(err, "trace")
 		for _, r := range t.Recipients {
-			if r.Stage != exchange.StageSignedFor && r.Stage != exchange.StageReturned && !w.failed(d, &r) && !d.lapsed(&r) && w.excused(d, r.Agency) == "" {
+			if r.Stage != exchange.StageSignedFor && r.Stage != exchange.StageReturned && !w.failed(d, &r) && !d.lapsed(&r) && !d.withdrawn(&r) && w.excused(d, r.Agency) == "" {
 				return fmt.Sprintf("%s (%s): %s stands at %s", d.key, d.id, r.Agency, r.Stage)
 			}
+		}
+		if a := w.unanswered(d, t); a != "" {
+			return fmt.Sprintf("%s (%s): the recall has no answer for %s", d.key, d.id, a)
 		}
 	}
 	return w.stillWaiting()
@@ -219,6 +222,10 @@ func (w *world) checkOnce(d *submission, proof []byte) {
 		}
 		if d.lapsed(&r) {
 			w.checkLapsed(d, &r)
+			continue
+		}
+		if d.withdrawn(&r) {
+			w.checkWithdrawn(d, &r)
 			continue
 		}
 		if want := intent(r.Agency, d.id); want != r.Stage {
@@ -306,7 +313,10 @@ func (w *world) checkEvidence(d *submission, proof []byte) {
 
 // deliveredFiles are the files as the first recipient has them that has any.
 func (w *world) deliveredFiles(d *submission) (delivered []evidence.Delivered) {
-	i := slices.IndexFunc(d.recipients, func(a string) bool { return w.inboxCount(a, d.id) > 0 })
+	i := slices.IndexFunc(d.recipients, func(a string) bool {
+		item, err := w.hostOf(a).node.InboxItem(w.ctx, a, d.id)
+		return err == nil && item.Stage != exchange.StageRecalled
+	})
 	if i < 0 {
 		return nil
 	}

@@ -27,6 +27,8 @@ type submission struct {
 	urgency    exchange.Urgency
 	expires    time.Time // zero: long after the run
 	id         string    // once acknowledged
+	recalled   bool      // its sender asked for that
+	promised   bool      // and was told that the recall is on its way
 }
 
 // step does one thing, drawn from the seed.
@@ -48,6 +50,10 @@ func (w *world) step(maxDocs int) {
 	}
 	if w.rng.IntN(50) == 0 {
 		w.giveUp(h)
+		return
+	}
+	if w.rng.IntN(60) == 0 {
+		w.ask()
 		return
 	}
 	switch n := w.rng.IntN(100); {
@@ -371,6 +377,9 @@ func intent(agency, id string) exchange.Stage {
 }
 
 func (w *world) decide(h *host, agency, id string) {
+	if item, err := h.node.InboxItem(w.ctx, agency, id); err == nil && item.Stage == exchange.StageRecalled {
+		return
+	}
 	stage := intent(agency, id)
 	receipt, err := h.node.Act(w.ctx, agency, id, node.Action{
 		Stage: stage, Actor: exchange.Actor{Name: "值班员"}, Opinion: "已阅", Reason: "重复",
@@ -390,6 +399,9 @@ func (w *world) decide(h *host, agency, id string) {
 // collect reads all files and compares them with what was sent (I8).
 func (w *world) collect(h *host, agency, id string, d *submission) {
 	opened, err := h.node.Collect(w.ctx, agency, id)
+	if exchange.CodeOf(err) == exchange.CodeRecalled && (d == nil || d.recalled) {
+		return
+	}
 	w.tolerate(err, "collect")
 	if err != nil || d == nil {
 		return

@@ -69,6 +69,7 @@ type Stats struct {
 	Receipts          int // verified in the end
 	Full              int // times that a disk had no room
 	Expired           int // deliveries, in the end
+	Recalls, Recalled int // asked for, and deliveries in the end
 	GivenUp, Unknown  int // dead letters: ended for good, and not since the neighbour may have them
 }
 
@@ -288,6 +289,8 @@ func (s *Stats) add(t Stats) {
 	s.Receipts += t.Receipts
 	s.Full += t.Full
 	s.Expired += t.Expired
+	s.Recalls += t.Recalls
+	s.Recalled += t.Recalled
 	s.GivenUp += t.GivenUp
 	s.Unknown += t.Unknown
 }

@@ -1,0 +1,117 @@
+package rest
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/node"
+)
+
+// What a sender asks for about a document that it sent, and sending it again.
+
+// AskRequest recalls a document, or reminds of it.
+type AskRequest struct {
+	Actor      Person   `json:"actor"`
+	Recipients []string `json:"recipients,omitempty" maxItems:"3999" doc:"Agency codes; absent: all recipients of the document"`
+}
+
+// AskResult names what was signed. What came of it is in the trace: RECALLED or
+// RECALL_REFUSED for each recipient, or another end.
+type AskResult struct {
+	Document string      `json:"document"`
+	Kind     string      `json:"kind"`
+	KindZH   string      `json:"kind_zh"`
+	Requests []sm.Digest `json:"requests" doc:"SM3 of the signed requests"`
+}
+
+// ResendRequest sends a document again.
+type ResendRequest struct {
+	Recipients []string   `json:"recipients,omitempty" maxItems:"3999" doc:"Agency codes; absent when resending: all whose delivery ended without a signature"`
+	Expires    *time.Time `json:"expires,omitempty" doc:"When undelivered copies end; absent: in 90 days"`
+}
+
+type askInput struct {
+	DocumentPath
+	Body AskRequest
+}
+
+type resendInput struct {
+	DocumentPath
+	Key         string `header:"Idempotency-Key" doc:"1 to 255 printable ASCII characters, the same on a retry"`
+	Traceparent string `header:"Traceparent"`
+	Body        ResendRequest
+}
+
+type created struct {
+	Location string `header:"Location"`
+	Replayed string `header:"Idempotent-Replayed"`
+	Body     SubmitResult
+}
+
+func (s *Server) registerRequests() {
+	post(s, "/v1/documents/{id}/recall", "Recall a document (撤回)", s.ask(exchange.WishRecall), ScopeSend)
+	post(s, "/v1/documents/{id}/remind", "Remind the recipients of a document (催办)", s.ask(exchange.WishRemind), ScopeSend)
+	s.again("/v1/documents/{id}/resend", "Send a document again (重发)", false)
+	s.again("/v1/documents/{id}/supplement", "Send a document to further recipients (补发)", true)
+}
+
+func (s *Server) ask(wish exchange.Wish) func(context.Context, *askInput) (*body[AskResult], error) {
+	return func(ctx context.Context, in *askInput) (*body[AskResult], error) {
+		all, err := s.c.Node.Ask(ctx, caller(ctx).Agency, in.ID, node.Asking{
+			Wish: wish, Recipients: in.Body.Recipients, Actor: exchange.Actor{Name: in.Body.Actor.Name, Role: in.Body.Actor.Role},
+		})
+		if err != nil {
+			return nil, s.problem(ctx, err)
+		}
+		out := &body[AskResult]{AskResult{Document: in.ID, Kind: string(wish), KindZH: wish.Chinese()}}
+		for _, one := range all {
+			out.Body.Requests = append(out.Body.Requests, one.ID)
+		}
+		return out, nil
+	}
+}
+
+func (s *Server) again(path, summary string, others bool) {
+	huma.Register(s.api, huma.Operation{
+		Method: http.MethodPost, Path: path, Summary: summary, OperationID: "post" + operation(path),
+		Security: security([]string{ScopeSend}), MaxBodyBytes: maxJSON, DefaultStatus: http.StatusCreated,
+	}, func(ctx context.Context, in *resendInput) (*created, error) {
+		out, err := s.resend(ctx, in, others)
+		if err != nil {
+			return nil, s.problem(ctx, err)
+		}
+		return out, nil
+	})
+}
+
+// resend counts as one document of the agency's quota; no bytes come in.
+func (s *Server) resend(ctx context.Context, in *resendInput, others bool) (*created, error) {
+	if err := checkKey(in.Key); err != nil {
+		return nil, err
+	}
+	a := node.Resending{
+		Document: in.ID, IdempotencyKey: in.Key, Recipients: in.Body.Recipients, Others: others, Trace: traceContext(in.Traceparent),
+	}
+	if in.Body.Expires != nil {
+		a.Expires = *in.Body.Expires
+	}
+	g, err := s.quotas.begin(caller(ctx).Agency, 0, s.c.Node.Now())
+	if err != nil {
+		return nil, err
+	}
+	got, err := s.c.Node.SendAgain(ctx, caller(ctx).Agency, a)
+	g.end(err == nil && !got.Replayed)
+	if err != nil {
+		return nil, err
+	}
+	out := &created{Location: "/v1/documents/" + got.ID, Body: SubmitResult{Document: got.ID, State: string(exchange.StateInDelivery), Receipt: got.Receipt}}
+	if got.Replayed {
+		out.Replayed = "true"
+	}
+	return out, nil
+}
