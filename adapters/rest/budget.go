@@ -20,16 +20,18 @@ const (
 	uploadSilence = 30 * time.Second // without a byte, until an upload is given up
 )
 
-// budget is the memory that uploads may hold.
+// budget is the memory that uploads, or downloads, may hold.
 type budget struct {
+	what  string // they are
 	mu    sync.Mutex
 	room  int64
+	long  int64         // from this weight on one is long
 	keep  int64         // of it, for those that are not long
 	freed chan struct{} // closed when room was given back
 }
 
-func newBudget(bytes int64) *budget {
-	return &budget{room: bytes, keep: bytes / 4, freed: make(chan struct{})}
+func newBudget(what string, bytes, long int64) *budget {
+	return &budget{what: what, room: bytes, long: long, keep: bytes / 4, freed: make(chan struct{})}
 }
 
 // weight is what an upload of so many bytes may hold; negative is an unknown
@@ -53,7 +55,7 @@ func (b *budget) take(ctx context.Context, bytes int64, wait time.Duration) (rel
 		select {
 		case <-freed:
 		case <-late.C:
-			return nil, exchange.Fail(exchange.CodeTemporary, "too many uploads are under way")
+			return nil, exchange.Fail(exchange.CodeTemporary, "too many %s are under way", b.what)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -64,7 +66,7 @@ func (b *budget) try(bytes int64) (freed <-chan struct{}, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	keep := int64(0)
-	if bytes >= uploadMost {
+	if bytes >= b.long {
 		keep = b.keep
 	}
 	if b.room-keep < bytes {

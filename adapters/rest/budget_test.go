@@ -12,7 +12,7 @@ import (
 // TestTheBudgetOfUploads: long uploads leave room for short ones, who finds none
 // waits for it and is told to come again, and what is given back is there.
 func TestTheBudgetOfUploads(t *testing.T) {
-	b := newBudget(4 * uploadMost)
+	b := newBudget("uploads", 4*uploadMost, uploadMost)
 	var held []func()
 	for range 3 {
 		release, err := b.take(t.Context(), weight(-1), 0)

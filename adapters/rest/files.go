@@ -38,6 +38,11 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request) error {
 		return exchange.Fail(exchange.CodeNotFound, "file %.10q of the document", mux.Vars(r)["n"])
 	}
 	info := opened.Manifest.Files[n]
+	w, release, err := s.takeDownload(w, r, info.Size)
+	if err != nil {
+		return err
+	}
+	defer release()
 	h := w.Header()
 	h.Set("Content-Type", safeMedia(info.Type))
 	h.Set("Content-Disposition", "attachment; filename*=UTF-8''"+url.PathEscape(info.Name))

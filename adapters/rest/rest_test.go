@@ -39,6 +39,7 @@ type office struct {
 	keys     map[string]string
 	hsm      *losable
 	ring     *KeyRing
+	rest     *Server
 	handler  http.Handler
 	maxBytes int64
 }
@@ -93,7 +94,8 @@ func newOfficeWith(t testing.TB, c Config) *office {
 		o.keys[name] = secret
 	}
 	c.Node, c.Keys, c.Logger = o.node, o.ring, quiet
-	o.handler = New(c).Handler()
+	o.rest = New(c)
+	o.handler = o.rest.Handler()
 	server := httptest.NewServer(o.handler)
 	o.url = server.URL
 	t.Cleanup(func() {

@@ -47,11 +47,12 @@ type Config struct {
 
 // Server answers agency systems.
 type Server struct {
-	c      Config
-	quotas quotas
-	budget *budget
-	router *mux.Router
-	api    huma.API
+	c         Config
+	quotas    quotas
+	budget    *budget // of uploads
+	downloads *budget
+	router    *mux.Router
+	api       huma.API
 }
 
 // New builds the server.
@@ -68,7 +69,10 @@ func New(c Config) *Server {
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }
 	}
-	s := &Server{c: c, quotas: quotas{q: c.Quota, used: map[string]*usage{}}, budget: newBudget(budgetBytes), router: mux.NewRouter().SkipClean(true)}
+	s := &Server{
+		c: c, quotas: quotas{q: c.Quota, used: map[string]*usage{}}, router: mux.NewRouter().SkipClean(true),
+		budget: newBudget("uploads", budgetBytes, uploadMost), downloads: newBudget("downloads", downloadBytes, downloadMost),
+	}
 	s.router.HandleFunc("/livez", s.live).Methods(http.MethodGet)
 	s.router.HandleFunc("/readyz", s.ready).Methods(http.MethodGet)
 	s.router.NotFoundHandler = http.HandlerFunc(s.notFound)
