@@ -14,6 +14,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/emmansun/gmsm/smx509"
@@ -73,7 +74,9 @@ type Signed struct {
 	Certificate []byte // DER, as embedded
 	Time        time.Time
 
-	p parts
+	p     parts
+	once  sync.Once // the signature is looked at once
+	holds bool
 }
 
 // Parse reads a signed object of at most atMost bytes.
@@ -98,7 +101,7 @@ func (s *Signed) Verify(cert []byte) error {
 	if err := maySign(s.p.cert); err != nil {
 		return err
 	}
-	if !sm.Verify(s.p.cert.PublicKey.(*ecdsa.PublicKey), s.p.signed, s.p.signature) {
+	if !s.Holds() {
 		return ErrSignature
 	}
 	return nil
@@ -108,8 +111,11 @@ func (s *Signed) Verify(cert []byte) error {
 // certificate may be used for. It tells a signature that may not be relied on
 // from bytes that were damaged; it is never enough to rely on one.
 func (s *Signed) Holds() bool {
-	pub, ok := s.p.cert.PublicKey.(*ecdsa.PublicKey)
-	return ok && sm.Verify(pub, s.p.signed, s.p.signature)
+	s.once.Do(func() {
+		pub, ok := s.p.cert.PublicKey.(*ecdsa.PublicKey)
+		s.holds = ok && sm.Verify(pub, s.p.signed, s.p.signature)
+	})
+	return s.holds
 }
 
 // ID names the object: the SM3 of its content.

@@ -192,7 +192,7 @@ func (n *Node) received(ctx context.Context, hh sm.Digest, row *records.InboxRow
 	if err != nil || env == nil || con == nil {
 		return nil, nil, errors.Join(err, absent(env == nil || con == nil, "envelope"))
 	}
-	e, err := n.loadHeader(ctx, env)
+	e, err := n.loadHeader(ctx, hh, env)
 	if err != nil {
 		return nil, nil, err
 	}

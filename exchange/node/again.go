@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/records"
 	"github.com/yizhan-gateway/yizhan/queue"
@@ -101,18 +102,20 @@ func (n *Node) namedUnder(ctx context.Context, agency, key string) ([]string, er
 		return nil, nil
 	}
 	var env *records.Envelope
+	var hh sm.Digest
 	err := n.view(ctx, func(tx queue.Tx) error {
 		used, err := records.Idempotency.Get(tx, agency, n.idempotencyIndex(key))
 		if used == nil || err != nil {
 			return err
 		}
-		env, err = records.Envelopes.Get(tx, used.Header)
+		hh = used.Header
+		env, err = records.Envelopes.Get(tx, hh)
 		return err
 	})
 	if env == nil || err != nil {
 		return nil, err
 	}
-	e, err := n.loadHeader(ctx, env)
+	e, err := n.loadHeader(ctx, hh, env)
 	if err != nil {
 		return nil, err
 	}

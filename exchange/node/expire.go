@@ -152,7 +152,7 @@ func (n *Node) certainlyOurs(ctx context.Context, hh sm.Digest) (bool, error) {
 	if env == nil || err != nil {
 		return false, err
 	}
-	e, err := n.loadHeader(ctx, env)
+	e, err := n.loadHeader(ctx, hh, env)
 	if err != nil {
 		return false, err
 	}

@@ -96,7 +96,7 @@ func (n *Node) doomed(ctx context.Context, p Pick) (*doomed, error) {
 	if err != nil {
 		return nil, err
 	}
-	if g.header, err = n.loadHeader(ctx, g.env); err != nil {
+	if g.header, err = n.loadHeader(ctx, g.entry.Envelope, g.env); err != nil {
 		return nil, err
 	}
 	routing, err := exchange.ParseRouting(g.header.Header.Routing)

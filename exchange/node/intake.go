@@ -239,6 +239,8 @@ func (n *Node) takeHeader(ctx context.Context, d *certs.Directory, link string, 
 	}
 	if conflict || out.Status != Taken {
 		err = n.dropBody(ctx, env.Header)
+	} else {
+		n.headers.put(e, int64(len(b)))
 	}
 	if conflict && err == nil {
 		return n.rejectHeader(ctx, d, e, b, reasonConflict)
@@ -341,7 +343,7 @@ func (n *Node) intakeConsignment(ctx context.Context, link string, it Item, b []
 	if env == nil {
 		return Outcome{Damaged, reasonHeaderMissing}, nil
 	}
-	e, err := n.loadHeader(ctx, env)
+	e, err := n.loadHeader(ctx, item.Envelope, env)
 	if err != nil {
 		return Outcome{}, err
 	}

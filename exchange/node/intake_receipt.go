@@ -40,7 +40,7 @@ func (n *Node) intakeReceipt(ctx context.Context, link string, it Item, b []byte
 	if receipt.body.Directory > d.Version() {
 		return n.deferReceipt(ctx, d, link, receipt, b)
 	}
-	e, err := n.loadHeader(ctx, env)
+	e, err := n.loadHeader(ctx, receipt.body.Header, env)
 	if err != nil {
 		return Outcome{}, err
 	}

@@ -145,7 +145,7 @@ func (n *Node) nameRecipients(ctx context.Context, q *QueueItem) error {
 	if err != nil || env == nil {
 		return err
 	}
-	e, err := n.loadHeader(ctx, env)
+	e, err := n.loadHeader(ctx, q.entry.Envelope, env)
 	if err != nil {
 		return ctx.Err()
 	}

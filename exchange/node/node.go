@@ -110,6 +110,7 @@ type Node struct {
 	holds    holds
 	dead     deadSweep
 	expiries expirySweep
+	headers  headerCache
 
 	restored restored
 	replays  replays

@@ -92,7 +92,7 @@ func (n *Node) recallWaiting(ctx context.Context, r *storedRequest) error {
 	if env == nil || err != nil {
 		return err
 	}
-	e, err := n.loadHeader(ctx, env)
+	e, err := n.loadHeader(ctx, r.body.Header, env)
 	if err != nil {
 		return err
 	}

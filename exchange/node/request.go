@@ -97,6 +97,7 @@ func (a *Asking) check(e *envelope.Envelope) ([]string, error) {
 // sentHeader is the header of a document that an agency sent.
 func (n *Node) sentHeader(ctx context.Context, agency, document string) (*envelope.Envelope, error) {
 	var env *records.Envelope
+	var hh sm.Digest
 	err := n.view(ctx, func(tx queue.Tx) error {
 		sent, err := records.Documents.Get(tx, agency, document)
 		if err != nil {
@@ -105,13 +106,14 @@ func (n *Node) sentHeader(ctx context.Context, agency, document string) (*envelo
 		if sent == nil {
 			return exchange.Fail(exchange.CodeNotFound, "document %s is not among those that %s sent", document, agency)
 		}
-		env, err = records.Envelopes.Get(tx, sent.Header)
+		hh = sent.Header
+		env, err = records.Envelopes.Get(tx, hh)
 		return errors.Join(err, absent(env == nil && err == nil, "envelope"))
 	})
 	if err != nil {
 		return nil, err
 	}
-	return n.loadHeader(ctx, env)
+	return n.loadHeader(ctx, hh, env)
 }
 
 // storedRequest is a request read back.
@@ -252,7 +254,7 @@ func (n *Node) aboutItsOwn(ctx context.Context, r *exchange.Request) (bool, erro
 	if env == nil || env.Deferred || err != nil {
 		return true, err
 	}
-	e, err := n.loadHeader(ctx, env)
+	e, err := n.loadHeader(ctx, r.Header, env)
 	return err == nil && r.About(e), err
 }
 

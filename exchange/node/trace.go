@@ -110,7 +110,7 @@ func (n *Node) load(ctx context.Context, agency, document string) (*dossier, err
 	if d.env == nil {
 		return nil, absent(true, "envelope")
 	}
-	if d.e, err = n.loadHeader(ctx, d.env); err != nil {
+	if d.e, err = n.loadHeader(ctx, d.hh, d.env); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(d.receipts, byTime)
@@ -376,7 +376,7 @@ func (n *Node) summaryLine(ctx context.Context, id string, row *records.Document
 	if err != nil || env == nil {
 		return Summary{}, errors.Join(err, absent(env == nil, "envelope"))
 	}
-	e, err := n.loadHeader(ctx, env)
+	e, err := n.loadHeader(ctx, row.Header, env)
 	if err != nil {
 		return Summary{}, err
 	}

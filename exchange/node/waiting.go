@@ -359,7 +359,7 @@ func (n *Node) resumeReceipt(ctx context.Context, item *records.DeferredItem) er
 	if env == nil { // its document waited as well, and was not the sender's
 		return n.Quarantine(ctx, item.Link, "receipt "+receipt.id.String(), reasonUnknown, b)
 	}
-	e, err := n.loadHeader(ctx, env)
+	e, err := n.loadHeader(ctx, receipt.body.Header, env)
 	if err != nil {
 		return err
 	}

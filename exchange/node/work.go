@@ -145,7 +145,7 @@ func (n *Node) loadParcel(ctx context.Context, entry laneItem) (*parcel, error) 
 		return nil, exchange.Fail(exchange.CodeInternal, "work entry %d names an envelope that is not there", entry.seq)
 	}
 	p.from = con.Link
-	if p.e, err = n.loadHeader(ctx, p.env); err != nil {
+	if p.e, err = n.loadHeader(ctx, p.hh, p.env); err != nil {
 		return nil, err
 	}
 	if p.routing, err = exchange.ParseRouting(p.e.Header.Routing); err != nil {
@@ -157,14 +157,6 @@ func (n *Node) loadParcel(ctx context.Context, entry laneItem) (*parcel, error) 
 	}
 	p.item, err = ParseConsignment(b)
 	return p, err
-}
-
-func (n *Node) loadHeader(ctx context.Context, env *records.Envelope) (*envelope.Envelope, error) {
-	b, err := env.Header.Load(ctx, n.c.Blobs)
-	if err != nil {
-		return nil, err
-	}
-	return envelope.ParseHeader(b)
 }
 
 // step is what one commit of a distribution changes.
