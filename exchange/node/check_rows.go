@@ -22,7 +22,7 @@ var checkers map[string]checker
 
 func init() {
 	checkers = map[string]checker{
-		"doc": checkDocument, "dix": checkSentOrder, "env": checkEnvelope, "pdg": checkDigests, "part": checkPart,
+		"doc": checkDocument, "dix": checkSentOrder, "env": checkEnvelope, "hdr": checkHeader, "pdg": checkDigests, "part": checkPart,
 		"blob": checkOwner, "cin": checkConsignment, "fan": checkFan, "out": checkOutbound, "rcp": checkReceipt,
 		"ddp": checkDelivered, "box": checkInbox, "inx": checkInboxOrder, "bid": checkInboxByID,
 		"inc":  decodes[uint64](aString),
@@ -100,7 +100,13 @@ func checkEnvelope(c *check, tx queue.Tx, k *keyReader, b []byte) (string, error
 		}
 		return err
 	}
-	if what := c.body("env", k, env.Header, verify); what != "" {
+	body := env.Header
+	if body.Ref == "" && len(body.Inline) == 0 {
+		if body.Inline, err = records.Headers.Get(tx, hh); err != nil || body.Inline == nil {
+			return "its header is missing", err
+		}
+	}
+	if what := c.body("env", k, body, verify); what != "" {
 		return what, nil
 	}
 	if c.n.c.Now().Before(env.Expires.Time()) { // afterwards the entry goes
@@ -152,6 +158,11 @@ func (r *sliceReader) Read(p []byte) (int, error) {
 	n := copy(p, r.b)
 	r.b = r.b[n:]
 	return n, nil
+}
+
+func checkHeader(_ *check, tx queue.Tx, k *keyReader, _ []byte) (string, error) {
+	env, err := records.Envelopes.Get(tx, k.digest())
+	return missingRow("its envelope", env, err)
 }
 
 func checkDigests(_ *check, _ queue.Tx, k *keyReader, b []byte) (string, error) {

@@ -26,7 +26,7 @@ func (n *Node) Evidence(ctx context.Context, agency, document string, w io.Write
 	if n.c.CRLs != nil {
 		f.CRLs = atMostCRLs(n.c.CRLs())
 	}
-	if f.Header, err = d.env.Header.Load(ctx, n.c.Blobs); err != nil {
+	if f.Header, err = n.headerBytes(ctx, d.hh, d.env); err != nil {
 		return err
 	}
 	if f.Disclosed, err = n.disclose(ctx, d, agency); err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange/records"
+	"github.com/yizhan-gateway/yizhan/queue"
 )
 
 // A header is read several times within moments: when it comes, with its
@@ -65,7 +66,7 @@ func (n *Node) loadHeader(ctx context.Context, hh sm.Digest, env *records.Envelo
 	if e := n.headers.get(hh); e != nil {
 		return e, nil
 	}
-	b, err := env.Header.Load(ctx, n.c.Blobs)
+	b, err := n.headerBytes(ctx, hh, env)
 	if err != nil {
 		return nil, err
 	}
@@ -78,4 +79,19 @@ func (n *Node) loadHeader(ctx context.Context, hh sm.Digest, env *records.Envelo
 	}
 	n.headers.put(e, env.Header.Size)
 	return e, nil
+}
+
+// headerBytes gives the signed header of an envelope that is here.
+func (n *Node) headerBytes(ctx context.Context, hh sm.Digest, env *records.Envelope) (b []byte, err error) {
+	if env.Header.Ref != "" || len(env.Header.Inline) > 0 {
+		return env.Header.Load(ctx, n.c.Blobs)
+	}
+	err = n.view(ctx, func(tx queue.Tx) error {
+		b, err = records.Headers.Get(tx, hh)
+		return err
+	})
+	if err == nil && b == nil {
+		err = fmt.Errorf("%w: the header of %s is missing", records.ErrUnreadable, hh)
+	}
+	return b, err
 }

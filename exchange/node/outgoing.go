@@ -109,7 +109,7 @@ func (n *Node) expand(ctx context.Context, link, lane string, e laneItem, most i
 	}
 	var list []Out
 	if !p.out.Header {
-		data, err := p.env.Header.Load(ctx, n.c.Blobs)
+		data, err := n.headerBytes(ctx, e.Envelope, p.env)
 		if err != nil {
 			return nil, unreadable{err}
 		}
@@ -173,7 +173,7 @@ func (n *Node) ownHeaderItem(ctx context.Context, o Out) ([]Out, error) {
 	if env == nil {
 		return nil, unreadable{fmt.Errorf("node: lane %s entry %d names a header that is not there", o.lane, o.seq)}
 	}
-	data, err := env.Header.Load(ctx, n.c.Blobs)
+	data, err := n.headerBytes(ctx, o.entry.Envelope, env)
 	if err != nil {
 		return nil, unreadable{err}
 	}

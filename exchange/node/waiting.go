@@ -385,7 +385,7 @@ func (n *Node) resumeHeader(ctx context.Context, item *records.DeferredItem) err
 	if err != nil || !env.Deferred {
 		return err
 	}
-	b, err := env.Header.Load(ctx, n.c.Blobs)
+	b, err := n.headerBytes(ctx, hh, env)
 	if err != nil {
 		return err
 	}
@@ -461,7 +461,7 @@ func (n *Node) dropEnvelope(ctx context.Context, hh sm.Digest) error {
 		if err != nil || env == nil || !env.Deferred {
 			return nil, err
 		}
-		return []droppedRow{{records.Envelopes.Key(hh), env.Header.Ref}, {records.Digests.Key(hh), ""}}, nil
+		return []droppedRow{{records.Envelopes.Key(hh), env.Header.Ref}, {records.Digests.Key(hh), ""}, {records.Headers.Key(hh), ""}}, nil
 	})
 	if err != nil {
 		return err

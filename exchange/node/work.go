@@ -359,8 +359,15 @@ func addOnce(list []string, s string) []string {
 // putEnvelope writes a new envelope's record and when it ends, and claims its
 // header's blob. The entry of one that was dropped meanwhile may still stand.
 func (n *Node) putEnvelope(tx queue.Tx, hh sm.Digest, env *records.Envelope) error {
-	if err := records.Envelopes.Insert(tx, env, hh); err != nil {
+	row := *env
+	row.Header.Inline = nil // its own row: this one is read and written often
+	if err := records.Envelopes.Insert(tx, &row, hh); err != nil {
 		return err
+	}
+	if env.Header.Ref == "" {
+		if err := records.Headers.Put(tx, env.Header.Inline, hh); err != nil {
+			return err
+		}
 	}
 	if err := records.Expiries.Put(tx, &records.Expiry{At: env.Expires}, uint64(env.Expires), hh); err != nil {
 		return err

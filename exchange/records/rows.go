@@ -49,6 +49,7 @@ var (
 	Offered      = Table[uint64]{"off"}        // lane
 	Requests     = Table[Request]{"req"}       // hh, request id
 	Answers      = Table[sm.Digest]{"ans"}     // request id, agency: the receipt that refuses it
+	Headers      = RawTable{"hdr"}             // hh: the header of an Envelope, when it is no blob
 	Expiries     = Table[Expiry]{"exp"}        // when, hh
 )
 
@@ -130,7 +131,7 @@ type Envelope struct {
 	Size      int64 // ciphertext bytes
 	Parts     int
 	Have      []byte // one bit for each part that is durable here
-	Header    Body
+	Header    Body   // without bytes and blob: in Headers
 	Link      string // where it came from; empty: submitted here
 	Directory uint64 // the version it was judged with
 	At        strictjson.Time

@@ -91,6 +91,21 @@ func (t Table[T]) scan(tx queue.Tx, lo, hi []byte, limit int, visit func(key []b
 	return nil
 }
 
+// RawTable is a kind of row whose value is bytes as they came, for what is large
+// and read seldom.
+type RawTable struct{ name string }
+
+// Key gives the full key of the row with these key parts.
+func (t RawTable) Key(parts ...any) []byte {
+	return queue.Key(append([]any{t.name}, parts...)...)
+}
+
+// Get reads a row to look at it; nil when there is none.
+func (t RawTable) Get(tx queue.Tx, parts ...any) ([]byte, error) { return tx.Get(t.Key(parts...)) }
+
+// Put writes a row.
+func (t RawTable) Put(tx queue.Tx, v []byte, parts ...any) error { return tx.Put(t.Key(parts...), v) }
+
 // ErrUnreadable marks a row whose value is not what this program wrote: the
 // store is damaged, and nothing is decided on a guess.
 var ErrUnreadable = fmt.Errorf("records: unreadable row")
