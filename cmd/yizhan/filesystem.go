@@ -6,6 +6,8 @@ import (
 	"syscall"
 
 	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/internal/durable"
+	"github.com/yizhan-gateway/yizhan/queue/blob"
 )
 
 // unsafeFileSystems are those on which a store may not lie, by the number that
@@ -33,9 +35,14 @@ var unsafeFileSystems = map[uint32]string{
 
 // checkFileSystem refuses a data directory of which what is durable, locked or
 // mapped might not stay so. Below it the store or the blobs may be links to
-// elsewhere.
+// elsewhere, and payloads may lie on disks that were added, where another file
+// system may be mounted by now.
 func (d dataDir) checkFileSystem(kindOf func(path string) (uint32, error)) error {
-	for _, path := range []string{string(d), d.path(storeDir), d.path(blobsDir)} {
+	added, err := blob.Added(durable.OS, d.path(blobsDir))
+	if err != nil {
+		return err
+	}
+	for _, path := range append([]string{string(d), d.path(storeDir), d.path(blobsDir)}, added...) {
 		kind, err := kindOf(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

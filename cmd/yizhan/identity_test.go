@@ -11,17 +11,24 @@ import (
 	"github.com/yizhan-gateway/yizhan/exchange"
 )
 
-// TestNoNetworkFileSystem: wherever the directory, its store or its blobs lie,
-// with the name of what is wrong and the way out in both languages.
+// TestNoNetworkFileSystem: wherever the directory, its store, its blobs or a disk
+// that was added lie, with the name of what is wrong and the way out in both
+// languages.
 func TestNoNetworkFileSystem(t *testing.T) {
-	d := dataDir("/data")
+	d := dataDir(t.TempDir())
+	if err := os.MkdirAll(d.path(blobsDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(d.path(blobsDir), "roots.json"), []byte(`{"store":"x","roots":["/mnt/disk2","/mnt/disk3"]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for kind, name := range unsafeFileSystems {
-		for _, where := range []string{"/data", "/data/store", "/data/blobs"} {
+		for _, where := range []string{string(d), d.path(storeDir), d.path(blobsDir), "/mnt/disk3"} {
 			err := d.checkFileSystem(func(path string) (uint32, error) {
 				switch {
 				case path == where:
 					return kind, nil
-				case path == "/data/store":
+				case path == d.path(storeDir):
 					return 0, fs.ErrNotExist
 				}
 				return 0xEF53, nil

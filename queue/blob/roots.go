@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/yizhan-gateway/yizhan/internal/durable"
 )
@@ -49,8 +50,16 @@ type mark struct {
 	Root  int    `json:"root"` // 1 for the first that was added
 }
 
-func (s *Store) readList() (l list, err error) {
-	b, err := durable.ReadFile(s.fs, filepath.Join(s.dir, listFile), maxList)
+// Added names the roots besides the first of a directory that is not open.
+func Added(fsys durable.FS, dir string) ([]string, error) {
+	l, err := readList(fsys, dir)
+	return l.Roots, err
+}
+
+func (s *Store) readList() (list, error) { return readList(s.fs, s.dir) }
+
+func readList(fsys durable.FS, dir string) (l list, err error) {
+	b, err := durable.ReadFile(fsys, filepath.Join(dir, listFile), maxList)
 	if errors.Is(err, fs.ErrNotExist) {
 		return l, nil
 	}
@@ -61,7 +70,7 @@ func (s *Store) readList() (l list, err error) {
 		err = errors.New("not a list of roots")
 	}
 	if err != nil {
-		return l, fmt.Errorf("blob: %s is unreadable; do not delete it, restore it: %w", filepath.Join(s.dir, listFile), err)
+		return l, fmt.Errorf("blob: %s is unreadable; do not delete it, restore it: %w", filepath.Join(dir, listFile), err)
 	}
 	return l, nil
 }
@@ -148,6 +157,9 @@ func (s *Store) Add(path string) error {
 	if err != nil {
 		return err
 	}
+	if err := s.syncUp(path); err != nil {
+		return err
+	}
 	l.Roots = append(l.Roots, path)
 	// A crash before this leaves the root unknown and empty; after it, every
 	// start wants it. No blob goes there before the list is durable.
@@ -157,6 +169,24 @@ func (s *Store) Add(path string) error {
 	roots := append(slices.Clone(*s.roots.Load()), r)
 	s.roots.Store(&roots)
 	return nil
+}
+
+// syncUp makes the names durable that lead to a root, and those of the
+// directories in it: whoever made it need not have, nor an Add that a crash
+// ended. A power cut that takes a root's name back takes every blob in it along.
+func (s *Store) syncUp(path string) error {
+	for dir := path; ; dir = filepath.Dir(dir) {
+		err := s.fs.SyncDir(dir)
+		if errors.Is(err, syscall.EINVAL) && dir != path {
+			return nil // an automounter's: what is mounted in it has its name from elsewhere
+		}
+		if err != nil {
+			return fmt.Errorf("blob: %s %w: the names in %s cannot be made durable: %w", path, ErrUnfit, dir, err)
+		}
+		if dir == filepath.Dir(dir) {
+			return nil
+		}
+	}
 }
 
 // fits refuses what is no place for a root before anything is written.

@@ -69,6 +69,22 @@ var mutants = []mutant{
 		campaign: []string{"./queue/blob", "-run", "TestRootsThatAreAway"},
 	},
 	{
+		name:   "one-root-swept",
+		reason: "what nothing refers to stays for ever on every disk but the first",
+		changes: []change{{"queue/blob/store.go",
+			"		n, one := r.sweep(ctx, referenced)\n",
+			"		if r.dir != s.dir {\n			continue\n		}\n		n, one := r.sweep(ctx, referenced)\n"}},
+		campaign: []string{"./queue/blob", "-run", "TestAllRootsAreTended"},
+	},
+	{
+		name:   "root-name-not-synced",
+		reason: "blobs go to a directory whose name a power cut may still take back",
+		changes: []change{{"queue/blob/roots.go",
+			"		err := s.fs.SyncDir(dir)\n",
+			"		err := error(nil)\n"}},
+		campaign: []string{"./queue/blob", "-run", "TestRootsSurviveEveryCut"},
+	},
+	{
 		name:   "commits-not-synced",
 		reason: "the store does not sync its log before it acknowledges",
 		changes: []change{

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/yizhan-gateway/yizhan/internal/durable"
 )
@@ -33,6 +34,7 @@ type dir struct {
 	now     map[string]*inode
 	durable map[string]*inode
 	pending []change // since the last SyncDir, in order
+	fresh   bool     // its own name is not synced
 }
 
 // change is one directory operation: name now means node (nil: nothing).
@@ -174,13 +176,29 @@ func (f *FS) MkdirAll(name string) error {
 	return nil
 }
 
+// Mkdir makes a directory as a person does: its name is durable once the
+// directory above it is synced.
+func (f *FS) Mkdir(name string) {
+	d := newDir()
+	d.fresh = true
+	f.dirs[filepath.Clean(name)] = d
+}
+
 // SyncDir implements durable.FS.
 func (f *FS) SyncDir(name string) error {
 	d := f.dirs[filepath.Clean(name)]
 	if d == nil {
 		return &fs.PathError{Op: "syncdir", Path: name, Err: fs.ErrNotExist}
 	}
-	return f.do("syncdir", name, func() error { d.settle(len(d.pending)); return nil })
+	return f.do("syncdir", name, func() error {
+		d.settle(len(d.pending))
+		for path, below := range f.dirs {
+			if filepath.Dir(path) == filepath.Clean(name) {
+				below.fresh = false
+			}
+		}
+		return nil
+	})
 }
 
 // Free implements durable.FS.
@@ -215,6 +233,14 @@ func (f *FS) Crash() {
 	slices.Sort(names) // the same seed forgets the same
 	for _, name := range names {
 		d := f.dirs[name]
+		if d == nil {
+			continue // it went with one above it
+		}
+		if d.fresh && f.rng.IntN(2) == 0 {
+			f.lose(name)
+			continue
+		}
+		d.fresh = false
 		d.settle(f.rng.IntN(len(d.pending) + 1))
 		d.pending = nil
 		d.now = map[string]*inode{}
@@ -227,6 +253,15 @@ func (f *FS) Crash() {
 			n := d.durable[e]
 			n.forget(f.rng)
 			d.now[e] = n
+		}
+	}
+}
+
+// lose takes a directory away with all that lies below it.
+func (f *FS) lose(name string) {
+	for path := range f.dirs {
+		if path == name || strings.HasPrefix(path, name+"/") {
+			delete(f.dirs, path)
 		}
 	}
 }
