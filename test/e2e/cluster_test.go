@@ -253,13 +253,18 @@ func (p *proc) getJSON(ctx context.Context, path string, out any) error {
 
 // submit sends a document once and gives its id.
 func (p *proc) submit(ctx context.Context, key, to, title string, body []byte) (string, error) {
+	return p.submitWith(ctx, key, map[string]any{"title": title, "to": []string{to}, "label": "内部"}, body)
+}
+
+// submitWith sends a document with its metadata.
+func (p *proc) submitWith(ctx context.Context, key string, document map[string]any, body []byte) (string, error) {
 	var b bytes.Buffer
 	form := multipart.NewWriter(&b)
 	meta, err := form.CreatePart(textproto.MIMEHeader{"Content-Disposition": {`form-data; name="document"`}})
 	if err != nil {
 		return "", err
 	}
-	if err := json.NewEncoder(meta).Encode(map[string]any{"title": title, "to": []string{to}, "label": "内部"}); err != nil {
+	if err := json.NewEncoder(meta).Encode(document); err != nil {
 		return "", err
 	}
 	file, err := form.CreateFormFile("body", "正文.ofd")

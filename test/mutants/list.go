@@ -85,6 +85,22 @@ var mutants = []mutant{
 		campaign: []string{"./queue/blob", "-run", "TestRootsSurviveEveryCut"},
 	},
 	{
+		name:   "acknowledged-parts-forgotten",
+		reason: "which parts of a large document the neighbour has is not kept, and all of it is carried again after a cut",
+		changes: []change{{"exchange/node/outgoing.go",
+			"	return records.Outgoing.Put(tx, out, e.Envelope, link, e.Object)\n}\n\n// declined",
+			"	if out.State == records.StateQueued {\n		clear(out.Parts)\n	}\n	return records.Outgoing.Put(tx, out, e.Envelope, link, e.Object)\n}\n\n// declined"}},
+		campaign: []string{"./test/e2e", "-run", "TestCutTransferResumes"},
+	},
+	{
+		name:   "urgent-behind-bulk",
+		reason: "documents wait for one another whatever their urgency",
+		changes: []change{{"exchange/node/lanes.go",
+			"func rankOf(u exchange.Urgency) int { return u.Rank() }",
+			"func rankOf(u exchange.Urgency) int { return 0 * u.Rank() }"}},
+		campaign: []string{"./test/e2e", "-run", "TestUrgentOvertakesLarge"},
+	},
+	{
 		name:   "commits-not-synced",
 		reason: "the store does not sync its log before it acknowledges",
 		changes: []change{
