@@ -42,7 +42,9 @@ func TestEveryCampaignIsThere(t *testing.T) {
 func TestWhatATestSaysIsSummed(t *testing.T) {
 	for name, line := range map[string]string{
 		"simulation": "    sim_test.go:91: ran 7 seeds: {Submitted:5 Crashes:3 Receipts:11}",
-		"kill":       "    kill_test.go:71: 5 documents, 7 kills, 9 heads compared, 11 receipts verified",
+		"kill":       "    kill_test.go:71: 5 documents, 7 kills of 3 nodes, 9 heads compared; 0 lost, 0 duplicated, 11 receipts verified",
+		"power-cut":  "    powercut_test.go:71: 5 documents, 7 power cuts of ext4; 0 lost, 0 duplicated, 11 receipts verified",
+		"mutation":   "    mutation_test.go:71: 5 documents, 7 mutations of stored files: 1 detected, 2 without effect; 0 lost, 0 duplicated, 11 receipts verified",
 	} {
 		c, _ := find(name)
 		var got tally
@@ -52,5 +54,26 @@ func TestWhatATestSaysIsSummed(t *testing.T) {
 		if got.Cycles != 7 || got.Acknowledged != 5 || got.ReceiptsVerified != 11 {
 			t.Errorf("%s: %+v of %q", name, got, line)
 		}
+	}
+}
+
+// TestWhatATestFindsAndSkips: what it lost and doubled is counted, and what it
+// could not do here is named with the reason.
+func TestWhatATestFindsAndSkips(t *testing.T) {
+	c, _ := find("power-cut")
+	var got tally
+	told := got.read(strings.NewReader(`=== RUN   TestPowerCut/ext4
+    powercut_test.go:71: 5 documents, 7 power cuts of ext4; 3 lost, 2 duplicated, 11 receipts verified
+=== RUN   TestPowerCut/xfs
+    powercut_test.go:30: mkfs.xfs is not installed
+--- FAIL: TestPowerCut (3.00s)
+    --- FAIL: TestPowerCut/ext4 (2.00s)
+    --- SKIP: TestPowerCut/xfs (0.00s)
+`), c.pattern(1))
+	if told != 1 || got.Lost != 3 || got.Duplicated != 2 {
+		t.Errorf("%+v", got)
+	}
+	if want := "TestPowerCut/xfs: mkfs.xfs is not installed"; len(got.Skipped) != 1 || got.Skipped[0] != want {
+		t.Errorf("skipped %q, want %q", got.Skipped, want)
 	}
 }

@@ -9,7 +9,6 @@ package main
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -21,8 +20,10 @@ import (
 	"time"
 )
 
-// tally is what a campaign went through. Lost and Duplicated stand at zero, or
-// the campaign has failed and says what it found.
+// tally is what a campaign went through. Lost and Duplicated are counted where
+// real nodes run, from what clients were told, inboxes and evidence in the end; a
+// simulation stops at the first broken promise instead. They stand at zero, or the
+// campaign has failed and says what it found.
 type tally struct {
 	Campaign         string  `json:"campaign"`
 	Cycles           int     `json:"cycles"`
@@ -34,11 +35,17 @@ type tally struct {
 	Mutants          int     `json:"mutants"`
 	Passed           bool    `json:"passed"`
 	Seconds          float64 `json:"seconds"`
+
+	Skipped []string `json:"skipped,omitempty"` // what could not be done here, and why
 }
 
 func (t tally) String() string {
-	return fmt.Sprintf("%s: cycles=%d acknowledged=%d lost=%d duplicated=%d receipts_verified=%d mutants_caught=%d/%d (%.0f s)",
+	s := fmt.Sprintf("%s: cycles=%d acknowledged=%d lost=%d duplicated=%d receipts_verified=%d mutants_caught=%d/%d (%.0f s)",
 		t.Campaign, t.Cycles, t.Acknowledged, t.Lost, t.Duplicated, t.ReceiptsVerified, t.MutantsCaught, t.Mutants, t.Seconds)
+	for _, one := range t.Skipped {
+		s += "\n  skipped: " + one
+	}
+	return s
 }
 
 func main() {
@@ -110,22 +117,41 @@ func goTest(args []string, line *regexp.Regexp) (t tally, err error) {
 	if err := cmd.Start(); err != nil {
 		return t, err
 	}
-	told := 0
-	for lines := bufio.NewScanner(out); lines.Scan(); {
-		fmt.Fprintln(os.Stderr, lines.Text())
-		if m := line.FindStringSubmatch(lines.Text()); m != nil {
-			told++
-			t.add(line.SubexpNames(), m)
-		}
-	}
+	told := t.read(out, line)
 	_, _ = io.Copy(io.Discard, out) // a line too long for the scanner
 	if err := cmd.Wait(); err != nil {
 		return t, fmt.Errorf("the campaign failed: %w", err)
 	}
 	if told == 0 {
-		return t, errors.New("the campaign did not say what it went through; was it skipped?")
+		return t, fmt.Errorf("the campaign did not say what it went through; skipped: %q", t.Skipped)
 	}
 	return t, nil
+}
+
+var (
+	saidLine    = regexp.MustCompile(`^\s+\w+_test\.go:\d+: (.*)`)
+	skippedLine = regexp.MustCompile(`^\s*--- SKIP: (\S+)`)
+)
+
+// read sums what a test tells, and notes what it skipped: the reason is the line
+// before.
+func (t *tally) read(out io.Reader, line *regexp.Regexp) (told int) {
+	said := ""
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		text := lines.Text()
+		fmt.Fprintln(os.Stderr, text)
+		if m := line.FindStringSubmatch(text); m != nil {
+			told++
+			t.add(line.SubexpNames(), m)
+		}
+		if m := saidLine.FindStringSubmatch(text); m != nil {
+			said = m[1]
+		}
+		if m := skippedLine.FindStringSubmatch(text); m != nil {
+			t.Skipped = append(t.Skipped, m[1]+": "+said)
+		}
+	}
+	return told
 }
 
 func (t *tally) add(names, values []string) {
@@ -138,6 +164,10 @@ func (t *tally) add(names, values []string) {
 			t.Acknowledged += v
 		case "receipts":
 			t.ReceiptsVerified += v
+		case "lost":
+			t.Lost += v
+		case "duplicated":
+			t.Duplicated += v
 		}
 	}
 }

@@ -113,6 +113,10 @@ func newClusterWith(t *testing.T, initArgs func(id string) []string, names ...st
 		if i > 0 {
 			c.run("ca", "link", ca, names[i-1], id, "--ceiling", "work_secret")
 		}
+		for k := range i - 1 { // to those that are no neighbours, over those between
+			c.run("ca", "route", ca, id, names[k], names[i-1])
+			c.run("ca", "route", ca, names[k], id, names[k+1])
+		}
 		c.nodes = append(c.nodes, p)
 	}
 	c.run("ca", "publish", ca)

@@ -76,10 +76,7 @@ func TestLostHSM(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	r := &run{t: t, ctx: ctx, jia: c.nodes[0], yi: c.nodes[1]}
-	for i := range n {
-		r.all = append(r.all, newCrossing(i))
-	}
+	r := newRun(t, ctx, c, n)
 	r.withoutHSM(k, 3)
 	r.checkOnce()
 	for _, x := range r.all {

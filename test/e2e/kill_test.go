@@ -22,11 +22,14 @@ import (
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/evidence"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
+	"github.com/yizhan-gateway/yizhan/exchange/records"
 	"github.com/yizhan-gateway/yizhan/queue"
-	"github.com/yizhan-gateway/yizhan/queue/badgerstore"
 )
 
-var documents = flag.Int("documents", 200, "how many documents TestKillNine sends")
+var kills = flag.Int("kills", 8, "how often TestKillNine ends a node")
+
+// forEachKill documents are sent between two kills.
+const forEachKill = 20
 
 // crossing is one document of the run.
 type crossing struct {
@@ -49,55 +52,81 @@ type inboxItem struct {
 	Stage    string `json:"stage"`
 }
 
-// TestKillNine: both nodes are killed at random moments and started again
-// while clients submit with idempotency keys and the receiving agency signs.
-// Every acknowledged document is signed for exactly once (I1, I2), every
-// receipt verifies from files (I3), and no ledger took anything back (I4).
+// TestKillNine: three nodes in a row, the sender's, a relay and the receiver's,
+// are killed at random moments and started again while clients submit with
+// idempotency keys and the receiving agency signs. Every acknowledged document is
+// signed for exactly once (I1, I2), every receipt verifies from files (I3), and no
+// ledger took anything back (I4).
 func TestKillNine(t *testing.T) {
-	n := *documents
+	n := *kills
 	if testing.Short() {
-		n = min(n, 20)
+		n = min(n, 1)
 	}
-	c := newCluster(t, "jia", "yi")
-	jia, yi := c.nodes[0], c.nodes[1]
+	n *= forEachKill
+	c := newCluster(t, "jia", "zhong", "yi")
 	for _, p := range c.nodes {
 		if err := p.start(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience(n))
 	defer cancel()
-	all := make([]*crossing, n)
-	for i := range all {
-		all[i] = newCrossing(i)
-	}
-	r := &run{t: t, ctx: ctx, jia: jia, yi: yi, all: all}
-	r.trouble = r.kill
+	r := newRun(t, ctx, c, n)
+	r.trouble, r.pace = r.kill, forEachKill
 	r.storm()
 	r.checkOnce()
 	r.checkEvidence()
-	r.checkLedgers()
-	t.Logf("%d documents, %d kills, %d heads compared, %d receipts verified", n, r.kills.Load(), len(r.heads["jia"])+len(r.heads["yi"]), r.receipts)
+	compared := r.checkLedgers()
+	r.tell("%d kills of %d nodes, %d heads compared", r.kills.Load(), len(c.nodes), compared)
+}
+
+// patience bounds a run, generously.
+func patience(documents int) time.Duration {
+	return 10*time.Minute + time.Duration(documents)*2*time.Second
 }
 
 type run struct {
 	t       *testing.T
 	ctx     context.Context
-	jia, yi *proc
+	nodes   []*proc               // jia, those between, yi
+	jia, yi *proc                 // the sender's and the receiver's
 	trouble func(context.Context) // what happens meanwhile
+	pace    int                   // documents for each time that it happened; 0: as fast as can be
 	all     []*crossing
 	kills   atomic.Int64
 	signed  sync.Map
 	mu      sync.Mutex
 	heads   map[string][]merkle.Checkpoint
 
-	receipts int // verified from files
+	receipts   int             // verified from files
+	lost       map[string]bool // acknowledged, and not there in the end as it was sent, or not proven
+	duplicated int             // deliveries and receipts that are there once more than they should
+}
+
+func newRun(t *testing.T, ctx context.Context, c *cluster, documents int) *run {
+	r := &run{t: t, ctx: ctx, nodes: c.nodes, jia: c.nodes[0], yi: c.nodes[len(c.nodes)-1], heads: map[string][]merkle.Checkpoint{}, lost: map[string]bool{}}
+	for i := range documents {
+		r.all = append(r.all, newCrossing(i))
+	}
+	return r
+}
+
+// tell says what the run went through and what it found, in the words that
+// test/campaign looks for.
+func (r *run) tell(format string, args ...any) {
+	r.t.Helper()
+	acknowledged := 0
+	for _, x := range r.all {
+		if x.id != "" {
+			acknowledged++
+		}
+	}
+	r.t.Logf("%d documents, %s; %d lost, %d duplicated, %d receipts verified", acknowledged, fmt.Sprintf(format, args...), len(r.lost), r.duplicated, r.receipts)
 }
 
 // storm runs clients, signers and the killer until every document is signed
 // for at the sender.
 func (r *run) storm() {
-	r.heads = map[string][]merkle.Checkpoint{}
 	ctx, done := context.WithCancel(r.ctx)
 	defer done()
 	var others, clients sync.WaitGroup
@@ -111,7 +140,10 @@ func (r *run) storm() {
 			}
 		})
 	}
-	for _, x := range r.all {
+	for i, x := range r.all {
+		for r.pace > 0 && int(r.kills.Load()) < i/r.pace && ctx.Err() == nil {
+			time.Sleep(10 * time.Millisecond)
+		}
 		work <- x
 	}
 	close(work)
@@ -121,6 +153,7 @@ func (r *run) storm() {
 	}
 	done()
 	others.Wait()
+	r.ctx = r.t.Context() // what is there is compared also when the time was over
 }
 
 // retry repeats until it works: nodes come and go.
@@ -148,17 +181,22 @@ func (r *run) submit(x *crossing) {
 	})
 }
 
-// kill ends one node after another at random moments.
+// kill ends one node after another at random moments. Between two kills lies at
+// least the time that the last start took: on a busy machine nodes would do
+// nothing but start otherwise.
 func (r *run) kill(ctx context.Context) {
+	took := 150 * time.Millisecond
 	for ctx.Err() == nil {
-		time.Sleep(time.Duration(150+mrand.IntN(700)) * time.Millisecond)
-		p := []*proc{r.jia, r.yi}[mrand.IntN(2)]
+		time.Sleep(took + mrand.N(700*time.Millisecond+took))
+		p := r.nodes[mrand.IntN(len(r.nodes))]
 		p.kill()
 		r.kills.Add(1)
+		began := time.Now()
 		if err := p.start(); err != nil {
 			r.t.Error(err)
 			return
 		}
+		took = time.Since(began)
 	}
 }
 
@@ -227,19 +265,25 @@ func (r *run) checkOnce() {
 	ids := map[string]bool{}
 	for _, x := range r.all {
 		if ids[x.id] {
+			r.lost[x.key] = true
 			r.t.Errorf("I2: two submissions share %s", x.id)
 		}
 		ids[x.id] = true
-		if count[x.id] != 1 {
-			r.t.Errorf("I1, I2: %s is %d times in the inbox", x.id, count[x.id])
+		if n := count[x.id]; n != 1 {
+			r.duplicated += max(0, n-1)
+			r.t.Errorf("I1, I2: %s is %d times in the inbox", x.id, n)
 		}
 		got, err := r.yi.call(r.ctx, http.MethodGet, "/v1/inbox/"+x.id+"/files/0", nil, nil)
 		if err != nil || !bytes.Equal(got, x.body) {
+			r.lost[x.key] = true
 			r.t.Errorf("%s arrived with other bytes (%v)", x.id, err)
 		}
 	}
-	if len(count) != len(ids) {
-		r.t.Errorf("I2: %d documents in the inbox, %d acknowledged", len(count), len(ids))
+	for id := range count {
+		if !ids[id] {
+			r.duplicated++
+			r.t.Errorf("I2: %s is in the inbox, and nobody was told that it was accepted", id)
+		}
 	}
 }
 
@@ -252,11 +296,13 @@ func (r *run) checkEvidence() {
 	for _, x := range r.all {
 		b, err := r.jia.call(r.ctx, http.MethodGet, "/v1/documents/"+x.id+"/evidence", nil, nil)
 		if err != nil {
+			r.lost[x.key] = true
 			r.t.Errorf("evidence of %s: %v", x.id, err)
 			continue
 		}
 		report, err := evidence.Verify(b, authority, []evidence.Delivered{evidence.Sum(x.body)})
 		if err != nil || !report.OK() || !report.BytesMatch || report.State != exchange.StateSignedFor {
+			r.lost[x.key] = true
 			r.t.Errorf("I3: evidence of %s: %v %+v", x.id, err, report)
 			continue
 		}
@@ -273,6 +319,7 @@ func (r *run) checkEvidence() {
 			}
 		}
 		if signed != 1 {
+			r.duplicated += max(0, signed-1)
 			r.t.Errorf("I2: %d SIGNED_FOR receipts of %s", signed, x.id)
 		}
 		if b, err = r.yi.call(r.ctx, http.MethodGet, "/v1/documents/"+x.id+"/evidence", nil, nil); err == nil {
@@ -297,43 +344,48 @@ func (r *run) remember(id string, f *evidence.File) {
 	r.heads[id] = append(r.heads[id], *cp)
 }
 
-// checkLedgers stops both nodes, opens their stores, and finds every head that
-// was ever shown, also to the neighbour, at its place in the tree.
-func (r *run) checkLedgers() {
-	for _, p := range []*proc{r.jia, r.yi} {
+// checkLedgers stops all nodes, opens their stores, and finds every head that was
+// ever shown, to a client in evidence or to a neighbour, at its place in the tree.
+// It says how many there were.
+func (r *run) checkLedgers() (compared int) {
+	leaves := map[string][]sm.Digest{}
+	for _, p := range r.nodes {
 		if err := p.stop(); err != nil {
 			r.t.Fatalf("stopping %s: %v", p.id, err)
 		}
-		store, err := badgerstore.Open(filepath.Join(p.data, "store"), badgerstore.Options{})
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		ledger := queue.Ledger{Name: "main"}
-		err = store.View(r.ctx, func(tx queue.Tx) error {
-			size, err := ledger.Size(tx)
-			if err != nil {
+		p.look(r.t, func(tx queue.Tx) (err error) {
+			if leaves[p.id], err = leavesOf(tx); err != nil {
 				return err
 			}
-			var leaves []sm.Digest
-			for i := range size {
-				leaf, err := ledger.Leaf(tx, i)
-				if err != nil {
-					return err
-				}
-				leaves = append(leaves, merkle.LeafHash(leaf))
-			}
-			for _, cp := range r.heads[p.id] {
-				if cp.Size > size || merkle.Root(leaves[:cp.Size]) != cp.Root {
-					return fmt.Errorf("the head of %d leaves is no beginning of the %d here", cp.Size, size)
-				}
-			}
-			return nil
+			return records.Heads.Each(tx, 0, func(key []byte, h *records.Head) bool {
+				of := records.Heads.Name(key)
+				r.heads[of] = append(r.heads[of], merkle.Checkpoint{Size: h.Size, Root: h.Root})
+				return true
+			})
 		})
-		if err != nil {
-			r.t.Errorf("I4: ledger of %s: %v", p.id, err)
-		}
-		if err := store.Close(); err != nil {
-			r.t.Error(err)
+	}
+	for _, p := range r.nodes {
+		for _, cp := range r.heads[p.id] {
+			if compared++; cp.Size > uint64(len(leaves[p.id])) || merkle.Root(leaves[p.id][:cp.Size]) != cp.Root {
+				r.t.Errorf("I4: ledger of %s: the head of %d leaves is no beginning of the %d here", p.id, cp.Size, len(leaves[p.id]))
+			}
 		}
 	}
+	return compared
+}
+
+func leavesOf(tx queue.Tx) (leaves []sm.Digest, err error) {
+	ledger := queue.Ledger{Name: "main"}
+	size, err := ledger.Size(tx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range size {
+		leaf, err := ledger.Leaf(tx, i)
+		if err != nil {
+			return nil, err
+		}
+		leaves = append(leaves, merkle.LeafHash(leaf))
+	}
+	return leaves, nil
 }

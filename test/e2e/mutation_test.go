@@ -61,13 +61,11 @@ func TestMutatedFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience(*mutations))
 	defer cancel()
-	r := &run{t: t, ctx: ctx, jia: jia, yi: yi}
-	for i := range 12 {
-		x := newCrossing(i)
+	r := newRun(t, ctx, c, 12)
+	for i, x := range r.all {
 		x.body = slices.Repeat(x.body[:32], 4+i*i*1000)
-		r.all = append(r.all, x)
 		r.submit(x)
 	}
 	signing, signed := context.WithCancel(ctx)
@@ -76,6 +74,8 @@ func TestMutatedFiles(t *testing.T) {
 		r.awaitSigned(x)
 	}
 	signed()
+	r.checkOnce()
+	r.checkEvidence()
 	jia.kill()
 	yi.kill() // what was committed last is in the log of the store alone
 	whole, refused := c.fsck(yi.data)
@@ -92,11 +92,17 @@ func TestMutatedFiles(t *testing.T) {
 		what, outcome := r.mutate(rng, whole)
 		count[outcome]++
 		if outcome == "lost" {
-			t.Errorf("mutation %d (%s): what is lost is not noticed; -mutation-seed %d", i, what, seed)
+			r.lost[what] = true
+		}
+		if outcome == "doubled" {
+			r.duplicated++
+		}
+		if outcome == "lost" || outcome == "doubled" {
+			t.Errorf("mutation %d (%s): %s, and it is not noticed; -mutation-seed %d", i, what, outcome, seed)
 		}
 	}
-	t.Logf("%d mutations of stored files: %d detected, %d rolled back and learnt, %d without effect; %d documents", *mutations,
-		count["detected"], count["rolled back"], count["harmless"], len(r.all))
+	r.tell("%d mutations of stored files: %d detected, %d rolled back and learnt, %d without effect", *mutations,
+		count["detected"], count["rolled back"], count["harmless"])
 	if *mutations >= 12 && count["detected"] == 0 {
 		t.Errorf("no damage was detected: %v (-mutation-seed %d)", count, seed)
 	}
@@ -118,7 +124,10 @@ func (r *run) mutate(rng *mrand.Rand, whole stored) (what, outcome string) {
 	case refused != "" || !got.OK:
 		return what, "detected"
 	case maps.Equal(got.Checked, whole.Checked):
+		r.receipts += int(got.Checked["rcp"]) // each with its signature and its leaf
 		return what, "harmless"
+	case got.Checked["box"] > whole.Checked["box"]:
+		return what, "doubled"
 	case got.Checked["leaf"] < whole.Checked["leaf"] && r.learnt(data):
 		return what, "rolled back"
 	}

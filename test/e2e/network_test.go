@@ -24,12 +24,9 @@ func withTrouble(t *testing.T, c *cluster, trouble func(r *run, ctx context.Cont
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience(n))
 	defer cancel()
-	r := &run{t: t, ctx: ctx, jia: c.nodes[0], yi: c.nodes[1]}
-	for i := range n {
-		r.all = append(r.all, newCrossing(i))
-	}
+	r := newRun(t, ctx, c, n)
 	r.trouble = func(ctx context.Context) { trouble(r, ctx) }
 	r.storm()
 	r.checkOnce()
@@ -56,7 +53,7 @@ func TestStoppedProcesses(t *testing.T) {
 			time.Sleep(time.Duration(50+mrand.IntN(200)) * time.Millisecond)
 		}
 	})
-	t.Logf("%d documents, %d stops, %d receipts verified", len(r.all), stops.Load(), r.receipts)
+	r.tell("%d stops", stops.Load())
 }
 
 func (p *proc) signal(s syscall.Signal) {
@@ -89,7 +86,7 @@ func TestPartedLink(t *testing.T) {
 		}
 		line.become(good)
 	})
-	t.Logf("%d documents, %d changes of the line, %d receipts verified", len(r.all), changes.Load(), r.receipts)
+	r.tell("%d changes of the line", changes.Load())
 }
 
 type condition int32

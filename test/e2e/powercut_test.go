@@ -119,16 +119,13 @@ func powerCut(t *testing.T, kind string) {
 			p.kill()
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience(*cuts*20))
 	defer cancel()
-	r := &run{t: t, ctx: ctx, jia: c.nodes[0], yi: c.nodes[1]}
+	r := newRun(t, ctx, c, *cuts*20)
 	signing, signed := context.WithCancel(ctx)
 	var others sync.WaitGroup
 	others.Go(func() { r.sign(signing) })
 	var clients sync.WaitGroup
-	for i := range *cuts * 20 {
-		r.all = append(r.all, newCrossing(i))
-	}
 	work := make(chan *crossing)
 	for range 4 {
 		clients.Go(func() {
@@ -162,7 +159,9 @@ func powerCut(t *testing.T, kind string) {
 	}
 	signed()
 	others.Wait()
+	r.ctx = t.Context()
 	r.checkOnce()
+	r.checkEvidence()
 	for _, p := range c.nodes {
 		if err := p.stop(); err != nil {
 			t.Fatal(err)
@@ -171,5 +170,5 @@ func powerCut(t *testing.T, kind string) {
 			t.Errorf("I8: %s: %+v %s", p.id, s.Problems, refused)
 		}
 	}
-	t.Logf("%d documents, %d power cuts of %s", len(r.all), *cuts, kind)
+	r.tell("%d power cuts of %s", *cuts, kind)
 }

@@ -14,7 +14,6 @@ import (
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
-	"github.com/yizhan-gateway/yizhan/crypto/merkle"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/evidence"
@@ -39,10 +38,7 @@ func TestRotationInTraffic(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	r := &run{t: t, ctx: ctx, jia: c.nodes[0], yi: c.nodes[1], heads: map[string][]merkle.Checkpoint{}}
-	for i := range n {
-		r.all = append(r.all, newCrossing(i))
-	}
+	r := newRun(t, ctx, c, n)
 	old := c.signingCertificate(r.yi.agency)
 	inTraffic, done := context.WithCancel(ctx)
 	var signer sync.WaitGroup
