@@ -7,6 +7,11 @@
 // transaction with one sync: the longer the disk takes, the larger the batch.
 // A closure that fails leaves the batch untouched.
 //
+// Badger shows what a commit writes before its sync is known to have succeeded.
+// Nobody may act on that, for who is told of it takes it for durable: a View
+// waits until every commit that it may see has succeeded, and a closure that
+// failed, after it saw what others of its batch wrote, is answered with them.
+//
 // Values stay below the value log's threshold, so that it is never used. Any
 // commit error ends the process: after a failed sync nobody knows what the
 // disk holds, and a restart reads what is really there.
@@ -50,6 +55,9 @@ type Store struct {
 
 	mu     sync.RWMutex // guards closed against sends on jobs
 	closed bool
+
+	commits   commits
+	commitTxn func(*badger.Txn) error
 }
 
 type job struct {
@@ -61,6 +69,8 @@ type outcome struct {
 	err   error
 	panic any
 }
+
+func (o *outcome) ok() bool { return o.err == nil && o.panic == nil }
 
 // Open opens or makes the database in dir. A directory that another process
 // has open is refused.
@@ -84,7 +94,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if !db.Opts().SyncWrites {
 		return nil, errors.Join(errors.New("badgerstore: SyncWrites is off: acknowledged documents would be lost in a power cut"), db.Close())
 	}
-	s := &Store{db: db, fatal: o.Fatal, jobs: make(chan *job, waiting), done: make(chan struct{})}
+	s := &Store{db: db, fatal: o.Fatal, jobs: make(chan *job, waiting), done: make(chan struct{}), commitTxn: (*badger.Txn).Commit}
 	go s.commitLoop()
 	return s, nil
 }
@@ -154,7 +164,12 @@ func (s *Store) View(ctx context.Context, fn func(queue.Tx) error) error {
 	if s.closed {
 		return queue.ErrClosed
 	}
-	return s.db.View(func(txn *badger.Txn) error { return fn(&tx{txn: txn, readonly: true}) })
+	txn := s.db.NewTransaction(false)
+	defer txn.Discard()
+	if err := s.commits.settle(); err != nil {
+		return err
+	}
+	return fn(&tx{txn: txn, readonly: true})
 }
 
 // Close waits for what is queued and closes the database.
@@ -181,6 +196,7 @@ func (s *Store) commitLoop() {
 		}
 		if err := s.commit(first); err != nil {
 			failed = fmt.Errorf("%w: the store failed: %w", queue.ErrUnknown, err)
+			s.commits.fail(failed)
 			s.fatal(err)
 		}
 	}
@@ -190,25 +206,29 @@ func (s *Store) commitLoop() {
 func (s *Store) commit(first *job) error {
 	txn := s.db.NewTransaction(true)
 	defer txn.Discard()
-	var done []*job
+	var jobs []*job
+	var outcomes []outcome
 	size, writes := 0, 0
-	for j := first; j != nil; j = s.waitingJob(len(done), size, writes) {
+	for j := first; j != nil; j = s.waitingJob(len(jobs), size, writes) {
 		t := &tx{txn: txn, writes: map[string][]byte{}}
-		if s.run(t, j) {
-			done = append(done, j)
+		o := run(t, j)
+		if o.ok() {
 			size, writes = size+t.bytes, writes+t.ops
 		}
+		jobs, outcomes = append(jobs, j), append(outcomes, o)
 	}
-	err := txn.Commit()
-	if err != nil {
+	s.commits.begin()
+	err := s.commitTxn(txn)
+	if err == nil {
+		s.commits.succeed()
+	} else {
 		err = fmt.Errorf("badgerstore: commit: %w", err)
 	}
-	for _, j := range done {
-		if err != nil {
-			j.result <- outcome{err: fmt.Errorf("%w: %w", queue.ErrUnknown, err)}
-		} else {
-			j.result <- outcome{}
+	for i, j := range jobs {
+		if err != nil && outcomes[i].panic == nil {
+			outcomes[i].err = fmt.Errorf("%w: %w", queue.ErrUnknown, err)
 		}
+		j.result <- outcomes[i]
 	}
 	return err
 }
@@ -227,20 +247,16 @@ func (s *Store) waitingJob(updates, size, writes int) *job {
 }
 
 // run executes one closure over its own overlay and, if it succeeds, moves
-// the overlay into the batch. A failure is answered at once.
-func (s *Store) run(t *tx, j *job) bool {
+// the overlay into the batch.
+func run(t *tx, j *job) outcome {
 	o := call(j.fn, t)
-	if o.err == nil && o.panic == nil {
+	if o.ok() {
 		o.err = t.failed
 	}
-	if o.err == nil && o.panic == nil {
+	if o.ok() {
 		o.err = t.flush()
 	}
-	if o.err != nil || o.panic != nil {
-		j.result <- o
-		return false
-	}
-	return true
+	return o
 }
 
 func call(fn func(queue.Tx) error, t *tx) (o outcome) {

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
+
 	"github.com/yizhan-gateway/yizhan/queue"
 	"github.com/yizhan-gateway/yizhan/queue/storetest"
 )
@@ -125,6 +127,94 @@ func TestAFailedCommitEndsTheStore(t *testing.T) {
 	err = s.Update(t.Context(), func(tx queue.Tx) error { return tx.Put([]byte("k"), []byte("v")) })
 	if !errors.Is(err, queue.ErrUnknown) || len(fatal) != 0 {
 		t.Errorf("afterwards: %v, Fatal %d times more", err, len(fatal))
+	}
+}
+
+// held is a store whose commits write, and then wait to hear how their sync
+// ended.
+func held(t *testing.T) (s *Store, written chan struct{}, ends chan error) {
+	t.Helper()
+	s, err := Open(t.TempDir(), Options{Logger: slog.New(slog.DiscardHandler), Fatal: func(error) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.db.Close() })
+	written, ends = make(chan struct{}), make(chan error)
+	s.commitTxn = func(txn *badger.Txn) error {
+		if err := txn.Commit(); err != nil {
+			return err
+		}
+		written <- struct{}{}
+		return <-ends
+	}
+	return s, written, ends
+}
+
+// TestNothingIsReadThatMayBeLost: what a commit wrote is in Badger before its
+// sync has succeeded, and stays there when it failed; no View shows it.
+func TestNothingIsReadThatMayBeLost(t *testing.T) {
+	for name, sync := range map[string]error{"the sync succeeds": nil, "the sync fails": errors.New("input/output error")} {
+		t.Run(name, func(t *testing.T) {
+			s, written, ends := held(t)
+			told := make(chan error, 1)
+			go func() {
+				told <- s.Update(t.Context(), func(tx queue.Tx) error { return tx.Put([]byte("k"), []byte("v")) })
+			}()
+			<-written
+			if err := s.db.View(func(txn *badger.Txn) error { _, err := txn.Get([]byte("k")); return err }); err != nil {
+				t.Fatalf("it is not in Badger, so this proves nothing: %v", err)
+			}
+			seen, failed := make(chan []byte, 1), make(chan error, 1)
+			go func() {
+				failed <- s.View(t.Context(), func(tx queue.Tx) error {
+					v, err := tx.Get([]byte("k"))
+					seen <- v
+					return err
+				})
+			}()
+			time.Sleep(20 * time.Millisecond)
+			if len(seen) > 0 || len(told) > 0 {
+				t.Error("somebody was told before the sync")
+			}
+			ends <- sync
+			err := <-failed
+			if (err == nil) != (sync == nil) || sync != nil && (len(seen) > 0 || !errors.Is(err, queue.ErrUnknown)) {
+				t.Errorf("the View gave %v", err)
+			}
+			if err := <-told; (err == nil) != (sync == nil) {
+				t.Errorf("the Update gave %v", err)
+			}
+		})
+	}
+}
+
+// TestAFailureIsToldWithItsBatch: a closure that fails since it saw what another
+// of its batch wrote is answered when that is durable, and not before.
+func TestAFailureIsToldWithItsBatch(t *testing.T) {
+	s, written, ends := held(t)
+	begun, release := make(chan struct{}), make(chan struct{})
+	told, failed := make(chan error, 2), make(chan error, 1)
+	put := func(tx queue.Tx) error { return tx.Insert([]byte("k"), []byte("v")) }
+	go func() {
+		told <- s.Update(t.Context(), func(tx queue.Tx) error { close(begun); <-release; return put(tx) })
+	}()
+	<-begun
+	go func() { failed <- s.Update(t.Context(), put) }()
+	for len(s.jobs) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	close(release)
+	<-written
+	time.Sleep(20 * time.Millisecond)
+	if len(failed) > 0 {
+		t.Error("it was told before the batch was synced")
+	}
+	ends <- nil
+	if err := <-failed; !errors.Is(err, queue.ErrExists) {
+		t.Errorf("it gave %v", err)
+	}
+	if err := <-told; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"flag"
 	"fmt"
 	mrand "math/rand/v2"
@@ -94,6 +95,7 @@ type run struct {
 	pace    int                   // documents for each time that it happened; 0: as fast as can be
 	all     []*crossing
 	kills   atomic.Int64
+	cuts    atomic.Int64 // power cuts that have begun
 	signed  sync.Map
 	mu      sync.Mutex
 	heads   map[string][]merkle.Checkpoint
@@ -173,7 +175,11 @@ func (r *run) retry(what string, fn func() error) {
 
 func (r *run) submit(x *crossing) {
 	r.retry("submit "+x.key, func() error {
+		before := r.cuts.Load()
 		id, err := r.jia.submit(r.ctx, x.key, r.yi.agency, x.title, x.body)
+		if err == nil && r.cuts.Load() != before {
+			err = errors.New("the power went meanwhile")
+		}
 		if err == nil {
 			x.id = id
 		}
@@ -233,8 +239,9 @@ func (r *run) signOne(ctx context.Context, id string) {
 		return
 	}
 	act := strings.NewReader(`{"actor":{"name":"值班员"},"opinion":"已阅"}`)
+	before := r.cuts.Load()
 	b, err := r.yi.call(ctx, http.MethodPost, "/v1/inbox/"+id+"/accept", act, map[string]string{"Content-Type": "application/json"})
-	if err != nil {
+	if err != nil || r.cuts.Load() != before {
 		return
 	}
 	if before, again := r.signed.Swap(id, string(b)); again && before != string(b) {

@@ -18,6 +18,14 @@ func storm(seeds string) []string {
 
 var mutants = []mutant{
 	{
+		name:   "shown-before-the-sync",
+		reason: "what a commit wrote is shown before its sync is known to have succeeded",
+		changes: []change{{"queue/badgerstore/commits.go",
+			"if c.succeeded.Load() >= n {",
+			"if c.succeeded.Load() >= n || c != nil {"}},
+		campaign: []string{"./queue/badgerstore", "-run", "TestNothingIsReadThatMayBeLost"},
+	},
+	{
 		name:   "recalls-for-anybody",
 		reason: "an agency recalls what another one sent, when it asks before the document comes",
 		changes: []change{{"exchange/node/recall.go",
