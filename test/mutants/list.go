@@ -187,7 +187,7 @@ var mutants = []mutant{
 		changes: []change{{"cmd/yizhan/service.go",
 			"if err == nil {\n\t\t\terr = s.say(\"WATCHDOG=1\")",
 			"if err == nil || err != nil {\n\t\t\terr = s.say(\"WATCHDOG=1\")"}},
-		campaign: []string{"./cmd/yizhan", "-run", "TestTheWatchdogHearsOfLife"},
+		campaign: []string{"./cmd/yizhan", "-run", "TestTheWatchdogHearsOfLife", "-timeout", "60s"},
 	},
 	{
 		name:   "twins-are-believed",

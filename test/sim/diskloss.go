@@ -260,6 +260,9 @@ func (w *world) checkReceiptsAfter(l *loss, d *submission) {
 	for _, ev := range t.Events {
 		for _, r := range ev.Recipients {
 			key := string(ev.Stage) + r
+			if ev.Stage == exchange.StageRecallRefused { // a sender whose node forgot that it had asked asks again
+				key += fmt.Sprint(ev.After)
+			}
 			if seen[key] && ev.Stage != exchange.StageAccepted && w.hostOf(r) != l.host {
 				w.fail("I11: two %s receipts of %s for %s", ev.Stage, r, d.id)
 			}
