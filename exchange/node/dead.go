@@ -62,7 +62,7 @@ var unended = []string{errUnknownSender.Detail, "unknown_kind", exchange.CodeToo
 // deadSweep is a walk over the lanes, in search of what is overdue.
 type deadSweep struct {
 	mu    sync.Mutex
-	next  time.Time
+	next  retry
 	lanes []string
 }
 
@@ -88,12 +88,12 @@ func (n *Node) laneToSweep(ctx context.Context) (string, error) {
 	n.dead.mu.Lock()
 	defer n.dead.mu.Unlock()
 	now := n.c.Now()
-	if len(n.dead.lanes) == 0 && !now.Before(n.dead.next) {
+	if len(n.dead.lanes) == 0 && n.dead.next.over(now) {
 		lanes, err := n.lanesWithDocuments(ctx)
 		if err != nil {
 			return "", err
 		}
-		n.dead.lanes, n.dead.next = lanes, now.Add(min(sweepMost, n.c.DeadLetterAfter/4))
+		n.dead.lanes, n.dead.next = lanes, pauseOf(now, min(sweepMost, n.c.DeadLetterAfter/4), 0)
 	}
 	if len(n.dead.lanes) == 0 {
 		return "", nil

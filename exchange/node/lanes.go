@@ -286,7 +286,7 @@ func (c *laneCursors) due(lane string, upTo uint64, now time.Time) []uint64 {
 		if seq > upTo || len(out) == laneWindow {
 			break
 		}
-		if !now.Before(l.held[seq].until) {
+		if l.held[seq].over(now) {
 			out = append(out, seq)
 		}
 	}
@@ -366,9 +366,9 @@ func (c *laneCursors) ready(lane string, seq uint64, now time.Time) bool {
 		return true
 	}
 	if r, held := l.held[seq]; held {
-		return !now.Before(r.until)
+		return r.over(now)
 	}
-	return !now.Before(l.rest.until)
+	return l.rest.over(now)
 }
 
 // Held says whether something for a link is held back, which becomes ready
@@ -394,7 +394,7 @@ func (c *laneCursors) resting(lane string, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := c.lanes[lane]
-	return l != nil && now.Before(l.rest.until)
+	return l != nil && !l.rest.over(now)
 }
 
 // turnsOf is what each rank of a link has coming.
@@ -455,10 +455,24 @@ func (c *laneCursors) succeeded(lane string, seq uint64) {
 	}
 }
 
-// retry is a pause: until when, and the bound that it was drawn under.
+// retry is a pause: until when, how long it was, and the bound that it was drawn
+// under.
 type retry struct {
-	until time.Time
-	bound time.Duration
+	until  time.Time
+	length time.Duration
+	bound  time.Duration
+}
+
+func pauseOf(now time.Time, length, bound time.Duration) retry {
+	return retry{now.Add(length), length, bound}
+}
+
+// over says whether the pause has ended. One of which more is left than it was
+// long began under a clock that was put back since: nobody waits for the day that
+// it had shown.
+func (r retry) over(now time.Time) bool {
+	left := r.until.Sub(now)
+	return left <= 0 || left > r.length
 }
 
 // The bounds of a pause.
@@ -476,7 +490,7 @@ func (r retry) next(now time.Time, err error, random io.Reader) retry {
 	if errors.Is(err, keystore.ErrUnavailable) {
 		bound = min(bound, hsmBound)
 	}
-	return retry{until: now.Add(jitter(bound, random)), bound: bound}
+	return pauseOf(now, jitter(bound, random), bound)
 }
 
 // jitter draws a pause of between half its bound and all of it, so that what
@@ -516,7 +530,7 @@ func (p *pauses) ready(name string, version uint64, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := p.names[name]
-	return h.version != version || !now.Before(h.until)
+	return h.version != version || h.over(now)
 }
 
 // failed holds a name back for a pause that grows with every failure.
@@ -535,7 +549,7 @@ func (p *pauses) hold(name string, version uint64, now time.Time, pause time.Dur
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	drawn := pause - 2*(pause/5) + jitter(2*(pause/5), p.random)
-	p.put(name, heldVersion{retry{now.Add(drawn), lastBound / 2}, version})
+	p.put(name, heldVersion{pauseOf(now, drawn, lastBound/2), version})
 }
 
 func (p *pauses) has(name string) bool {
