@@ -66,6 +66,19 @@ var campaigns = []campaign{
 		mutants: regexp.MustCompile(`TestDiskLoss|LosesItsDisk|ALoss|WithoutNotice`),
 	},
 	{
+		name: "clock", what: "the same with clocks that jump by seconds, hours and days, ahead and back, each node's for itself",
+		counts: "seeds", usually: 1000,
+		test:    func(n int) []string { return fixed("./test/sim", "TestClockJumps", "-seeds")(40 * n) },
+		pattern: says(`ran (?P<cycles>\d+) seeds: \{Submitted:(?P<acknowledged>\d+) .*Receipts:(?P<receipts>\d+)`),
+		mutants: regexp.MustCompile(`TestClockJumps`),
+	},
+	{
+		name: "every-io", what: "the n-th I/O of a node fails, for every n: a commit or an operation of the disk, with all of it there or nothing, and the process goes on or ends",
+		counts: "scenarios", usually: 5,
+		test: fixed("./test/sim", "TestEveryIO", "-scenarios"), pattern: says(`(?P<cycles>\d+) failures, one in each run: \{Submitted:(?P<acknowledged>\d+) .*Receipts:(?P<receipts>\d+)`),
+		mutants: regexp.MustCompile(`TestEveryIO`),
+	},
+	{
 		name: "kill", what: "kill -9 of three real nodes in a row at random moments while clients submit and agencies sign",
 		counts: "kills", usually: 200,
 		test:    fixed("./test/e2e", "TestKillNine", "-kills"),
@@ -91,6 +104,11 @@ var campaigns = []campaign{
 		counts: "cuts of each", usually: 30,
 		test: fixed("./test/e2e", "TestPowerCut", "-cuts"), pattern: tells(`power cuts`),
 		mutants: regexp.MustCompile(`TestPowerCut/ext4`),
+	},
+	{
+		name: "disk-full", what: "the disk under a real node fills up to the end and is emptied again (a tmpfs; needs root), and turns read-only under two (the kernel is told of an error in ext4; needs root)",
+		counts: "runs of both", usually: 5,
+		test: fixed("./test/e2e", "(TestFullDisk|TestReadOnlyDisk)", "-count"), pattern: tells(`times (?:full|read-only)`),
 	},
 	{
 		name: "mutation", what: "one stored file of a killed node is cut, changed, zeroed or taken away, and the node's data compared",

@@ -32,8 +32,10 @@ func TestEveryCampaignIsThere(t *testing.T) {
 			}
 			code.Write(b)
 		}
-		if !strings.Contains(code.String(), "func "+strings.Trim(args[2], "^$")+"(t *testing.T)") {
-			t.Errorf("%s: %s has no %s", c.name, args[0], args[2])
+		for test := range strings.SplitSeq(strings.Trim(args[2], "^($)"), "|") {
+			if !strings.Contains(code.String(), "func "+test+"(t *testing.T)") {
+				t.Errorf("%s: %s has no %s", c.name, args[0], test)
+			}
 		}
 	}
 }
@@ -44,6 +46,7 @@ func TestWhatATestSaysIsSummed(t *testing.T) {
 		"simulation": "    sim_test.go:91: ran 7 seeds: {Submitted:5 Crashes:3 Receipts:11}",
 		"kill":       "    kill_test.go:71: 5 documents, 7 kills of 3 nodes, 9 heads compared; 0 lost, 0 duplicated, 11 receipts verified",
 		"power-cut":  "    powercut_test.go:71: 5 documents, 7 power cuts of ext4; 0 lost, 0 duplicated, 11 receipts verified",
+		"disk-full":  "    full_test.go:71: 5 documents, 7 times full; 0 lost, 0 duplicated, 11 receipts verified",
 		"mutation":   "    mutation_test.go:71: 5 documents, 7 mutations of stored files: 1 detected, 2 without effect; 0 lost, 0 duplicated, 11 receipts verified",
 	} {
 		c, _ := find(name)
@@ -72,6 +75,12 @@ func TestWhatATestFindsAndSkips(t *testing.T) {
 `), c.pattern(1))
 	if told != 1 || got.Lost != 3 || got.Duplicated != 2 {
 		t.Errorf("%+v", got)
+	}
+	if got.uncounted(told, c.pattern(1)); got.Lost != 3 {
+		t.Errorf("what was counted is called unknown: %+v", got)
+	}
+	if got.uncounted(0, c.pattern(1)); got.Lost != unknown || got.Duplicated != unknown {
+		t.Errorf("nothing was compared, and %+v", got)
 	}
 	if want := "TestPowerCut/xfs: mkfs.xfs is not installed"; len(got.Skipped) != 1 || got.Skipped[0] != want {
 		t.Errorf("skipped %q, want %q", got.Skipped, want)

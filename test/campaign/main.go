@@ -23,7 +23,7 @@ import (
 // tally is what a campaign went through. Lost and Duplicated are counted where
 // real nodes run, from what clients were told, inboxes and evidence in the end; a
 // simulation stops at the first broken promise instead. They stand at zero, or the
-// campaign has failed and says what it found.
+// campaign has failed and says what it found; unknown is -1.
 type tally struct {
 	Campaign         string  `json:"campaign"`
 	Cycles           int     `json:"cycles"`
@@ -120,6 +120,7 @@ func goTest(args []string, line *regexp.Regexp) (t tally, err error) {
 	told := t.read(out, line)
 	_, _ = io.Copy(io.Discard, out) // a line too long for the scanner
 	if err := cmd.Wait(); err != nil {
+		t.uncounted(told, line)
 		return t, fmt.Errorf("the campaign failed: %w", err)
 	}
 	if told == 0 {
@@ -127,6 +128,17 @@ func goTest(args []string, line *regexp.Regexp) (t tally, err error) {
 	}
 	return t, nil
 }
+
+// uncounted is what a test that failed leaves unknown: one that ended before it
+// compared, and one that stops at the first broken promise.
+func (t *tally) uncounted(told int, line *regexp.Regexp) {
+	if told == 0 || line.SubexpIndex("lost") < 0 {
+		t.Lost, t.Duplicated = unknown, unknown
+	}
+}
+
+// unknown stands where a campaign that failed could not count.
+const unknown = -1
 
 var (
 	saidLine    = regexp.MustCompile(`^\s+\w+_test\.go:\d+: (.*)`)

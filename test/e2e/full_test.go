@@ -232,4 +232,11 @@ func TestFullDisk(t *testing.T) {
 	if _, err := yi.submit(t.Context(), "full", jia.agency, "甲", []byte("正文")); err != nil {
 		t.Error(err)
 	}
+	r := newRun(t, t.Context(), c, 0)
+	for key, id := range map[string]string{"first": first, "second": second, "third": third} {
+		r.all = append(r.all, &crossing{key: key, id: id, body: bytes.Repeat([]byte(key), 1000)})
+	}
+	r.checkOnce()
+	r.checkEvidence()
+	r.tell("%d times full", 1)
 }

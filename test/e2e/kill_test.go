@@ -27,7 +27,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/queue"
 )
 
-var kills = flag.Int("kills", 8, "how often TestKillNine ends a node")
+var kills = flag.Int("kills", 6, "how often TestKillNine ends a node")
 
 // forEachKill documents are sent between two kills.
 const forEachKill = 20

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -20,17 +21,18 @@ var cuts = flag.Int("cuts", 3, "how often TestPowerCut ends the file system unde
 type loopDisk struct {
 	t           *testing.T
 	image, path string
+	options     string
 }
 
 // newLoopDisk makes one; the test is skipped where that is not permitted.
-func newLoopDisk(t *testing.T, kind string) *loopDisk {
+func newLoopDisk(t *testing.T, kind string, options ...string) *loopDisk {
 	t.Helper()
 	mkfs, err := exec.LookPath("mkfs." + kind)
 	if err != nil {
 		t.Skipf("mkfs.%s is not installed", kind)
 	}
 	dir := t.TempDir()
-	d := &loopDisk{t: t, image: filepath.Join(dir, "image"), path: filepath.Join(dir, "disk")}
+	d := &loopDisk{t: t, image: filepath.Join(dir, "image"), path: filepath.Join(dir, "disk"), options: strings.Join(append(options, "loop"), ",")}
 	if err := os.Mkdir(d.path, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +59,7 @@ func newLoopDisk(t *testing.T, kind string) *loopDisk {
 }
 
 func (d *loopDisk) mount() ([]byte, error) {
-	return exec.Command("mount", "-o", "loop", d.image, d.path).CombinedOutput()
+	return exec.Command("mount", "-o", d.options, d.image, d.path).CombinedOutput()
 }
 
 // cut ends the file system: from here on nothing reaches the disk, the journal's
@@ -79,10 +81,27 @@ func (d *loopDisk) cut() {
 // again mounts what a power cut left; nobody may have a file open any more.
 func (d *loopDisk) again() {
 	d.t.Helper()
-	for _, cmd := range []*exec.Cmd{exec.Command("umount", d.path), exec.Command("mount", "-o", "loop", d.image, d.path)} {
-		if out, err := cmd.CombinedOutput(); err != nil {
-			d.t.Fatalf("%v: %v: %s", cmd.Args, err, out)
-		}
+	if out, err := exec.Command("umount", d.path).CombinedOutput(); err != nil {
+		d.t.Fatalf("umount: %v: %s", err, out)
+	}
+	if out, err := d.mount(); err != nil {
+		d.t.Fatalf("mount: %v: %s", err, out)
+	}
+}
+
+// mend is again with the file system repaired before, as an operator does after
+// the kernel has found an error in it.
+func (d *loopDisk) mend() {
+	d.t.Helper()
+	if out, err := exec.Command("umount", d.path).CombinedOutput(); err != nil {
+		d.t.Fatalf("umount: %v: %s", err, out)
+	}
+	cmd := exec.Command("e2fsck", "-fy", d.image)
+	if out, err := cmd.CombinedOutput(); cmd.ProcessState == nil || cmd.ProcessState.ExitCode() > 1 { // 1: errors were corrected
+		d.t.Fatalf("e2fsck: %v: %s", err, out)
+	}
+	if out, err := d.mount(); err != nil {
+		d.t.Fatalf("mount: %v: %s", err, out)
 	}
 }
 
@@ -100,16 +119,24 @@ func TestPowerCut(t *testing.T) {
 
 func powerCut(t *testing.T, kind string) {
 	disk := newLoopDisk(t, kind)
+	r := onLoopDisk(t, disk, *cuts, func(r *run) {
+		disk.cut()
+		for _, p := range r.nodes {
+			p.kill()
+		}
+		disk.again()
+	})
+	r.tell("%d power cuts of %s", *cuts, kind)
+}
+
+// onLoopDisk sends documents between two nodes on a disk, to which something
+// happens a few times; it ends both nodes and leaves a disk that works. What came
+// is held against I1, I2, I3 and I8.
+func onLoopDisk(t *testing.T, disk *loopDisk, times int, trouble func(*run)) *run {
+	t.Helper()
 	c := newCluster(t, "jia", "yi")
 	for _, p := range c.nodes {
-		to := filepath.Join(disk.path, p.id)
-		if out, err := exec.Command("cp", "-a", p.data, to).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		if out, err := exec.Command("sync", "-f", disk.path).CombinedOutput(); err != nil { // cp does not
-			t.Fatalf("%v: %s", err, out)
-		}
-		p.data = to
+		p.moveTo(t, disk.path)
 		if err := p.start(); err != nil {
 			t.Fatal(err)
 		}
@@ -119,13 +146,13 @@ func powerCut(t *testing.T, kind string) {
 			p.kill()
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), patience(*cuts*20))
+	ctx, cancel := context.WithTimeout(t.Context(), patience(times*20))
 	defer cancel()
-	r := newRun(t, ctx, c, *cuts*20)
+	r := newRun(t, ctx, c, times*20)
 	signing, signed := context.WithCancel(ctx)
-	var others sync.WaitGroup
+	defer signed()
+	var others, clients sync.WaitGroup
 	others.Go(func() { r.sign(signing) })
-	var clients sync.WaitGroup
 	work := make(chan *crossing)
 	for range 4 {
 		clients.Go(func() {
@@ -140,17 +167,13 @@ func powerCut(t *testing.T, kind string) {
 			work <- x
 		}
 	}()
-	for range *cuts {
+	for range times {
 		time.Sleep(time.Duration(100+mrand.IntN(400)) * time.Millisecond)
 		// A power cut ends the node with the disk. Here it lives on for a moment, and
 		// a sync that was under way when the journal was aborted may tell it of
 		// success: what it says from here on, nobody would have heard.
 		r.cuts.Add(1)
-		disk.cut()
-		for _, p := range c.nodes {
-			p.kill()
-		}
-		disk.again()
+		trouble(r)
 		for _, p := range c.nodes {
 			if err := p.start(); err != nil {
 				t.Fatal(err)
@@ -174,5 +197,18 @@ func powerCut(t *testing.T, kind string) {
 			t.Errorf("I8: %s: %+v %s", p.id, s.Problems, refused)
 		}
 	}
-	r.tell("%d power cuts of %s", *cuts, kind)
+	return r
+}
+
+// moveTo puts the data of a node that does not run below another directory.
+func (p *proc) moveTo(t *testing.T, dir string) {
+	t.Helper()
+	to := filepath.Join(dir, p.id)
+	if out, err := exec.Command("cp", "-a", p.data, to).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out, err := exec.Command("sync", "-f", dir).CombinedOutput(); err != nil { // cp does not
+		t.Fatalf("%v: %s", err, out)
+	}
+	p.data = to
 }

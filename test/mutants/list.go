@@ -109,6 +109,22 @@ var mutants = []mutant{
 		campaign: []string{"./test/e2e", "-run", "TestUrgentOvertakesLarge"},
 	},
 	{
+		name:   "part-deleted-in-doubt",
+		reason: "a part is deleted when its commit fails, although that may have taken effect",
+		changes: []change{{"exchange/node/intake.go",
+			"	if err != nil { // it may still be running: out is not ours\n		return Outcome{}, err\n	}\n	if out.Status != Taken {\n		// Nothing",
+			"	if err != nil {\n		return Outcome{}, errors.Join(err, n.c.Blobs.Delete(ctx, ref))\n	}\n	if out.Status != Taken {\n		// Nothing"}},
+		campaign: []string{"./test/sim", "-run", "TestEveryIO", "-scenarios", "1"},
+	},
+	{
+		name:   "waits-for-a-day-that-is-gone",
+		reason: "what was held back under a clock that ran ahead waits until that day comes",
+		changes: []change{{"exchange/node/lanes.go",
+			"	return left <= 0 || left > r.length\n",
+			"	return left <= 0\n"}},
+		campaign: []string{"./test/sim", "-run", "TestClockJumps", "-seeds", "2000"},
+	},
+	{
 		name:   "commits-not-synced",
 		reason: "the store does not sync its log before it acknowledges",
 		changes: []change{

@@ -14,7 +14,7 @@ const shelfDir = "directory"
 // enrol puts the first directory on a host, as joining the domain does, and
 // lets the power go at the steps of its later ones.
 func (h *host) enrol() {
-	shelf, err := certs.OpenShelf(h.fs, shelfDir, h.w.now)
+	shelf, err := certs.OpenShelf(h.fs, shelfDir, h.now)
 	h.w.must(err, "open the shelf of "+h.id)
 	_, err = shelf.Trust(h.w.cast.directory.Authority(), h.w.cast.files[versionFirst-1])
 	h.w.must(err, "enrol "+h.id)
@@ -36,7 +36,7 @@ func (h *host) reopenShelf() {
 		return
 	}
 	before := h.version()
-	shelf, err := certs.OpenShelf(h.fs, shelfDir, h.w.now)
+	shelf, err := certs.OpenShelf(h.fs, shelfDir, h.now)
 	h.w.must(err, "open the shelf of "+h.id)
 	if shelf.Current().Version() < before {
 		h.w.fail("node %s had directory %d in force and starts with %d", h.id, before, shelf.Current().Version())

@@ -70,7 +70,7 @@ func (w *world) loseDisk(h *host, b *backup) *loss {
 	armed := w.faults.armed
 	w.faults.armed = false
 	h.fs = crashfs.New(w.rng)
-	h.store = newStore(w.now, w.faults)
+	h.store = newStore(h.now, w.faults)
 	h.store.rows, h.store.keys = maps.Clone(b.rows), slices.Clone(b.keys)
 	h.operator = maps.Clone(b.operator)
 	blobs, err := blob.OpenAbove(h.fs, "/blobs", b.generation)

@@ -36,7 +36,9 @@ func (w *world) step(maxDocs int) {
 	w.clock = w.clock.Add(time.Duration(1+w.rng.IntN(60)) * time.Millisecond)
 	p := w.pairs[w.rng.IntN(len(w.pairs))]
 	h := w.hosts[w.rng.IntN(len(w.hosts))]
-	if w.rng.IntN(20) == 0 {
+	if w.jumps {
+		w.jump(h)
+	} else if w.rng.IntN(20) == 0 {
 		w.stamp(h)
 		return
 	}
@@ -168,7 +170,7 @@ func (w *world) trySubmit(s *submission) {
 		return
 	}
 	if err != nil {
-		if !exchange.IsTemporary(err) {
+		if !exchange.IsTemporary(err) && (w.strike == nil || !isInjected(err)) {
 			w.fail("submission %s refused: %v", s.key, err)
 		}
 		w.note("%s: %s again later", s.host.id, s.key)
@@ -201,7 +203,7 @@ func (w *world) tolerate(err error, what string) {
 	if err == nil || isInjected(err) {
 		return
 	}
-	if w.faults.armed && (errors.Is(err, link.ErrFault) || exchange.IsTemporary(err)) {
+	if (w.faults.armed || w.strike != nil) && (errors.Is(err, link.ErrFault) || exchange.IsTemporary(err)) {
 		return
 	}
 	w.fail("%s: %v", what, err)

@@ -24,6 +24,9 @@ type store struct {
 	// goes now.
 	cut func(after bool) bool
 
+	// strike, when set, is asked before and after every commit whether it fails.
+	strike *strike
+
 	inside int // transactions under way
 }
 
@@ -60,6 +63,9 @@ func (s *store) Update(ctx context.Context, fn func(queue.Tx) error) error {
 	if s.faults.hit(60) || s.cut != nil && s.cut(false) {
 		panic(crash{})
 	}
+	if err := s.strike.before(queue.ErrUnknown); err != nil {
+		return err
+	}
 	unknown := s.faults.hit(80)
 	if unknown && s.faults.hit(2) {
 		return queue.ErrUnknown
@@ -71,7 +77,7 @@ func (s *store) Update(ctx context.Context, fn func(queue.Tx) error) error {
 	if unknown {
 		return queue.ErrUnknown
 	}
-	return nil
+	return s.strike.after(queue.ErrUnknown)
 }
 
 func (s *store) apply(t *tx) {

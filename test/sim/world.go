@@ -53,6 +53,8 @@ type world struct {
 	roomy  bool   // disks have room at the moment, whatever the hour
 	given  map[wayOf]givenUp
 	stats  Stats
+	strike *strike // the one I/O that fails, in a run of that kind
+	jumps  bool    // clocks jump
 }
 
 // Stats count what a run went through.
@@ -71,6 +73,7 @@ type Stats struct {
 	Expired           int // deliveries, in the end
 	Recalls, Recalled int // asked for, and deliveries in the end
 	GivenUp, Unknown  int // dead letters: ended for good, and not since the neighbour may have them
+	Jumps             int // of clocks
 }
 
 // host is one node with the disk that survives its crashes.
@@ -86,6 +89,7 @@ type host struct {
 	operator map[string]holding // by link
 	torn     bool               // the power went while the shelf was at work
 	boots    int
+	skew     time.Duration // how far its clock is off
 }
 
 // pair is the link between two hosts, seen from both sides. There is at most
@@ -132,7 +136,7 @@ func newWorld(c *cast, seed uint64) *world {
 	w.faults = &faults{world: w}
 	for _, id := range c.nodes {
 		h := &host{w: w, id: id, fs: crashfs.New(w.rng), operator: map[string]holding{}}
-		h.store = newStore(w.now, w.faults)
+		h.store = newStore(h.now, w.faults)
 		h.keys = &keyring{Store: c.keys[id].WithRandom(w.stream), h: h, late: w.rng.IntN(2) == 0}
 		w.hosts = append(w.hosts, h)
 		h.enrol()
@@ -152,7 +156,8 @@ func newWorld(c *cast, seed uint64) *world {
 	return w
 }
 
-func (w *world) now() time.Time { return w.clock }
+// now is what the host's clock shows.
+func (h *host) now() time.Time { return h.w.clock.Add(h.skew) }
 
 func (w *world) host(id string) *host {
 	for _, h := range w.hosts {
@@ -185,7 +190,7 @@ func (h *host) boot() {
 	h.reopenShelf()
 	h.node, err = node.New(h.w.ctx, node.Config{
 		ID: h.id, Store: h.store, Blobs: blobs, Keys: h.keys,
-		Directory: h.shelf.Current, Directories: directories{h}, Now: h.w.now, Rand: h.w.stream, Clock: "sim",
+		Directory: h.shelf.Current, Directories: directories{h}, Now: h.now, Rand: h.w.stream, Clock: "sim",
 		DeadLetterAfter: deadLetterAfter, Room: h.room,
 	})
 	h.w.must(err, "open node "+h.id)
@@ -293,7 +298,10 @@ func (s *Stats) add(t Stats) {
 	s.Recalled += t.Recalled
 	s.GivenUp += t.GivenUp
 	s.Unknown += t.Unknown
+	s.Jumps += t.Jumps
 }
 
 // isInjected says whether an error is one this world injected.
-func isInjected(err error) bool { return errors.Is(err, queue.ErrUnknown) }
+func isInjected(err error) bool {
+	return errors.Is(err, queue.ErrUnknown) || errors.Is(err, crashfs.ErrInjected())
+}
