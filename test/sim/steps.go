@@ -164,7 +164,7 @@ func (w *world) trySubmit(s *submission) {
 	got, err := s.host.node.Submit(w.ctx, node.Submission{
 		Agency: s.sender, IdempotencyKey: s.key, Document: doc, Expires: s.expires, Files: s.content(),
 	})
-	if err != nil && s.tooLate(w.clock) && exchange.CodeOf(err) == exchange.CodeInvalidDocument {
+	if err != nil && s.tooLate(s.host.now()) && exchange.CodeOf(err) == exchange.CodeInvalidDocument {
 		w.docs = slices.DeleteFunc(w.docs, func(d *submission) bool { return d == s })
 		w.note("%s: %s is too late", s.host.id, s.key)
 		return
