@@ -92,7 +92,7 @@ func TestReceiverLosesItsKeys(t *testing.T) {
 	jia, yi := w.pair()
 	keys := yi.losing()
 	agency := w.cast.agencies["yi"]
-	id := w.submit(jia, "yi", 300_000)
+	id := w.submit(jia, "yi", 2*smallPart) // delivered after it was taken
 	_, push := jia.next(Push)
 	yi.work() // notes the directory in its ledger, which needs no key
 

@@ -34,7 +34,15 @@ type taking struct {
 type taken struct {
 	at   int // in the manifest
 	item node.Item
-	body io.Reader
+	data []byte    // what is in memory
+	rest io.Reader // what is not
+}
+
+func (one taken) body() io.Reader {
+	if one.rest != nil {
+		return one.rest
+	}
+	return bytes.NewReader(one.data)
 }
 
 // takeItems hands the items to the node. Those that are not parts lie in the
@@ -46,7 +54,7 @@ func (s *Session) takeItems(ctx context.Context, b *bundle) ([]node.Outcome, err
 	for i, e := range b.inner.Items {
 		one := taken{at: i, item: node.Item{Kind: e.Kind, ID: e.ID, Size: e.Size, Digest: e.Digest}}
 		if e.Kind != node.KindPart {
-			one.body, small = bytes.NewReader(small[:e.Size]), small[e.Size:]
+			one.data, small = small[:e.Size], small[e.Size:]
 		}
 		if err := t.take(ctx, one); err != nil {
 			return t.outcomes, err
@@ -61,7 +69,7 @@ func (t *taking) take(ctx context.Context, one taken) error {
 	case one.item.Kind == node.KindDirectory: // what follows is judged by it
 		return t.alone(ctx, one)
 	case one.item.Kind == node.KindPart && one.item.Size > smallPart:
-		one.body = io.LimitReader(t.b.rest, one.item.Size)
+		one.rest = io.LimitReader(t.b.rest, one.item.Size)
 		return t.alone(ctx, one)
 	case one.item.Kind == node.KindPart:
 		if t.bytes += one.item.Size; t.bytes > takeBytes {
@@ -74,7 +82,7 @@ func (t *taking) take(ctx context.Context, one taken) error {
 		if err != nil {
 			return err
 		}
-		one.body = bytes.NewReader(data)
+		one.data = data
 	}
 	name, _, _ := strings.Cut(one.item.ID, "/")
 	if one.item.Kind == node.KindReceipt {
@@ -94,15 +102,15 @@ func (t *taking) alone(ctx context.Context, one taken) error {
 	if err := t.flush(ctx); err != nil {
 		return err
 	}
-	if err := t.hand(ctx, one); err != nil {
+	if err := t.hand(ctx, one); err != nil || one.rest == nil {
 		return err
 	}
-	_, err := io.Copy(io.Discard, one.body)
+	_, err := io.Copy(io.Discard, one.rest)
 	return err
 }
 
 func (t *taking) hand(ctx context.Context, one taken) error {
-	out, err := t.s.node.Intake(ctx, t.s.link, one.item, one.body)
+	out, err := t.s.node.Intake(ctx, t.s.link, one.item, one.body())
 	if err == nil {
 		t.outcomes[one.at] = out
 	}
@@ -114,7 +122,12 @@ func (t *taking) hand(ctx context.Context, one taken) error {
 func (t *taking) flush(ctx context.Context) error {
 	failed := make([]error, len(t.groups))
 	t.s.node.Together(len(t.groups), func(k int) {
-		for _, one := range t.groups[k] {
+		group := t.groups[k]
+		if done, err := t.whole(ctx, group); done || err != nil {
+			failed[k] = err
+			return
+		}
+		for _, one := range group {
 			if failed[k] = t.hand(ctx, one); failed[k] != nil {
 				return
 			}
@@ -123,4 +136,23 @@ func (t *taking) flush(ctx context.Context) error {
 	t.groups, t.bytes = nil, 0
 	clear(t.byName)
 	return errors.Join(failed...)
+}
+
+// whole hands over a document that lies in the bundle as a whole. With done
+// false its items are to be handed over one by one.
+func (t *taking) whole(ctx context.Context, group []taken) (done bool, err error) {
+	if len(group) != 3 || group[0].item.Kind != node.KindHeader || group[1].item.Kind != node.KindConsignment || group[2].item.Kind != node.KindPart {
+		return false, nil
+	}
+	done, err = t.s.node.IntakeWhole(ctx, t.s.link, node.Whole{
+		Header: group[0].item, HeaderBytes: group[0].data,
+		Consignment: group[1].item, ConsignmentBytes: group[1].data,
+		Part: group[2].item, PartBytes: group[2].data,
+	})
+	if done && err == nil {
+		for _, one := range group {
+			t.outcomes[one.at] = node.Outcome{Status: node.Taken}
+		}
+	}
+	return done, err
 }

@@ -82,11 +82,18 @@ func (n *Node) openSummary(hh sm.Digest, sealed []byte) (*summary, error) {
 	return s, json.Unmarshal(b, s)
 }
 
-// deliver puts one recipient's copy into its inbox, once. What the signature
+// delivery is what a commit changes for one recipient served here.
+type delivery struct {
+	agency  string
+	row     *records.InboxRow
+	receipt *signedReceipt
+}
+
+// deliver prepares one recipient's copy for its inbox. What the signature
 // of DELIVERED says is checked before it is made: the document opens with the
 // agency's key and says inside what its header says outside. Without the key
 // DELIVERED says "sealed".
-func (n *Node) deliver(ctx context.Context, d *certs.Directory, p *parcel, slot SlotItem, before past) error {
+func (n *Node) deliver(ctx context.Context, d *certs.Directory, p *parcel, slot SlotItem, before past, s *step) error {
 	to := p.e.Header.Recipients[slot.I]
 	sum, form, reason, err := n.inspect(ctx, p, slot)
 	if err != nil {
@@ -114,7 +121,8 @@ func (n *Node) deliver(ctx context.Context, d *certs.Directory, p *parcel, slot 
 		Received: n.now(), Stage: r.Stage, Delivered: receipt.id, Sealed: sealed,
 	}
 	before.apply(row)
-	return n.commitDelivery(ctx, d, p, to.Agency, row, receipt)
+	s.delivered = append(s.delivered, delivery{to.Agency, row, receipt})
+	return nil
 }
 
 func (n *Node) isDelivered(ctx context.Context, hh sm.Digest, agency string) (done bool, err error) {
@@ -154,7 +162,7 @@ func (n *Node) look(ctx context.Context, p *parcel, slot SlotItem) error {
 	if p.inside != nil {
 		return n.unlocks(p.e, slot.I, slot.Slot)
 	}
-	opened, err := n.open(ctx, p.e, slot.I, slot.Slot)
+	opened, err := n.openFrom(ctx, p.e, slot.I, slot.Slot, p.payload)
 	if err != nil {
 		return err
 	}
@@ -182,31 +190,38 @@ func (n *Node) idTaken(ctx context.Context, p *parcel, agency string) (taken boo
 	return taken, err
 }
 
-// commitDelivery is the commit point of a delivery: the dedup row decides, in
-// the same transaction as inbox, receipt, ledger leaf and the way home. A
-// crash before it leaves nothing; after it, repeating finds the dedup row.
-func (n *Node) commitDelivery(ctx context.Context, d *certs.Directory, p *parcel, agency string, row *records.InboxRow, receipt *signedReceipt) error {
-	return n.update(ctx, func(tx queue.Tx) error {
-		mark := &records.Dedup{Stage: receipt.body.Stage, Receipt: receipt.id}
-		err := claim(tx, mark, p.e, agency)
-		if errors.Is(err, queue.ErrExists) {
-			return nil
-		}
-		if err != nil {
+// deliverIn delivers: the dedup row decides, in the same transaction as inbox,
+// receipt, ledger leaf and the way home. A crash before its commit leaves
+// nothing; after it, repeating finds the dedup row.
+func (n *Node) deliverIn(tx queue.Tx, d *certs.Directory, p *parcel, s *step) error {
+	for i := range s.delivered {
+		if err := n.deliverOne(tx, d, p, &s.delivered[i]); err != nil {
 			return err
 		}
-		event := eventEnded
-		if mark.Stage == exchange.StageDelivered {
-			event = eventDelivered
-			if err := n.putInbox(tx, p.hh, agency, row); err != nil {
-				return err
-			}
-		}
-		if _, err := n.putReceipt(tx, p.hh, receipt, event); err != nil {
+	}
+	return nil
+}
+
+func (n *Node) deliverOne(tx queue.Tx, d *certs.Directory, p *parcel, one *delivery) error {
+	mark := &records.Dedup{Stage: one.receipt.body.Stage, Receipt: one.receipt.id}
+	err := claim(tx, mark, p.e, one.agency)
+	if errors.Is(err, queue.ErrExists) { // it took effect before
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	event := eventEnded
+	if mark.Stage == exchange.StageDelivered {
+		event = eventDelivered
+		if err := n.putInbox(tx, p.hh, one.agency, one.row); err != nil {
 			return err
 		}
-		return n.homeward(tx, d, p.env.Sender, p.hh, receipt.id)
-	})
+	}
+	if _, err := n.putReceipt(tx, p.hh, one.receipt, event); err != nil {
+		return err
+	}
+	return n.homeward(tx, d, p.env.Sender, p.hh, one.receipt.id)
 }
 
 func (n *Node) putInbox(tx queue.Tx, hh sm.Digest, agency string, row *records.InboxRow) error {

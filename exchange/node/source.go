@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -67,6 +68,14 @@ func (p *partsReader) Close() error {
 	return p.r.Close()
 }
 
+// inMemory is an envelope's ciphertext that was verified and lies in memory.
+type inMemory []byte
+
+// OpenAt implements envelope.Source.
+func (b inMemory) OpenAt(_ context.Context, off int64) (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(b[min(off, int64(len(b))):])), nil
+}
+
 // errDamaged: what is stored is not what came.
 var errDamaged = errors.New("node: the stored copy is damaged")
 
@@ -100,9 +109,14 @@ func (n *Node) Referenced(ctx context.Context, ref queue.Ref) (bool, error) {
 }
 
 func (n *Node) open(ctx context.Context, e *envelope.Envelope, i int, slot []byte) (*envelope.Opened, error) {
+	return n.openFrom(ctx, e, i, slot, source{n, e.Hash})
+}
+
+// openFrom is open with the ciphertext from elsewhere.
+func (n *Node) openFrom(ctx context.Context, e *envelope.Envelope, i int, slot []byte, from envelope.Source) (*envelope.Opened, error) {
 	var opened *envelope.Opened
 	err := n.unwrapping(e, i, func(unwrap func([]byte) ([]byte, error)) (err error) {
-		opened, err = envelope.Open(ctx, e, unwrap, slot, source{n, e.Hash})
+		opened, err = envelope.Open(ctx, e, unwrap, slot, from)
 		return err
 	})
 	if !errors.Is(err, envelope.ErrOpen) {
@@ -110,7 +124,7 @@ func (n *Node) open(ctx context.Context, e *envelope.Envelope, i int, slot []byt
 	}
 	// The bytes were verified when they came. If they no longer are what they
 	// were, it is our disk that fails, and nobody else is told otherwise.
-	if stored := envelope.VerifyPayload(ctx, e, source{n, e.Hash}); stored != nil {
+	if stored := envelope.VerifyPayload(ctx, e, from); stored != nil {
 		return nil, &exchange.Error{Code: exchange.CodeTemporary, Temporary: true, Detail: "stored payload of " + e.Hash.String() + " is damaged", Err: errDamaged}
 	}
 	return nil, err

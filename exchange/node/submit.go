@@ -366,6 +366,7 @@ func (n *Node) accept(ctx context.Context, d *certs.Directory, s *Submission, pl
 		Header: st.header, Directory: d.Version(), At: now, Expires: routing.Expires, Complete: true,
 	}
 	idem := &records.Idempotent{Document: plan.ID, Header: hh, Fingerprint: print, At: now}
+	away := n.away(d, plan)
 	var earlier *records.Idempotent
 	err = n.update(ctx, func(tx queue.Tx) error {
 		earlier = nil
@@ -378,7 +379,11 @@ func (n *Node) accept(ctx context.Context, d *certs.Directory, s *Submission, pl
 				return err
 			}
 		}
-		return n.acceptRows(tx, plan, st, document, env, receipt)
+		if err := n.acceptRows(tx, plan, st, document, env, receipt); err != nil {
+			return err
+		}
+		p := &parcel{hh: hh, id: st.slotID, env: env, routing: routing}
+		return n.begin(tx, d, p, &records.Consignment{Body: st.slots}, away)
 	})
 	return earlier, err
 }
@@ -404,9 +409,6 @@ func (n *Node) acceptRows(tx queue.Tx, plan *envelope.Plan, st *staged, document
 		if err := putParts(tx, hh, 0, st.refs); err != nil {
 			return err
 		}
-	}
-	if err := n.putConsignment(tx, hh, st.slotID, &records.Consignment{Body: st.slots}, true); err != nil {
-		return err
 	}
 	_, err := n.putReceipt(tx, hh, receipt, eventAccepted)
 	return err

@@ -17,6 +17,10 @@ import (
 // a crash repeats at most one step, and repeating changes nothing.
 const fanStep = 100
 
+// endStep is how many of them may be delivered or ended, each with a receipt, a
+// leaf and, for a delivery, up to 32 KiB in the inbox: a transaction has bounds.
+const endStep = 20
+
 // workAtOnce is how many steps of work are taken up together: what one look at
 // the lane gives.
 const workAtOnce = laneWindow
@@ -116,7 +120,8 @@ type parcel struct {
 	from    string // link it came over
 	fan     *records.Fan
 	work    uint64
-	inside  *inside // what the payload holds, once one recipient's slot has opened it
+	payload envelope.Source // its ciphertext
+	inside  *inside         // what the payload holds, once one recipient's slot has opened it
 }
 
 // inside is what a payload holds, the same for every recipient.
@@ -126,7 +131,7 @@ type inside struct {
 }
 
 func (n *Node) loadParcel(ctx context.Context, entry laneItem) (*parcel, error) {
-	p := &parcel{hh: entry.Envelope, id: entry.Object, work: entry.seq}
+	p := &parcel{hh: entry.Envelope, id: entry.Object, work: entry.seq, payload: source{n, entry.Envelope}}
 	var con *records.Consignment
 	err := n.view(ctx, func(tx queue.Tx) (err error) {
 		if p.fan, err = records.Fans.Get(tx, p.hh, p.id); err != nil || p.fan == nil {
@@ -161,10 +166,18 @@ func (n *Node) loadParcel(ctx context.Context, entry laneItem) (*parcel, error) 
 
 // step is what one commit of a distribution changes.
 type step struct {
-	next   int
-	byLink map[string][]int
-	links  []string // in the order met, so that two runs agree
-	ended  []end
+	next      int
+	byLink    map[string][]int
+	links     []string // in the order met, so that two runs agree
+	ended     []end
+	delivered []delivery
+}
+
+func (s *step) goes(link string, recipient int) {
+	if s.byLink[link] == nil {
+		s.links = append(s.links, link)
+	}
+	s.byLink[link] = append(s.byLink[link], recipient)
 }
 
 // end is how one recipient's delivery ends here.
@@ -188,20 +201,34 @@ func (n *Node) fan(ctx context.Context, entry laneItem) error {
 		return n.updateLane(ctx, laneWork, func(tx queue.Tx) error { return queue.Dequeue(tx, laneWork, entry.seq) })
 	}
 	d := n.Directory()
-	s := &step{next: min(p.fan.Next+fanStep, len(p.item.Slots)), byLink: map[string][]int{}}
-	for _, slot := range p.item.Slots[p.fan.Next:s.next] {
+	for err = errChanged; errors.Is(err, errChanged); { // a recall came in between
+		s, trouble := n.nextStep(ctx, d, p, p.fan.Next)
+		if s.next == p.fan.Next && trouble != nil {
+			return trouble
+		}
+		err = errors.Join(n.commitStep(ctx, d, p, s), trouble)
+	}
+	return err
+}
+
+// nextStep prepares the next step from a recipient on. With an error it goes up
+// to the recipient that met trouble.
+func (n *Node) nextStep(ctx context.Context, d *certs.Directory, p *parcel, from int) (*step, error) {
+	s := &step{next: min(from+fanStep, len(p.item.Slots)), byLink: map[string][]int{}}
+	for i, slot := range p.item.Slots[from:s.next] {
 		if p.e.Header.Recipients[slot.I].Role != envelope.RoleRecipient {
 			continue
 		}
-		err := errChanged
-		for errors.Is(err, errChanged) { // a recall came in between
-			err = n.direct(ctx, d, p, slot, s)
+		if err := n.direct(ctx, d, p, slot, s); err != nil {
+			s.next = from + i
+			return s, err
 		}
-		if err != nil {
-			return err
+		if len(s.ended)+len(s.delivered) == endStep {
+			s.next = from + i + 1
+			break
 		}
 	}
-	return n.commitStep(ctx, d, p, s)
+	return s, nil
 }
 
 // direct decides where one recipient's copy goes.
@@ -235,17 +262,14 @@ func (n *Node) onward(ctx context.Context, d *certs.Directory, p *parcel, slot S
 	case err != nil:
 		return n.endHere(d, p, s, agency, rejected(exchange.CodeNoRoute))
 	case next == n.c.ID:
-		return n.deliver(ctx, d, p, slot, before)
+		return n.deliver(ctx, d, p, slot, before, s)
 	case link.ID == p.from:
 		return n.endHere(d, p, s, agency, rejected("loop"))
 	}
 	if err := n.passable(d, agency, p.routing); err != nil {
 		return n.endHere(d, p, s, agency, rejected(exchange.CodeOf(err)))
 	}
-	if s.byLink[link.ID] == nil {
-		s.links = append(s.links, link.ID)
-	}
-	s.byLink[link.ID] = append(s.byLink[link.ID], slot.I)
+	s.goes(link.ID, slot.I)
 	return nil
 }
 
@@ -264,8 +288,8 @@ func rejected(reason string) *exchange.Receipt {
 }
 
 // commitStep is the commit point of one step. A crash before it repeats the
-// step: deliveries are deduplicated by their own rows, the rest was not yet
-// visible. The last step hands the gathered recipients to their lanes.
+// step: nothing of it was visible. The last step hands the gathered recipients
+// to their lanes.
 func (n *Node) commitStep(ctx context.Context, d *certs.Directory, p *parcel, s *step) error {
 	return n.updateLane(ctx, laneWork, func(tx queue.Tx) error {
 		fan, err := records.Fans.Lock(tx, p.hh, p.id)
@@ -273,6 +297,9 @@ func (n *Node) commitStep(ctx context.Context, d *certs.Directory, p *parcel, s 
 			return err // another worker did this step
 		}
 		if err := n.endIn(tx, d, p, s); err != nil {
+			return err
+		}
+		if err := n.deliverIn(tx, d, p, s); err != nil {
 			return err
 		}
 		for _, link := range s.links {
@@ -317,11 +344,14 @@ func gather(tx queue.Tx, p *parcel, link string, recipients []int) error {
 		return err
 	}
 	if out == nil {
-		out = &records.Outbound{Recipients: recipients, Parts: make([]byte, (p.env.Parts+7)/8), Count: p.env.Parts, State: records.StateQueued}
-		return records.Outgoing.Insert(tx, out, p.hh, link, p.id)
+		return records.Outgoing.Insert(tx, newOutbound(p.env, recipients), p.hh, link, p.id)
 	}
 	out.Recipients = append(out.Recipients, recipients...)
 	return records.Outgoing.Put(tx, out, p.hh, link, p.id)
+}
+
+func newOutbound(env *records.Envelope, recipients []int) *records.Outbound {
+	return &records.Outbound{Recipients: recipients, Parts: make([]byte, (env.Parts+7)/8), Count: env.Parts, State: records.StateQueued}
 }
 
 // finishFan enters every gathered Outbound in its lane and ends the work.
@@ -332,9 +362,7 @@ func (n *Node) finishFan(tx queue.Tx, p *parcel, fan *records.Fan) error {
 		if err != nil {
 			return err
 		}
-		grows(tx, link)
-		out.Lane = laneName(link, rank)
-		if out.Seq, err = enqueueEntry(tx, out.Lane, laneEntry{Kind: KindHeader, Envelope: p.hh, Object: p.id, Since: n.now()}); err != nil {
+		if err := n.enterLane(tx, p.hh, p.id, link, rank, out); err != nil {
 			return err
 		}
 		if err := records.Outgoing.Put(tx, out, p.hh, link, p.id); err != nil {
@@ -345,6 +373,13 @@ func (n *Node) finishFan(tx queue.Tx, p *parcel, fan *records.Fan) error {
 		return err
 	}
 	return queue.Dequeue(tx, laneWork, p.work)
+}
+
+func (n *Node) enterLane(tx queue.Tx, hh, id sm.Digest, link string, rank int, out *records.Outbound) (err error) {
+	grows(tx, link)
+	out.Lane = laneName(link, rank)
+	out.Seq, err = enqueueEntry(tx, out.Lane, laneEntry{Kind: KindHeader, Envelope: hh, Object: id, Since: n.now()})
+	return err
 }
 
 func addOnce(list []string, s string) []string {
@@ -378,10 +413,7 @@ func (n *Node) putEnvelope(tx queue.Tx, hh sm.Digest, env *records.Envelope) err
 // putConsignment writes a consignment and its fan; ready ones go to work now,
 // the others when the last part has come.
 func (n *Node) putConsignment(tx queue.Tx, hh, id sm.Digest, c *records.Consignment, ready bool) error {
-	if err := records.Incoming.Insert(tx, c, hh, id); err != nil {
-		return err
-	}
-	if err := c.Body.Own(tx, hh); err != nil {
+	if err := putIncoming(tx, hh, id, c); err != nil {
 		return err
 	}
 	fan := new(records.Fan)
@@ -391,6 +423,13 @@ func (n *Node) putConsignment(tx queue.Tx, hh, id sm.Digest, c *records.Consignm
 		}
 	}
 	return records.Fans.Insert(tx, fan, hh, id)
+}
+
+func putIncoming(tx queue.Tx, hh, id sm.Digest, c *records.Consignment) error {
+	if err := records.Incoming.Insert(tx, c, hh, id); err != nil {
+		return err
+	}
+	return c.Body.Own(tx, hh)
 }
 
 func startFan(tx queue.Tx, hh, id sm.Digest, fan *records.Fan) (err error) {

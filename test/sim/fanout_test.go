@@ -231,11 +231,9 @@ func TestFanOutSurvivesEveryCrash(t *testing.T) {
 	}
 	fanBoots := sender.boots
 	sender.store.cut = nil
-	for i, to := range receivers {
+	for _, to := range receivers {
 		carry(t, sender, to)
-		// 1,500 deliveries are 1,500 commits: cut at one in twenty of them.
-		rng := rand.New(rand.NewPCG(uint64(i), 9))
-		to.store.cut = func(bool) bool { return rng.IntN(40) == 0 }
+		to.store.cut = everyCommit()
 		for more := true; more; {
 			to.survive(func() (err error) { more, err = to.node.Work(ctx); return err })
 		}
