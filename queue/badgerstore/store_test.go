@@ -106,6 +106,52 @@ func TestBatchesShareOneCommit(t *testing.T) {
 	}
 }
 
+// TestTheLargestBatchFits: as much as a batch may hold, and the largest update
+// beyond it, are one transaction of Badger's, which refuses what is too large.
+func TestTheLargestBatchFits(t *testing.T) {
+	s, err := Open(t.TempDir(), Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	begun, release := make(chan struct{}), make(chan struct{})
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		if err := s.Update(t.Context(), func(queue.Tx) error { close(begun); <-release; return nil }); err != nil {
+			t.Error(err)
+		}
+	})
+	<-begun
+	update := func(name uint64, writes, bytes int) {
+		n := len(s.jobs)
+		wait.Go(func() {
+			err := s.Update(t.Context(), func(tx queue.Tx) error {
+				for i := range writes {
+					k := queue.Key("k", name, uint64(i))
+					if err := tx.Put(k, make([]byte, bytes/writes-len(k))); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Errorf("%d writes of %d bytes: %v", writes, bytes, err)
+			}
+		})
+		for len(s.jobs) == n {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	full := batchWrites/queue.MaxOps - 1
+	for i := range full {
+		update(uint64(i), queue.MaxOps, batchBytes/(full+1))
+	}
+	update(uint64(full), queue.MaxOps-1, batchBytes/(full+1)) // one write short of a full batch
+	update(uint64(full+1), queue.MaxOps, queue.MaxTx)
+	close(release)
+	wait.Wait()
+}
+
 // TestAFailedCommitEndsTheStore: Fatal is called once, nothing is
 // acknowledged, and every later update is refused.
 func TestAFailedCommitEndsTheStore(t *testing.T) {
