@@ -1,11 +1,15 @@
 package link
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
+	"github.com/yizhan-gateway/yizhan/exchange/records"
+	"github.com/yizhan-gateway/yizhan/queue"
 )
 
 const life = 2 * time.Hour
@@ -147,4 +151,32 @@ func TestARestoredNodeExpiresNothingOld(t *testing.T) {
 	w.replayed(jia, yi)
 	w.wantStage(jia, id, "DELIVERED")
 	yi.delivered(id)
+}
+
+// TestASecondConsignmentEndsNothing: what was handed over in one consignment is not
+// ended because another one names the same recipient and waits.
+func TestASecondConsignmentEndsNothing(t *testing.T) {
+	w := newWorld(t)
+	jia, yi := w.pair()
+	s := w.submission(jia, "yi", "", []byte("正文"))
+	s.Expires = w.clock.Add(time.Hour)
+	got, err := jia.node.Submit(w.ctx, s)
+	w.must(err)
+	w.exchange(jia, yi)
+	second := sm.Sum([]byte("another consignment"))
+	w.must(jia.store.Update(w.ctx, func(tx queue.Tx) error {
+		entry := fmt.Appendf(nil, `{"Kind":"header","Envelope":%q,"Object":%q}`, got.Header, second)
+		seq, err := queue.Enqueue(tx, "out/jia-yi/0", entry)
+		if err != nil {
+			return err
+		}
+		out := &records.Outbound{Recipients: []int{0}, Parts: []byte{0}, Count: 1, State: records.StateQueued, Lane: "out/jia-yi/0", Seq: seq}
+		return records.Outgoing.Insert(tx, out, got.Header, "jia-yi", second)
+	}))
+	jia.later(2 * time.Hour)
+	if n := len(jia.receipts(got.ID, exchange.StageExpired)); n > 0 {
+		t.Errorf("%d EXPIRED for what was delivered", n)
+	}
+	w.wantStage(jia, got.ID, "DELIVERED")
+	jia.stands(0, 0)
 }

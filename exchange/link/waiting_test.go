@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
@@ -331,4 +332,25 @@ func (h *host) waits(link string) (out records.Waiting) {
 func (h *host) setWaits(link string, row records.Waiting) {
 	h.w.t.Helper()
 	h.w.must(h.store.Update(h.w.ctx, func(tx queue.Tx) error { return records.WaitingRows.Put(tx, &row, link) }))
+}
+
+// TestNotValidYetIsJudgedAgain: a clock that is behind makes nobody lose what
+// waited for a directory, whose certificate began after its coming.
+func TestNotValidYetIsJudgedAgain(t *testing.T) {
+	w := ownWorld(t)
+	jia, yi := w.pair()
+	w.exchange(jia, yi)
+	w.clock = w.clock.Add(24 * time.Hour)
+	jia.shelf.inForce, jia.shelf.lost = w.renew("jia"), true
+	jia.restart()
+	id := w.submit(jia, "yi", 3000)
+	d := w.wholeOf(jia)
+	w.clock = w.clock.Add(-12 * time.Hour)
+	if got := strings.Join(w.handOneByOne(yi, d), " "); got != "deferred taken taken" {
+		t.Fatal(got)
+	}
+	w.clock = w.clock.Add(13 * time.Hour)
+	yi.shelf.inForce = jia.shelf.inForce
+	yi.work()
+	yi.delivered(id)
 }

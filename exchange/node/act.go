@@ -159,8 +159,14 @@ func (n *Node) Peek(ctx context.Context, agency, document string) (*envelope.Ope
 // the agency has acted.
 func (n *Node) Collected(ctx context.Context, agency, document string) error {
 	hh, row, err := n.inboxRow(ctx, agency, document)
-	if err != nil || !row.Collected.IsZero() || row.Stage.End() {
+	if err != nil {
 		return err
+	}
+	if row.Stage == exchange.StageRecalled { // since it was opened
+		return exchange.Fail(exchange.CodeRecalled, "document %s", document)
+	}
+	if !row.Collected.IsZero() || row.Stage.End() {
+		return nil
 	}
 	e, _, err := n.received(ctx, hh, row)
 	if err != nil {
@@ -270,6 +276,9 @@ func checkAction(a Action) error {
 // alreadyActed gives the stored bytes when the inbox row already stands at
 // this stage, and a conflict when it ended otherwise.
 func (n *Node) alreadyActed(ctx context.Context, hh sm.Digest, row *records.InboxRow, stage exchange.Stage) ([]byte, error) {
+	if stage == exchange.StageCollected && row.Stage == exchange.StageRecalled {
+		return nil, exchange.Fail(exchange.CodeRecalled, "document %s", row.ID)
+	}
 	if stage == exchange.StageCollected && (!row.Collected.IsZero() || row.Stage.End()) {
 		return []byte{}, nil
 	}

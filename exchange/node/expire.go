@@ -33,7 +33,7 @@ const expiryMost = time.Minute
 // expirySweep is a walk over what is due.
 type expirySweep struct {
 	mu    sync.Mutex
-	next  time.Time
+	next  retry
 	after *dueEntry // the last one met; nil at the beginning
 }
 
@@ -43,12 +43,12 @@ type dueEntry struct {
 }
 
 // expire does one step: it ends what is left of one document whose time has
-// come. One that cannot be ended now is met again by the next walk.
+// come. One that cannot be ended now ends the walk, and is met again by the next.
 func (n *Node) expire(ctx context.Context) (did bool, err error) {
 	n.expiries.mu.Lock()
 	defer n.expiries.mu.Unlock()
 	now := n.c.Now()
-	if now.Before(n.expiries.next) {
+	if !n.expiries.next.over(now) {
 		return false, nil
 	}
 	due, err := n.nextDue(ctx, n.expiries.after, now)
@@ -57,10 +57,14 @@ func (n *Node) expire(ctx context.Context) (did bool, err error) {
 	}
 	n.expiries.after = due
 	if due == nil {
-		n.expiries.next = now.Add(expiryMost)
+		n.expiries.next = pauseOf(now, expiryMost, 0)
 		return false, nil
 	}
-	return true, n.expireOne(ctx, *due)
+	if err := n.expireOne(ctx, *due); err != nil {
+		n.expiries.after, n.expiries.next = nil, pauseOf(now, expiryMost, 0)
+		return false, err
+	}
+	return true, nil
 }
 
 func (n *Node) nextDue(ctx context.Context, after *dueEntry, now time.Time) (due *dueEntry, err error) {

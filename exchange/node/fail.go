@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
@@ -67,7 +68,8 @@ type doomed struct {
 	env     *records.Envelope
 	header  *envelope.Envelope
 	step    int      // how many of the recipients this commit ends
-	names   []string // those of them that have no end yet
+	names   []string // those of them that have no end yet, and nobody else's care
+	carried map[int]bool
 	receipt *signedReceipt
 }
 
@@ -91,6 +93,9 @@ func (n *Node) doomed(ctx context.Context, p Pick) (*doomed, error) {
 		if g.out == nil || g.env == nil || g.out.State != records.StateParked || g.out.Seq != p.No {
 			return exchange.Fail(exchange.CodeNotFound, "%s is not parked", p)
 		}
+		if g.carried, err = carriedOn(tx, g.entry.Envelope, g.entry.Object, false); err != nil {
+			return err
+		}
 		return answersFor(tx, g.out, p)
 	})
 	if err != nil {
@@ -111,7 +116,7 @@ func (n *Node) doomed(ctx context.Context, p Pick) (*doomed, error) {
 		name := g.header.Header.Recipients[i].Agency
 		if ended, err := n.isDelivered(ctx, g.entry.Envelope, name); err != nil {
 			return nil, err
-		} else if !ended {
+		} else if !ended && !g.carried[i] {
 			g.names = append(g.names, name)
 		}
 	}
@@ -168,6 +173,13 @@ func (n *Node) commitEnd(ctx context.Context, p Pick, g *doomed, how ending) (do
 		}
 		if err := answersFor(tx, out, p); err != nil {
 			return err
+		}
+		carried, err := carriedOn(tx, g.entry.Envelope, g.entry.Object, true)
+		if err != nil {
+			return err
+		}
+		if !maps.Equal(carried, g.carried) {
+			return errChanged
 		}
 		for _, name := range g.names {
 			mark := &records.Dedup{Stage: how.stage, Receipt: g.receipt.id}

@@ -166,20 +166,7 @@ func putMark(tx queue.Tx, lane string, seq uint64, absent bool) error {
 // Read it in the transaction that decides, in which out is locked: a mark only
 // rises, and an entry leaves only after it.
 func mayHaveLeft(tx queue.Tx, out *records.Outbound) (bool, error) {
-	if out.Left && !out.Declined || out.Header || out.Slots {
-		return true, nil
-	}
-	if out.State != records.StateQueued {
-		return false, nil // no bundle is filled from where it stands
-	}
-	mark, err := records.Offered.Lock(tx, out.Lane)
-	if errors.Is(err, records.ErrUnreadable) {
-		return true, nil
-	}
-	if err != nil || mark == nil {
-		return false, err
-	}
-	return out.Seq <= *mark, nil
+	return mayHaveLeftBy(tx, out, true)
 }
 
 // clocksApart is how far the clock of a document's sender may be behind or

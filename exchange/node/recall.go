@@ -126,19 +126,24 @@ type verdict struct {
 }
 
 // judgeRecall decides: first in a View, to sign, then with locks in the
-// transaction that acts on it.
-func judgeRecall(tx queue.Tx, r *storedRequest, agency string, locks bool) (v verdict, err error) {
+// transaction that acts on it. What is somebody else's document is not touched: the
+// header may have come after the request was taken in.
+func (n *Node) judgeRecall(tx queue.Tx, r *storedRequest, agency string, locks bool) (v verdict, err error) {
 	hh := r.body.Header
+	env, err := read(tx, records.Envelopes, locks, hh)
+	if err != nil || env != nil && !r.of(env.Sender, env.ID) {
+		return v, err
+	}
 	mark, err := read(tx, records.Delivered, locks, hh, agency)
 	switch {
 	case err != nil:
 		return v, err
 	case mark == nil:
-		return verdict{mark: true}, nil
+		return n.judgeByPast(tx, r, agency, locks)
 	case mark.Pending() || mark.Stage == exchange.StageRecalled:
 		return v, nil
 	case mark.Stage != exchange.StageDelivered:
-		return refusal(tx, r, agency, mark.Stage, locks)
+		return n.refusal(tx, r, agency, mark.Stage, locks)
 	}
 	row, err := read(tx, records.Inbox, locks, agency, hh)
 	switch {
@@ -147,7 +152,7 @@ func judgeRecall(tx queue.Tx, r *storedRequest, agency string, locks bool) (v ve
 	case row.Stage == exchange.StageRecalled:
 		return v, nil
 	case row.Stage.End():
-		return refusal(tx, r, agency, row.Stage, locks)
+		return n.refusal(tx, r, agency, row.Stage, locks)
 	}
 	return verdict{stage: exchange.StageRecalled, row: row}, nil
 }
@@ -159,11 +164,42 @@ func read[T any](tx queue.Tx, t records.Table[T], locks bool, key ...any) (*T, e
 	return t.Get(tx, key...)
 }
 
-// refusal is the answer for a delivery that ended at a stage, once.
-func refusal(tx queue.Tx, r *storedRequest, agency string, at exchange.Stage, locks bool) (v verdict, err error) {
+// of says whether a request is by the sender of a document, about it.
+func (r *storedRequest) of(sender, id string) bool {
+	return r.body.Agency == sender && r.body.Envelope == id
+}
+
+// judgeByPast decides where nothing is known of the delivery: a tombstone; but in
+// a store that was put back the agency may have acted, as its receipt says that
+// came back before its document did.
+func (n *Node) judgeByPast(tx queue.Tx, r *storedRequest, agency string, locks bool) (v verdict, err error) {
+	if n.restored.row == nil {
+		return verdict{mark: true}, nil
+	}
+	list, err := n.receiptsOf(tx, r.body.Header)
+	if err != nil {
+		return v, err
+	}
+	if acted := n.pastIn(list, agency).acted; acted != nil {
+		return n.refusal(tx, r, agency, acted.body.Stage, locks)
+	}
+	return verdict{mark: true}, nil
+}
+
+// refusal is the answer for a delivery that ended at a stage, once. One that was
+// given before the store was put back is among the receipts.
+func (n *Node) refusal(tx queue.Tx, r *storedRequest, agency string, at exchange.Stage, locks bool) (v verdict, err error) {
 	given, err := read(tx, records.Answers, locks, r.id, agency)
 	if given != nil || err != nil {
 		return v, err
+	}
+	if n.restored.row != nil {
+		list, err := n.receiptsOf(tx, r.body.Header)
+		if err != nil || slices.ContainsFunc(list, func(s *storedReceipt) bool {
+			return s.body.Stage == exchange.StageRecallRefused && s.body.Concerns(agency) && slices.Contains(s.body.After, r.id)
+		}) {
+			return v, err
+		}
 	}
 	return verdict{stage: exchange.StageRecallRefused, reason: strings.ToLower(string(at))}, nil
 }
@@ -176,7 +212,7 @@ func (n *Node) answer(ctx context.Context, d *certs.Directory, r *storedRequest,
 	for {
 		var v verdict
 		err := n.view(ctx, func(tx queue.Tx) (err error) {
-			v, err = judgeRecall(tx, r, agency, false)
+			v, err = n.judgeRecall(tx, r, agency, false)
 			return err
 		})
 		if err != nil || v.stage == "" && !v.mark {
@@ -201,7 +237,7 @@ func (n *Node) answer(ctx context.Context, d *certs.Directory, r *storedRequest,
 func (n *Node) commitAnswer(ctx context.Context, d *certs.Directory, r *storedRequest, agency string, seen verdict, receipt *signedReceipt) error {
 	hh := r.body.Header
 	return n.update(ctx, func(tx queue.Tx) error {
-		v, err := judgeRecall(tx, r, agency, true)
+		v, err := n.judgeRecall(tx, r, agency, true)
 		if err != nil {
 			return err
 		}
@@ -235,11 +271,16 @@ func (n *Node) commitAnswer(ctx context.Context, d *certs.Directory, r *storedRe
 	})
 }
 
-// remind shows an agency that it is to deal with a document it has.
+// remind shows an agency, once, that it is to deal with a document it has.
 func (n *Node) remind(ctx context.Context, r *storedRequest, agency string) error {
 	return n.update(ctx, func(tx queue.Tx) error {
 		row, err := records.Inbox.Lock(tx, agency, r.body.Header)
-		if row == nil || err != nil || row.Stage.End() || row.Reminder == r.id {
+		if row == nil || err != nil || row.Stage.End() || !r.of(row.Sender, row.ID) {
+			return err
+		}
+		if err := records.Answers.Insert(tx, &r.id, r.id, agency); errors.Is(err, queue.ErrExists) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 		row.Reminder, row.Reminded = r.id, n.now()
@@ -249,18 +290,25 @@ func (n *Node) remind(ctx context.Context, r *storedRequest, agency string) erro
 }
 
 // recallOf gives the request behind a mark that was set before the document
-// came; nil when it is not by the document's sender, so that nobody recalls what
-// is somebody else's.
+// came; nil when none is by the document's sender, so that nobody recalls what is
+// somebody else's. The mark names the first that came, which may be anybody's.
 func recallOf(tx queue.Tx, mark *records.Dedup, e *envelope.Envelope, agency string) (*storedRequest, error) {
 	row, err := records.Requests.Get(tx, e.Hash, mark.Request)
 	if err != nil || row == nil {
 		return nil, errors.Join(err, absent(row == nil && err == nil, "request"))
 	}
-	r, err := openRequest(row)
-	if err != nil || !r.body.About(e) || !slices.Contains(r.body.Recipients, agency) {
-		return nil, err
+	if r, err := openRequest(row); err != nil || r.recalls(e, agency) {
+		return r, err
 	}
-	return r, nil
+	all, err := requestsIn(tx, e.Hash)
+	if i := slices.IndexFunc(all, func(r *storedRequest) bool { return r.recalls(e, agency) }); i >= 0 {
+		return all[i], err
+	}
+	return nil, err
+}
+
+func (r *storedRequest) recalls(e *envelope.Envelope, agency string) bool {
+	return r.body.Wish == exchange.WishRecall && r.body.About(e) && slices.Contains(r.body.Recipients, agency)
 }
 
 // markOf says whether a delivery took effect here, or was recalled before it

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
@@ -34,8 +35,14 @@ type Asked struct {
 	CMS        []byte
 }
 
-// maxRequests bounds the requests about one document, reminders included.
-const maxRequests = 200
+// maxAlike bounds the recalls and the reminders about one document, each for
+// itself, that its own node makes; another one takes in both. As long as the header
+// is not here nobody can say whether the document is the agency's: of what it asks
+// for maxUnknown is taken, and the rest stays with the neighbour until it is.
+const (
+	maxAlike   = 200
+	maxUnknown = 16
+)
 
 // Ask signs requests with the agency's key about a document that it sent, one
 // for each thousand recipients, and has them carried. To recall the same again
@@ -53,12 +60,18 @@ func (n *Node) Ask(ctx context.Context, agency, document string, a Asking) (all 
 	if err != nil {
 		return nil, err
 	}
-	if len(earlier)+len(names)/exchange.MaxRequestRecipients >= maxRequests {
-		return nil, exchange.Fail(exchange.CodeConflict, "document %s: %d requests were made already", document, len(earlier))
+	made := 0
+	for _, r := range earlier {
+		if r.body.Wish == a.Wish && r.body.Agency == agency {
+			made++
+		}
 	}
 	for part := range slices.Chunk(names, exchange.MaxRequestRecipients) {
 		one := sameRequest(earlier, a.Wish, part)
 		if one == nil {
+			if made++; made > maxAlike {
+				return nil, exchange.Fail(exchange.CodeConflict, "document %s: %d requests of this kind were made already", document, maxAlike)
+			}
 			if one, err = n.ask(ctx, e, a, part); err != nil {
 				return nil, err
 			}
@@ -192,8 +205,14 @@ func (n *Node) ask(ctx context.Context, e *envelope.Envelope, a Asking, names []
 // lets the neighbour, or the person, ask again.
 func (n *Node) takeRequest(ctx context.Context, id sm.Digest, r *exchange.Request, row *records.Request) (Outcome, error) {
 	out := Outcome{Taken, ""} // of the commit's own: after an error it may still be running
+	row.Agency = r.Agency
 	err := n.update(ctx, func(tx queue.Tx) error {
 		out = Outcome{Taken, ""}
+		if row.Link != "" {
+			if err := requestFits(tx, r); err != nil {
+				return err
+			}
+		}
 		err := records.Requests.Insert(tx, row, r.Header, id)
 		if errors.Is(err, queue.ErrExists) {
 			out.Status = Duplicate
@@ -214,7 +233,37 @@ func (n *Node) takeRequest(ctx context.Context, id sm.Digest, r *exchange.Reques
 	return out, nil
 }
 
-const reasonNotSender = "not_the_sender"
+const (
+	reasonNotSender   = "not_the_sender"
+	reasonTooManyAsks = "too_many_requests"
+)
+
+// errTooManyAsks: the header is here, and its sender has asked often enough.
+var errTooManyAsks = errors.New("node: too many requests about one document")
+
+// requestFits bounds what one agency may ask for about one document.
+func requestFits(tx queue.Tx, r *exchange.Request) error {
+	count := 0
+	err := records.Requests.Each(tx, 0, func(_ []byte, row *records.Request) bool {
+		if row.Agency == r.Agency {
+			count++
+		}
+		return true
+	}, r.Header)
+	if err != nil || count < maxUnknown {
+		return err
+	}
+	env, err := records.Envelopes.Get(tx, r.Header)
+	switch {
+	case err != nil:
+		return err
+	case env == nil || env.Deferred:
+		return errWaitingFull
+	case count >= 2*maxAlike:
+		return errTooManyAsks
+	}
+	return nil
+}
 
 // intakeRequest takes a request on its way to the recipients.
 func (n *Node) intakeRequest(ctx context.Context, link string, it Item, b []byte) (Outcome, error) {
@@ -241,10 +290,24 @@ func (n *Node) intakeRequest(ctx context.Context, link string, it Item, b []byte
 	if err != nil {
 		return n.damaged(ctx, link, it, exchange.CodeOf(err), b)
 	}
+	env, err := n.envelopeRow(ctx, r.Header)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if out, full := n.noRoom(); full && env == nil { // what asks for what is not here is new work
+		return out, nil
+	}
 	if ours, err := n.aboutItsOwn(ctx, r); !ours || err != nil {
 		return Outcome{Refused, reasonNotSender}, errors.Join(err, n.Quarantine(ctx, link, it.Kind+" "+it.ID, reasonNotSender, b))
 	}
-	return n.takeRequest(ctx, signed.ID(), r, &records.Request{CMS: b, Link: link, At: n.now()})
+	out, err := n.takeRequest(ctx, signed.ID(), r, &records.Request{CMS: b, Link: link, At: n.now()})
+	switch {
+	case errors.Is(err, errWaitingFull):
+		return n.full(ctx, link)
+	case errors.Is(err, errTooManyAsks):
+		return Outcome{Refused, reasonTooManyAsks}, n.Quarantine(ctx, link, it.Kind+" "+it.ID, reasonTooManyAsks, nil)
+	}
+	return out, err
 }
 
 // aboutItsOwn says whether a request is by the sender of its document, as far as
@@ -290,13 +353,20 @@ func (n *Node) resumeRequest(ctx context.Context, item *records.DeferredItem) er
 		return err
 	}
 	what := KindRequest + " " + signed.ID().String()
-	if err := exchange.JudgeRequest(n.Directory(), r, signed, item.At.Time()); err != nil {
+	err = n.asOf(item.At, func(at time.Time) error { return exchange.JudgeRequest(n.Directory(), r, signed, at) })
+	if exchange.IsTemporary(err) {
+		return err
+	}
+	if err != nil {
 		return n.Quarantine(ctx, item.Link, what, exchange.CodeOf(err), b)
 	}
 	if ours, err := n.aboutItsOwn(ctx, r); !ours || err != nil {
 		return errors.Join(err, n.Quarantine(ctx, item.Link, what, reasonNotSender, b))
 	}
 	_, err = n.takeRequest(ctx, signed.ID(), r, &records.Request{CMS: b, Link: item.Link, At: item.At})
+	if errors.Is(err, errWaitingFull) || errors.Is(err, errTooManyAsks) { // nobody holds it any more who could give it again
+		return n.Quarantine(ctx, item.Link, what, reasonTooManyAsks, b)
+	}
 	return err
 }
 

@@ -349,6 +349,10 @@ func (n *Node) pastOf(ctx context.Context, hh sm.Digest, agency string) (p past,
 		list, err = n.receiptsOf(tx, hh)
 		return err
 	})
+	return n.pastIn(list, agency), err
+}
+
+func (n *Node) pastIn(list []*storedReceipt, agency string) (p past) {
 	for _, s := range list {
 		switch {
 		case s.body.Stage == exchange.StageDelivered && s.body.Node == n.c.ID && s.body.Concerns(agency):
@@ -362,7 +366,7 @@ func (n *Node) pastOf(ctx context.Context, hh sm.Digest, agency string) (p past,
 			p.acted = s
 		}
 	}
-	return p, err
+	return p
 }
 
 // apply enters what the agency had done in its inbox row.

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
@@ -15,6 +16,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/records"
+	"github.com/yizhan-gateway/yizhan/internal/strictjson"
 	"github.com/yizhan-gateway/yizhan/queue"
 )
 
@@ -126,7 +128,7 @@ func (n *Node) deferSmall(ctx context.Context, d *certs.Directory, wait records.
 	if ahead(d, wait.Directory) {
 		return Outcome{Damaged, reasonAhead}, nil
 	}
-	body, err := records.StoreBody(ctx, n.c.Blobs, b)
+	body, err := n.waitingBody(ctx, wait.Kind, b)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -141,6 +143,25 @@ func (n *Node) deferSmall(ctx context.Context, d *certs.Directory, wait records.
 	}
 	n.waiting.put(wait.Directory)
 	return Outcome{Postponed, ""}, nil
+}
+
+// waitingBody keeps the bytes of what waits. A request may be about a header that
+// is not here: a blob of its own would belong to nobody, and a row has room for it.
+func (n *Node) waitingBody(ctx context.Context, kind string, b []byte) (records.Body, error) {
+	if kind == KindRequest {
+		return records.Body{Inline: b, Size: int64(len(b))}, nil
+	}
+	return records.StoreBody(ctx, n.c.Blobs, b)
+}
+
+// asOf judges what waited as of the time at which it came. What was not valid yet
+// by our clock, which may have been behind, is judged again as of now.
+func (n *Node) asOf(came strictjson.Time, judge func(at time.Time) error) error {
+	err := judge(came.Time())
+	if exchange.IsTemporary(err) {
+		err = judge(n.c.Now())
+	}
+	return err
 }
 
 // full answers for what finds no room to wait; the operator is shown it once
@@ -317,18 +338,30 @@ func (w *waitingState) put(version uint64) {
 }
 
 // endDeferred is the last commit of an item that waited: after a crash before
-// it the item is taken up again and changes nothing.
+// it the item is taken up again and changes nothing. A blob of its own goes after
+// it; a crash in between leaves it to the sweep.
 func (n *Node) endDeferred(ctx context.Context, kind string, id sm.Digest) error {
-	return n.update(ctx, func(tx queue.Tx) error {
+	var body records.Body // of the commit's own: after an error it may still be running
+	err := n.update(ctx, func(tx queue.Tx) error {
+		body = records.Body{}
 		item, err := records.Deferred.Lock(tx, kind, id)
 		if err != nil || item == nil {
 			return err
+		}
+		if body = item.Body; body.Ref != "" {
+			if err := records.BlobOwners.Delete(tx, string(body.Ref)); err != nil {
+				return err
+			}
 		}
 		if err := reserve(tx, item.Link, -1, -item.Bytes); err != nil {
 			return err
 		}
 		return records.Deferred.Delete(tx, kind, id)
 	})
+	if err != nil {
+		return err
+	}
+	return n.dropBody(ctx, body)
 }
 
 // resume judges an item that waited for a newer directory, as of the time at
@@ -364,7 +397,11 @@ func (n *Node) resumeReceipt(ctx context.Context, item *records.DeferredItem) er
 		return err
 	}
 	d := n.Directory()
-	if err := exchange.Judge(d, e, receipt.body, signed, item.At.Time()); err != nil {
+	err = n.asOf(item.At, func(at time.Time) error { return exchange.Judge(d, e, receipt.body, signed, at) })
+	if exchange.IsTemporary(err) {
+		return err
+	}
+	if err != nil {
 		return n.Quarantine(ctx, item.Link, "receipt "+receipt.id.String(), exchange.CodeOf(err), b)
 	}
 	receipt.first = item
@@ -398,7 +435,14 @@ func (n *Node) resumeHeader(ctx context.Context, item *records.DeferredItem) err
 		return err
 	}
 	d := n.Directory()
-	reason, err := n.verifyHeader(d, e, item.At.Time())
+	var reason string
+	err = n.asOf(item.At, func(at time.Time) (err error) {
+		reason, err = n.verifyHeader(d, e, at)
+		return err
+	})
+	if exchange.IsTemporary(err) {
+		return err
+	}
 	if err != nil { // stays visible in the quarantine, never delivered
 		if _, err := n.faulty(ctx, item.Link, Item{Kind: KindHeader, ID: hh.String()}, err, b); err != nil {
 			return err

@@ -38,9 +38,18 @@ func (n *Node) Work(ctx context.Context) (did bool, err error) {
 	if did, err := n.resumeDeferred(ctx); did || err != nil {
 		return did, err
 	}
-	if did, err := n.expire(ctx); did || err != nil {
-		return did, err
+	// Many may end at one moment: a step of it for each of the other work.
+	ended, late := n.expire(ctx)
+	if late != nil && ctx.Err() != nil {
+		return false, late
 	}
+	did, err = n.workOnLanes(ctx)
+	return did || ended, errors.Join(late, err)
+}
+
+// workOnLanes does the next step of parking, of giving again, or of what waits in
+// the lane of the work.
+func (n *Node) workOnLanes(ctx context.Context) (did bool, err error) {
 	if did, err := n.park(ctx); did || err != nil {
 		return did, err
 	}
@@ -182,8 +191,9 @@ func (s *step) goes(link string, recipient int) {
 
 // end is how one recipient's delivery ends here.
 type end struct {
-	agency  string
-	receipt *signedReceipt
+	recipient int // its index in the header
+	agency    string
+	receipt   *signedReceipt
 }
 
 // fan handles the next recipients of one consignment: those served here are
@@ -244,12 +254,12 @@ func (n *Node) direct(ctx context.Context, d *certs.Directory, p *parcel, slot S
 	}
 	switch {
 	case before.ended != nil: // and the sender has that receipt
-		s.ended = append(s.ended, end{agency, before.ended.again()})
+		s.ended = append(s.ended, end{slot.I, agency, before.ended.again()})
 		return nil
 	case recalled != nil:
-		return n.endHere(d, p, s, agency, &exchange.Receipt{Stage: exchange.StageRecalled, After: []sm.Digest{recalled.id}})
+		return n.endHere(d, p, s, slot.I, &exchange.Receipt{Stage: exchange.StageRecalled, After: []sm.Digest{recalled.id}})
 	case n.expired(p.routing):
-		return n.endHere(d, p, s, agency, &exchange.Receipt{Stage: exchange.StageExpired})
+		return n.endHere(d, p, s, slot.I, &exchange.Receipt{Stage: exchange.StageExpired})
 	}
 	return n.onward(ctx, d, p, slot, s, before)
 }
@@ -260,25 +270,26 @@ func (n *Node) onward(ctx context.Context, d *certs.Directory, p *parcel, slot S
 	link, next, err := d.NextHop(n.c.ID, agency)
 	switch {
 	case err != nil:
-		return n.endHere(d, p, s, agency, rejected(exchange.CodeNoRoute))
+		return n.endHere(d, p, s, slot.I, rejected(exchange.CodeNoRoute))
 	case next == n.c.ID:
 		return n.deliver(ctx, d, p, slot, before, s)
 	case link.ID == p.from:
-		return n.endHere(d, p, s, agency, rejected("loop"))
+		return n.endHere(d, p, s, slot.I, rejected("loop"))
 	}
 	if err := n.passable(d, agency, p.routing); err != nil {
-		return n.endHere(d, p, s, agency, rejected(exchange.CodeOf(err)))
+		return n.endHere(d, p, s, slot.I, rejected(exchange.CodeOf(err)))
 	}
 	s.goes(link.ID, slot.I)
 	return nil
 }
 
 // endHere signs how one recipient's delivery ends on this node.
-func (n *Node) endHere(d *certs.Directory, p *parcel, s *step, agency string, body *exchange.Receipt) error {
+func (n *Node) endHere(d *certs.Directory, p *parcel, s *step, recipient int, body *exchange.Receipt) error {
+	agency := p.e.Header.Recipients[recipient].Agency
 	body.Envelope, body.Header, body.Recipients = p.env.ID, p.hh, []string{agency}
 	r, err := n.nodeReceipt(d, body)
 	if err == nil {
-		s.ended = append(s.ended, end{agency, r})
+		s.ended = append(s.ended, end{recipient, agency, r})
 	}
 	return err
 }
@@ -306,7 +317,6 @@ func (n *Node) commitStep(ctx context.Context, d *certs.Directory, p *parcel, s 
 			if err := gather(tx, p, link, s.byLink[link]); err != nil {
 				return err
 			}
-			fan.Links = addOnce(fan.Links, link)
 		}
 		fan.Next = s.next
 		if fan.Next < len(p.item.Slots) {
@@ -317,8 +327,18 @@ func (n *Node) commitStep(ctx context.Context, d *certs.Directory, p *parcel, s 
 }
 
 func (n *Node) endIn(tx queue.Tx, d *certs.Directory, p *parcel, s *step) error {
+	var carried map[int]bool
+	if len(s.ended) > 0 {
+		var err error
+		if carried, err = carriedOn(tx, p.hh, p.id, true); err != nil {
+			return err
+		}
+	}
 	for _, e := range s.ended {
 		r := e.receipt
+		if carried[e.recipient] { // whoever has it answers for it
+			continue
+		}
 		mark := &records.Dedup{Stage: r.body.Stage, Receipt: r.id}
 		err := claim(tx, mark, p.e, e.agency)
 		if errors.Is(err, queue.ErrExists) {
@@ -354,10 +374,15 @@ func newOutbound(env *records.Envelope, recipients []int) *records.Outbound {
 	return &records.Outbound{Recipients: recipients, Parts: make([]byte, (env.Parts+7)/8), Count: env.Parts, State: records.StateQueued}
 }
 
-// finishFan enters every gathered Outbound in its lane and ends the work.
+// finishFan enters the gathered Outbounds in their lanes, those of some links in a
+// step, and ends the work.
 func (n *Node) finishFan(tx queue.Tx, p *parcel, fan *records.Fan) error {
 	rank := rankOf(p.routing.Urgency)
-	for _, link := range fan.Links {
+	links, more, err := gathered(tx, p)
+	if err != nil {
+		return err
+	}
+	for _, link := range links {
 		out, err := records.Outgoing.Lock(tx, p.hh, link, p.id)
 		if err != nil {
 			return err
@@ -369,10 +394,29 @@ func (n *Node) finishFan(tx queue.Tx, p *parcel, fan *records.Fan) error {
 			return err
 		}
 	}
+	if more {
+		return records.Fans.Put(tx, fan, p.hh, p.id)
+	}
 	if err := records.Fans.Delete(tx, p.hh, p.id); err != nil {
 		return err
 	}
 	return queue.Dequeue(tx, laneWork, p.work)
+}
+
+// gathered are the links of Outbounds that are in no lane yet, as many as one step
+// enters.
+func gathered(tx queue.Tx, p *parcel) (links []string, more bool, err error) {
+	prefix := len(records.Outgoing.Key(p.hh))
+	err = records.Outgoing.Each(tx, 0, func(key []byte, out *records.Outbound) bool {
+		if out.Seq > 0 || lastDigest(key) != p.id {
+			return true
+		}
+		if more = len(links) == fanStep; !more {
+			links = append(links, linkOf(key[prefix:]))
+		}
+		return !more
+	}, p.hh)
+	return links, more, err
 }
 
 func (n *Node) enterLane(tx queue.Tx, hh, id sm.Digest, link string, rank int, out *records.Outbound) (err error) {

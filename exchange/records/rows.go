@@ -231,9 +231,8 @@ type Consignment struct {
 
 // Fan is the progress of distributing one incoming consignment.
 type Fan struct {
-	Next  int      // first recipient of the consignment not yet handled
-	Links []string // links that got recipients so far
-	Work  uint64   // its entry in the work lane; 0 while parts are missing
+	Next int    // first recipient of the consignment not yet handled
+	Work uint64 // its entry in the work lane; 0 while parts are missing
 }
 
 // Outbound is one envelope on its way over one link.
@@ -284,9 +283,10 @@ func (d *Dedup) Pending() bool { return d.Receipt.IsZero() }
 // Request is a request's stored bytes. Link is where it came from; empty: it was
 // made here.
 type Request struct {
-	CMS  []byte
-	Link string
-	At   strictjson.Time
+	CMS    []byte
+	Agency string // whose it is
+	Link   string
+	At     strictjson.Time
 }
 
 // InboxRow is one document in a receiving agency's inbox.
