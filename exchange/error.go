@@ -129,6 +129,7 @@ const (
 	CodeBackupDamaged       = "backup_damaged"
 	CodeStoreDamaged        = "store_damaged"
 	CodeRootMissing         = "blobs_missing"
+	CodeWrongUser           = "wrong_user"
 	CodeTemporary           = "temporary"
 	CodeInternal            = "internal"
 )
@@ -278,6 +279,9 @@ var texts = map[string]bilingual{
 	CodeNoSpace: {
 		Text{"The disk has no room for new documents", "Nothing was taken. Repeat the same request later; the operator makes room (yizhan doctor), and what is here is still delivered."},
 		Text{"磁盘空间不足，暂不接收新公文", "本次未接收。请稍后原样重试，并联系运维人员清理磁盘（yizhan doctor）；已接收的公文照常投递。"}},
+	CodeWrongUser: {
+		Text{"The data directory is another user's", "Run this as the node's user: sudo -u USER yizhan …. Files that another user makes there would keep the node from starting."},
+		Text{"数据目录属于其他用户", "请以节点的运行用户执行：sudo -u 用户 yizhan …；其他用户在其中新建的文件会使节点无法启动。"}},
 	CodeRootMissing: {
 		Text{"A directory of payloads is missing", "Mount its disk and start the node again. Do not make an empty directory in its place."},
 		Text{"缺少数据目录", "请挂载其磁盘后重新启动节点；请勿在原处新建空目录。"}},

@@ -183,6 +183,8 @@ func (p *Peer) keepPolling(ctx context.Context, d *dialled, c *caller) {
 // pushNext brings one bundle of what waits here, if anything does.
 func (p *Peer) pushNext(j job) {
 	sent, err := false, error(nil)
+	slow := time.AfterFunc(slowPush, func() { p.schedule.yield(j.d) })
+	defer slow.Stop()
 	if j.caller != nil {
 		sent, err = j.caller.push(j.ctx)
 	}

@@ -30,7 +30,7 @@ func Rehearse(ctx context.Context, links, dead int, hours time.Duration) Rehears
 		list[i] = &dialled{line: &line{link: fmt.Sprintf("link-%05d", i), session: new(link.Session)}, neighbour: "neighbour"}
 	}
 	s.add(ctx, list, now)
-	attempts := 0
+	attempts, backOffs := 0, 0
 	refused := fmt.Errorf("%w: connection refused", errNoAnswer)
 	isDead := map[*dialled]bool{}
 	for _, d := range list[:dead] {
@@ -45,6 +45,9 @@ func Rehearse(ctx context.Context, links, dead int, hours time.Duration) Rehears
 			var err error
 			if isDead[j.d] {
 				attempts++
+				if !now.Before(j.d.retryAt(poll)) { // one that comes earlier has no back-off of its own
+					backOffs++
+				}
 				err = refused
 			}
 			if j.what == push {
@@ -53,10 +56,6 @@ func Rehearse(ctx context.Context, links, dead int, hours time.Duration) Rehears
 				s.called(j, nil, err, now)
 			}
 		}
-	}
-	backOffs := 0
-	for _, d := range list[:dead] {
-		backOffs += d.calls[poll].failures
 	}
 	for _, d := range list { // open polls are counted apart
 		d.end(poll)

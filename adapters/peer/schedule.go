@@ -27,12 +27,19 @@ type schedule struct {
 	links   map[string]*dialled
 	due     [2]dueHeap // by what
 	running [2]int
+	slow    int
 	wake    chan struct{}
 }
 
 // atOnce bounds what goes on together, by what; polls that stay open at a
-// neighbour are apart.
+// neighbour are apart, and so are pushes that have taken longer than slowPush, of
+// which there may be slowAtOnce: neighbours that stand still hold up no others.
 var atOnce = [2]int{push: 32, poll: 64}
+
+const (
+	slowPush   = 10 * time.Second
+	slowAtOnce = 256
+)
 
 const (
 	// A hint says when there is something new to push. What was held back
@@ -56,6 +63,7 @@ type dialled struct {
 	hold    time.Time             // no push before
 	silent  bool
 	pushing bool
+	slow    bool // the push has given its place to others
 	again   bool // there is more since the push began
 }
 
@@ -252,13 +260,29 @@ func (s *schedule) pollEnded(ctx context.Context, d *dialled, err error, now tim
 	return true
 }
 
+// yield lets others take the place of a push that takes long.
+func (s *schedule) yield(d *dialled) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d.pushing && !d.slow && s.slow < slowAtOnce {
+		d.slow = true
+		s.slow++
+		s.running[push]--
+		s.kick()
+	}
+}
+
 // pushed notes how a push went; held says that something is held back.
 func (s *schedule) pushed(j job, sent, held bool, err error, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := j.d
-	s.running[push]--
-	d.pushing = false
+	if d.slow {
+		s.slow--
+	} else {
+		s.running[push]--
+	}
+	d.pushing, d.slow = false, false
 	s.kick()
 	if s.links[d.link] != d {
 		return
@@ -296,6 +320,7 @@ func (s *schedule) lost(d *dialled, w what, err error, now time.Time) {
 	}
 	if !d.silent {
 		d.end(poll)
+		d.end(push)
 	}
 	if !d.silent || w == poll {
 		s.set(d, poll, now.Add(after))

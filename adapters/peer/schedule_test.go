@@ -372,3 +372,44 @@ func TestAWaitingPollLooksOnlyForItsOwn(t *testing.T) {
 	jia.signFor(id)
 	yi.signedFor(id)
 }
+
+// TestStalledPushesHoldUpNobody: neighbours that stand still give their places to
+// others after a while.
+func TestStalledPushesHoldUpNobody(t *testing.T) {
+	y := newDay(t)
+	list := y.begin(100)
+	for range list { // all answer
+		j, due := y.take(y.now.Add(spreadMost))
+		if !due || j.what != poll {
+			t.Fatal("no call is due")
+		}
+		y.schedule.called(j, nil, nil, y.now)
+	}
+	var stalled []job
+	later := y.now.Add(time.Minute)
+	for {
+		j, due := y.take(later)
+		if !due {
+			break
+		}
+		stalled = append(stalled, j)
+	}
+	if len(stalled) != atOnce[push] {
+		t.Fatalf("%d pushes go on together", len(stalled))
+	}
+	for _, j := range stalled {
+		y.yield(j.d)
+		y.yield(j.d)
+	}
+	j, due := y.take(later)
+	if !due || j.what != push {
+		t.Fatal("nobody took the place of those that stand still")
+	}
+	y.pushed(j, true, false, nil, later)
+	for _, j := range stalled {
+		y.pushed(j, false, false, errRefused, later)
+	}
+	if y.running[push] != 0 || y.slow != 0 {
+		t.Errorf("%d run and %d are slow in the end", y.running[push], y.slow)
+	}
+}

@@ -73,6 +73,9 @@ type lineHandler func(w http.ResponseWriter, r *http.Request, l *line)
 // neighbourOnly finds the link and checks that its neighbour is calling.
 func (p *Peer) neighbourOnly(next lineHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		// Also for what is refused: the server reads a body before it answers. A
+		// writer without a connection, in a test, has no deadlines.
+		_ = deadlines(w)
 		d := p.c.Node.Directory()
 		known, ok := d.Link(mux.Vars(r)["link"])
 		if !ok || known.A != p.c.Node.ID() && known.B != p.c.Node.ID() {

@@ -10,8 +10,9 @@ import (
 
 // Uploads hold memory while they are under way: a pipeline of buffers for one
 // that is long, its own bytes for one that is short. Their sum is bounded, and
-// long ones leave a quarter of it to the others. One that finds no room waits a
-// moment, then its caller is told to come again; one that goes silent is given up.
+// long ones leave a quarter of it to the others, and one agency half of it. One that
+// finds no room waits a moment, then its caller is told to come again; one that goes
+// silent is given up.
 const (
 	budgetBytes   = 160 << 20
 	uploadMost    = 4 << 20
@@ -25,13 +26,15 @@ type budget struct {
 	what  string // they are
 	mu    sync.Mutex
 	room  int64
-	long  int64         // from this weight on one is long
-	keep  int64         // of it, for those that are not long
+	long  int64 // from this weight on one is long
+	keep  int64 // of it, for those that are not long
+	each  int64 // the most that one agency may hold
+	held  map[string]int64
 	freed chan struct{} // closed when room was given back
 }
 
 func newBudget(what string, bytes, long int64) *budget {
-	return &budget{what: what, room: bytes, long: long, keep: bytes / 4, freed: make(chan struct{})}
+	return &budget{what: what, room: bytes, long: long, keep: bytes / 4, each: bytes / 2, held: map[string]int64{}, freed: make(chan struct{})}
 }
 
 // weight is what an upload of so many bytes may hold; negative is an unknown
@@ -44,13 +47,13 @@ func weight(length int64) int64 {
 }
 
 // take waits for room and gives the way to give it back.
-func (b *budget) take(ctx context.Context, bytes int64, wait time.Duration) (release func(), err error) {
+func (b *budget) take(ctx context.Context, agency string, bytes int64, wait time.Duration) (release func(), err error) {
 	late := time.NewTimer(wait)
 	defer late.Stop()
 	for {
-		freed, ok := b.try(bytes)
+		freed, ok := b.try(agency, bytes)
 		if ok {
-			return sync.OnceFunc(func() { b.give(bytes) }), nil
+			return sync.OnceFunc(func() { b.give(agency, bytes) }), nil
 		}
 		select {
 		case <-freed:
@@ -62,24 +65,28 @@ func (b *budget) take(ctx context.Context, bytes int64, wait time.Duration) (rel
 	}
 }
 
-func (b *budget) try(bytes int64) (freed <-chan struct{}, ok bool) {
+func (b *budget) try(agency string, bytes int64) (freed <-chan struct{}, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	keep := int64(0)
 	if bytes >= b.long {
 		keep = b.keep
 	}
-	if b.room-keep < bytes {
+	if b.room-keep < bytes || b.held[agency] > 0 && b.held[agency]+bytes > b.each {
 		return b.freed, false
 	}
 	b.room -= bytes
+	b.held[agency] += bytes
 	return nil, true
 }
 
-func (b *budget) give(bytes int64) {
+func (b *budget) give(agency string, bytes int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.room += bytes
+	if b.held[agency] -= bytes; b.held[agency] == 0 {
+		delete(b.held, agency)
+	}
 	close(b.freed)
 	b.freed = make(chan struct{})
 }

@@ -1,8 +1,13 @@
 package rest
 
 import (
+	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,19 +19,19 @@ import (
 func TestTheBudgetOfUploads(t *testing.T) {
 	b := newBudget("uploads", 4*uploadMost, uploadMost)
 	var held []func()
-	for range 3 {
-		release, err := b.take(t.Context(), weight(-1), 0)
+	for _, agency := range []string{"a", "b", "c"} {
+		release, err := b.take(t.Context(), agency, weight(-1), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		held = append(held, release)
 	}
-	if _, err := b.take(t.Context(), weight(100<<20), 0); exchange.CodeOf(err) != exchange.CodeTemporary {
+	if _, err := b.take(t.Context(), "d", weight(100<<20), 0); exchange.CodeOf(err) != exchange.CodeTemporary {
 		t.Errorf("a fourth long one: %v", err)
 	}
 	short := 0
 	for ; ; short++ {
-		if _, err := b.take(t.Context(), weight(10<<10), 0); err != nil {
+		if _, err := b.take(t.Context(), "d", weight(10<<10), 0); err != nil {
 			break
 		}
 	}
@@ -34,7 +39,7 @@ func TestTheBudgetOfUploads(t *testing.T) {
 		t.Errorf("%d short ones find room, want %d", short, want)
 	}
 	time.AfterFunc(20*time.Millisecond, func() { held[0](); held[0]() })
-	if _, err := b.take(t.Context(), weight(10<<10), 5*time.Second); err != nil {
+	if _, err := b.take(t.Context(), "e", weight(10<<10), 5*time.Second); err != nil {
 		t.Errorf("room that came back: %v", err)
 	}
 	for range 3 {
@@ -43,6 +48,52 @@ func TestTheBudgetOfUploads(t *testing.T) {
 	}
 	if b.room > 3*uploadMost {
 		t.Errorf("room was given back twice: %d", b.room)
+	}
+}
+
+// TestOneAgencyHoldsHalf: the other half stays for the others, and whoever holds
+// nothing may begin.
+func TestOneAgencyHoldsHalf(t *testing.T) {
+	b := newBudget("uploads", 8*uploadMost, uploadMost)
+	var held []func()
+	for range 4 {
+		release, err := b.take(t.Context(), "a", uploadMost, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, release)
+	}
+	if _, err := b.take(t.Context(), "a", uploadLeast, 0); exchange.CodeOf(err) != exchange.CodeTemporary {
+		t.Errorf("more than half: %v", err)
+	}
+	if _, err := b.take(t.Context(), "b", uploadMost, 0); err != nil {
+		t.Errorf("another agency: %v", err)
+	}
+	for _, release := range held {
+		release()
+	}
+	if len(b.held) != 1 {
+		t.Errorf("%d agencies are remembered", len(b.held))
+	}
+	small := newBudget("uploads", uploadMost, 1<<40)
+	if _, err := small.take(t.Context(), "a", uploadMost, 0); err != nil {
+		t.Errorf("the only one: %v", err)
+	}
+}
+
+// TestABodyThatNeverComes holds no connection, whoever is asked for what.
+func TestABodyThatNeverComes(t *testing.T) {
+	o := newOfficeWith(t, Config{Silence: 200 * time.Millisecond})
+	for _, line := range []string{"POST /livez", "GET /v1/inbox", "POST /v1/documents", "POST /nowhere", "POST /v1/documents/x/recall"} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(o.url, "http://"))
+		o.must(err)
+		_, err = fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", line)
+		o.must(err)
+		o.must(conn.SetReadDeadline(time.Now().Add(10 * time.Second)))
+		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: the connection is held", line)
+		}
+		o.must(conn.Close())
 	}
 }
 

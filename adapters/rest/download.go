@@ -35,7 +35,7 @@ func (p *patient) Write(b []byte) (int, error) {
 // takeDownload reserves what a download may hold, and bounds how long its reader
 // may be silent. release gives it back.
 func (s *Server) takeDownload(w http.ResponseWriter, r *http.Request, size int64) (_ http.ResponseWriter, release func(), err error) {
-	if release, err = s.downloads.take(r.Context(), downloadWeight(size), budgetWait); err != nil {
+	if release, err = s.downloads.take(r.Context(), caller(r.Context()).Agency, downloadWeight(size), budgetWait); err != nil {
 		return nil, nil, err
 	}
 	return &patient{w, http.NewResponseController(w).SetWriteDeadline, s.c.Silence}, release, nil

@@ -22,7 +22,7 @@ func TestDownloadsAreBounded(t *testing.T) {
 	id := strings.Split(a.header.Get("Location"), "/")[3]
 	o.settle()
 	o.rest.downloads = newBudget("downloads", downloadWeight(int64(len(body))), 1<<40)
-	release, err := o.rest.downloads.take(t.Context(), downloadWeight(1), 0)
+	release, err := o.rest.downloads.take(t.Context(), "other", downloadWeight(1), 0)
 	o.must(err)
 	if a := o.do("yi", http.MethodGet, "/v1/inbox/"+id+"/files/0", nil, nil); a.status != 503 || a.problem().Code != exchange.CodeTemporary || a.header.Get("Retry-After") == "" {
 		t.Fatalf("without room: %d %v", a.status, a.header)

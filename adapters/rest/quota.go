@@ -47,10 +47,10 @@ func (o *overQuota) Unwrap() error { return o.err }
 // grant is one submission under way: what was reserved for it, to be given back
 // as far as it was not used.
 type grant struct {
-	all   *quotas
-	of    *usage
-	bytes int64
-	read  atomic.Int64
+	all      *quotas
+	of       *usage
+	reserved atomic.Int64
+	read     atomic.Int64
 }
 
 // begin reserves a document and its announced bytes for an agency.
@@ -76,7 +76,27 @@ func (s *quotas) begin(agency string, announced int64, now time.Time) (*grant, e
 	}
 	u.documents++
 	u.bytes += announced
-	return &grant{all: s, of: u, bytes: announced}, nil
+	g := &grant{all: s, of: u}
+	g.reserved.Store(announced)
+	return g, nil
+}
+
+// charge counts bytes as they come. What was announced is reserved; an upload that
+// announced nothing ends where its agency has no more.
+func (g *grant) charge(n int64) *overQuota {
+	read := g.read.Add(n)
+	if g.all == nil || read <= g.reserved.Load() {
+		return nil
+	}
+	g.all.mu.Lock()
+	defer g.all.mu.Unlock()
+	more := read - g.reserved.Load()
+	g.reserved.Add(more)
+	g.of.bytes += more
+	if q := g.all.q; q.Bytes > 0 && g.of.bytes > q.Bytes {
+		return &overQuota{exchange.Fail(exchange.CodeQuota, "more than %d bytes in %s", q.Bytes, q.Window), q.Window}
+	}
+	return nil
 }
 
 // end settles a submission: the bytes that came count, the document only when
@@ -87,7 +107,7 @@ func (g *grant) end(counts bool) {
 	}
 	g.all.mu.Lock()
 	defer g.all.mu.Unlock()
-	g.of.bytes += g.read.Load() - g.bytes
+	g.of.bytes += g.read.Load() - g.reserved.Load()
 	if !counts {
 		g.of.documents--
 	}
@@ -101,21 +121,22 @@ type incoming struct {
 	deadline func(time.Time) error
 	silence  time.Duration
 	silent   atomic.Bool
+	over     atomic.Pointer[overQuota]
 }
 
-// Read sets the deadline for this read alone: later the server itself listens on
-// the connection, and would take the silence of a caller that waits for an end.
+// Read moves the deadline. It stays for what the server itself reads of a body that
+// is given up; at the body's end the server takes it away.
 func (u *incoming) Read(p []byte) (int, error) {
 	if err := u.deadline(time.Now().Add(u.silence)); err != nil {
 		return 0, err
 	}
 	n, err := u.ReadCloser.Read(p)
-	u.g.read.Add(int64(n))
+	if over := u.g.charge(int64(n)); over != nil {
+		u.over.Store(over)
+		return n, over
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		u.silent.Store(true)
-	}
-	if e := u.deadline(time.Time{}); err == nil {
-		err = e
 	}
 	return n, err
 }
@@ -127,7 +148,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	release, err := s.budget.take(r.Context(), weight(r.ContentLength), budgetWait)
+	release, err := s.budget.take(r.Context(), caller(r.Context()).Agency, weight(r.ContentLength), budgetWait)
 	if err != nil {
 		g.end(false)
 		return err
@@ -137,6 +158,9 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) error {
 	r.Body = in
 	replayed, err := s.submit(w, r)
 	g.end(err == nil && !replayed)
+	if over := in.over.Load(); err != nil && over != nil {
+		return over
+	}
 	if err != nil && in.silent.Load() { // whatever became of it on the way
 		return exchange.Fail(exchange.CodeTemporary, "nothing came for %s", s.c.Silence)
 	}

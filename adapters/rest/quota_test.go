@@ -2,6 +2,7 @@ package rest
 
 import (
 	"bytes"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -71,7 +72,14 @@ func TestQuotaOfBytes(t *testing.T) {
 	first := begin(60)
 	refused(41, exchange.CodeQuota)
 	second := begin(-1) // chunked: nothing is announced
-	second.read.Store(40)
+	if over := second.charge(40); over != nil {
+		t.Error(over)
+	}
+	refused(1, exchange.CodeQuota) // while it is under way
+	if over := second.charge(1); over == nil || exchange.CodeOf(over) != exchange.CodeQuota {
+		t.Errorf("more than there is: %v", over)
+	}
+	second.read.Store(40) // what came is what counts
 	second.end(true)
 	refused(1, exchange.CodeQuota)
 	first.read.Store(10) // cut off
@@ -82,5 +90,37 @@ func TestQuotaOfBytes(t *testing.T) {
 	refused(1, exchange.CodeQuota)
 	if _, err := (&quotas{}).begin("jia", 1<<40, now); err != nil {
 		t.Errorf("without a quota: %v", err)
+	}
+}
+
+// TestAChunkedUploadEndsWithItsQuota: nothing is announced, and it is cut off where
+// its agency has no more.
+func TestAChunkedUploadEndsWithItsQuota(t *testing.T) {
+	o := newOfficeWith(t, Config{Quota: Quota{Bytes: 50_000, Window: time.Hour}})
+	body, kind := form([]part{{"document", "", o.meta(nil)}, {"body", "正文.ofd", strings.Repeat("x", 1<<20)}})
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, o.url+"/v1/documents", io.MultiReader(bytes.NewReader(body)))
+	o.must(err)
+	req.Header.Set("Authorization", "Bearer "+o.keys["jia"])
+	req.Header.Set("Content-Type", kind)
+	req.Header.Set("Idempotency-Key", "chunked")
+	res, err := http.DefaultClient.Do(req)
+	o.must(err)
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusTooManyRequests {
+		b, _ := io.ReadAll(res.Body)
+		t.Errorf("%s %s", res.Status, b)
+	}
+}
+
+// TestSendingAgainCountsItsBytes as an upload of them would.
+func TestSendingAgainCountsItsBytes(t *testing.T) {
+	o := newOfficeWith(t, Config{Quota: Quota{Bytes: 60_000, Window: time.Hour}})
+	a := o.send("once", part{"document", "", o.meta(nil)}, part{"body", "正文.ofd", strings.Repeat("x", 40_000)})
+	if a.status != http.StatusCreated {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	again := "/v1/documents/" + strings.Split(a.header.Get("Location"), "/")[3] + "/resend"
+	if a := o.do("jia", http.MethodPost, again, strings.NewReader(`{"recipients":["`+o.yi+`"]}`), map[string]string{"Content-Type": "application/json", "Idempotency-Key": "again"}); a.status != http.StatusTooManyRequests {
+		t.Errorf("%d %s", a.status, a.body)
 	}
 }

@@ -89,7 +89,8 @@ func (s *Server) again(path, summary string, others bool) {
 	})
 }
 
-// resend counts as one document of the agency's quota; no bytes come in.
+// resend counts as a document of its size in the agency's quota, and holds what an
+// upload of it would.
 func (s *Server) resend(ctx context.Context, in *resendInput, others bool) (*created, error) {
 	if err := checkKey(in.Key); err != nil {
 		return nil, err
@@ -100,11 +101,24 @@ func (s *Server) resend(ctx context.Context, in *resendInput, others bool) (*cre
 	if in.Body.Expires != nil {
 		a.Expires = *in.Body.Expires
 	}
-	g, err := s.quotas.begin(caller(ctx).Agency, 0, s.c.Node.Now())
+	size, err := s.c.Node.SentSize(ctx, caller(ctx).Agency, in.ID)
 	if err != nil {
 		return nil, err
 	}
+	g, err := s.quotas.begin(caller(ctx).Agency, size, s.c.Node.Now())
+	if err != nil {
+		return nil, err
+	}
+	release, err := s.budget.take(ctx, caller(ctx).Agency, weight(size), budgetWait)
+	if err != nil {
+		g.end(false)
+		return nil, err
+	}
+	defer release()
 	got, err := s.c.Node.SendAgain(ctx, caller(ctx).Agency, a)
+	if err == nil && !got.Replayed {
+		g.read.Store(size) // which was reserved
+	}
 	g.end(err == nil && !got.Replayed)
 	if err != nil {
 		return nil, err

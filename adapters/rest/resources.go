@@ -232,7 +232,7 @@ func (s *Server) inbox(ctx context.Context, in *inboxQuery) (*body[list[Received
 	deadline := time.NewTimer(min(time.Duration(in.Wait)*time.Second, maxWait))
 	defer deadline.Stop()
 	for {
-		changed := s.c.Node.Changed()
+		changed, there := s.c.Node.Changed(), s.c.Node.Arrivals(caller(ctx).Agency)
 		items, err := s.c.Node.Inbox(ctx, caller(ctx).Agency, in.After, in.Limit)
 		if err != nil {
 			return nil, s.problem(ctx, err)
@@ -244,14 +244,17 @@ func (s *Server) inbox(ctx context.Context, in *inboxQuery) (*body[list[Received
 		if len(items) > 0 || in.Wait == 0 {
 			return out, nil
 		}
-		select {
-		case <-changed:
-		case <-deadline.C:
-			return out, nil
-		case <-s.c.Ending:
-			return out, nil
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		for s.c.Node.Arrivals(caller(ctx).Agency) == there { // most commits are about none of those who wait
+			select {
+			case <-changed:
+				changed = s.c.Node.Changed()
+			case <-deadline.C:
+				return out, nil
+			case <-s.c.Ending:
+				return out, nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
 		}
 	}
 }

@@ -86,6 +86,7 @@ func New(c Config) *Server {
 // which the router's own middleware would not see.
 func (s *Server) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.patience(w, r)
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
@@ -97,6 +98,27 @@ func (s *Server) Handler() http.Handler {
 		defer s.caught(w, r)
 		s.router.ServeHTTP(w, r)
 	})
+}
+
+// answerTime bounds how long a caller may take to read what is no file, long polls
+// included.
+const answerTime = 2 * time.Minute
+
+// patience bounds how long a connection waits for its caller, whoever that is and
+// whatever is answered: before it answers, the server itself reads a body that no
+// handler wanted. What takes longer moves its own deadlines: an upload with each
+// read, a file with each write.
+func (s *Server) patience(w http.ResponseWriter, r *http.Request) {
+	conn, now := http.NewResponseController(w), time.Now()
+	// A writer without a connection, in a test, has no deadlines.
+	if r.ContentLength != 0 {
+		_ = conn.SetReadDeadline(now.Add(s.c.Silence))
+	}
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		_ = conn.SetWriteDeadline(now.Add(answerTime))
+	} else {
+		_ = conn.SetWriteDeadline(time.Time{}) // their answers are short
+	}
 }
 
 // caught turns a panic into a problem; http.ErrAbortHandler is how a stream

@@ -279,6 +279,11 @@ func (s *Server) receipt(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) evidence(w http.ResponseWriter, r *http.Request) error {
+	w, release, err := s.takeDownload(w, r, downloadMost)
+	if err != nil {
+		return err
+	}
+	defer release()
 	w.Header().Set("Content-Disposition", `attachment; filename="evidence.json"`)
 	w.Header().Set("Content-Type", "application/json")
 	return s.c.Node.Evidence(r.Context(), caller(r.Context()).Agency, mux.Vars(r)["id"], w)

@@ -103,6 +103,9 @@ func (a *app) openStopped(ctx context.Context, d dataDir, keys opener) (s *stopp
 		return nil, err
 	}
 	s = &stoppedNode{dir: d}
+	if err := d.checkOwner(); err != nil {
+		return nil, err
+	}
 	if s.release, err = d.hold(serveLock, 0, "the node in %s is starting or stopping"); err != nil {
 		return nil, err
 	}

@@ -11,7 +11,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/certs"
@@ -53,16 +52,10 @@ func (d *doctor) examine(ctx context.Context) {
 	}
 }
 
-// checkOwner refuses to look as another user than the node's: opening the store
-// of a stopped node, or the cache of revocations, makes files that the node
-// could not write afterwards.
+// checkOwner refuses to look as another user than the node's, for the cache of
+// revocations as well.
 func (d *doctor) checkOwner() bool {
-	info, err := os.Stat(string(d.dir))
-	if err == nil {
-		if s, ok := info.Sys().(*syscall.Stat_t); ok && int(s.Uid) != os.Geteuid() {
-			err = fmt.Errorf("%s belongs to user %d, this runs as %d", d.dir, s.Uid, os.Geteuid())
-		}
-	}
+	err := d.dir.checkOwner()
 	if err != nil {
 		d.fail("permissions", both("%v", "用户不符：%v", err), both("run this as the node's user", "请以节点的运行用户执行"))
 	}

@@ -36,6 +36,20 @@ func (d dataDir) changing(change func() error) (err error) {
 	return change()
 }
 
+// checkOwner refuses to open a data directory as another user than the node's, root
+// included: the store and the blobs make files that the node could not write
+// afterwards.
+func (d dataDir) checkOwner() error {
+	info, err := os.Stat(string(d))
+	if err != nil {
+		return err
+	}
+	if s, ok := info.Sys().(*syscall.Stat_t); ok && int(s.Uid) != os.Geteuid() {
+		return exchange.Fail(exchange.CodeWrongUser, "%s belongs to user %d, this runs as %d", d, s.Uid, os.Geteuid())
+	}
+	return nil
+}
+
 // hold takes a lock of the data directory, or says whose it is.
 func (d dataDir) hold(name string, patience time.Duration, taken string) (release func() error, err error) {
 	f, err := os.OpenFile(d.path(name), os.O_CREATE|os.O_RDWR, 0o600)

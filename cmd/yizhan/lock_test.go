@@ -167,3 +167,21 @@ func TestSetupConflict(t *testing.T) {
 	}
 	must("init", "--data", here, "--directory", file("示范域"))
 }
+
+// TestAnotherUsersDirectory is not opened: what root makes there the node cannot
+// write.
+func TestAnotherUsersDirectory(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make a directory another user's")
+	}
+	dir := t.TempDir()
+	if err := dataDir(dir).checkOwner(); err != nil {
+		t.Errorf("one's own: %v", err)
+	}
+	if err := os.Chown(dir, 12345, 12345); err != nil {
+		t.Fatal(err)
+	}
+	if err := dataDir(dir).checkOwner(); exchange.CodeOf(err) != exchange.CodeWrongUser {
+		t.Errorf("another user's: %v", err)
+	}
+}

@@ -178,7 +178,7 @@ func (a *app) queueCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "queue", Short: "See what waits for each link, and act on it · 队列", Args: cobra.NoArgs,
 		Long: `Works on a running node through its control socket, and on a stopped one by opening it.
-Run it as the node's user or as root.`,
+Run it as the node's user; root may while the node runs.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(a.queueListCommand(), a.queueHoldCommand(), a.queueReleaseCommand(), a.queueRetryCommand(), a.queueFailCommand())

@@ -116,7 +116,7 @@ func (a *app) restoreStore(ctx context.Context, s *backup.Snapshot, d dataDir) e
 	if err != nil {
 		return err
 	}
-	blobs, err := blob.OpenAbove(durable.OS, d.path(blobsDir), s.Manifest.Generation)
+	blobs, err := blob.OpenAbove(durable.OS, d.path(blobsDir), s.Generation())
 	if err == nil {
 		err = s.Restore(ctx, backup.Target{Store: store, Blobs: blobs}, a.reportCopy())
 	}

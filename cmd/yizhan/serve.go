@@ -144,6 +144,9 @@ func openGateway(ctx context.Context, f *serveFlags, log *slog.Logger) (*gateway
 	if g.settings, err = g.dir.settings(); err != nil {
 		return nil, err
 	}
+	if err = g.dir.checkOwner(); err != nil {
+		return nil, err
+	}
 	if err = g.dir.checkFileSystem(fileSystemOf); err != nil {
 		return nil, err
 	}

@@ -111,10 +111,21 @@ func (t *taking) alone(ctx context.Context, one taken) error {
 
 func (t *taking) hand(ctx context.Context, one taken) error {
 	out, err := t.s.node.Intake(ctx, t.s.link, one.item, one.body())
-	if err == nil {
+	if out, err = t.alive(ctx, one.item, out, err); err == nil {
 		t.outcomes[one.at] = out
 	}
 	return err
+}
+
+// alive makes an outcome of trouble with what is stored of one document, which will
+// not pass by itself: it is shown, and the neighbour holds that item back. As an
+// error it would leave the whole bundle unanswered, whenever it comes.
+func (t *taking) alive(ctx context.Context, item node.Item, out node.Outcome, err error) (node.Outcome, error) {
+	if err == nil || !node.IsAboutOneItem(err) {
+		return out, err
+	}
+	t.s.node.ShowDamage(ctx, item.Kind+" "+item.ID, err)
+	return node.Outcome{Status: node.Damaged, Reason: node.ReasonStored}, nil
 }
 
 // flush hands over the groups. After trouble of our own the rest of a group is
@@ -149,6 +160,9 @@ func (t *taking) whole(ctx context.Context, group []taken) (done bool, err error
 		Consignment: group[1].item, ConsignmentBytes: group[1].data,
 		Part: group[2].item, PartBytes: group[2].data,
 	})
+	if err != nil && node.IsAboutOneItem(err) {
+		return false, nil // each item is answered for itself
+	}
 	if done && err == nil {
 		for _, one := range group {
 			t.outcomes[one.at] = node.Outcome{Status: node.Taken}

@@ -100,17 +100,26 @@ func (n *Node) Quarantine(ctx context.Context, link, what, reason string, sample
 // not shown once more.
 const showAgain = time.Hour
 
+// IsAboutOneItem says of an error that it is about what is stored of one object,
+// and not about the store.
+func IsAboutOneItem(err error) bool {
+	return errors.Is(err, errDamaged) || errors.Is(err, records.ErrUnreadable) || errors.Is(err, queue.ErrNoBlob) || errors.Is(err, queue.ErrTooLarge)
+}
+
 // ShowDamage puts an object into the quarantine when err says that its stored
 // copy cannot be read; the same one once in a while.
 func (n *Node) ShowDamage(ctx context.Context, what string, err error) {
-	damaged := errors.Is(err, errDamaged) || errors.Is(err, records.ErrUnreadable) || errors.Is(err, queue.ErrNoBlob)
-	if name := "damaged/" + what; damaged && n.pauses.ready(name, 0, n.c.Now()) {
+	if name := "damaged/" + what; IsAboutOneItem(err) && n.pauses.ready(name, 0, n.c.Now()) {
 		// What cannot be noted now is noted when it is met again.
 		if n.Quarantine(ctx, "", what, reasonStored, nil) == nil {
 			n.pauses.hold(name, 0, n.c.Now(), showAgain)
 		}
 	}
 }
+
+// ReasonStored answers for an item of which something is stored here that cannot be
+// read.
+const ReasonStored = "stored_copy_unreadable"
 
 // reasonStored: it was good when it came, and is no more.
 const reasonStored = "stored copy unreadable"

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -115,7 +116,7 @@ func (n *Node) lanesWithDocuments(ctx context.Context) (lanes []string, err erro
 				return err
 			}
 			link, rank, ok := laneOf(c.Lane)
-			if _, held := n.LinkHold(link); ok && !held && rank != rankReceipt && c.Waiting > 0 {
+			if _, held := n.LinkHold(link); ok && !held && rank < rankReceipt && c.Waiting > 0 {
 				lanes = append(lanes, c.Lane)
 			}
 		}
@@ -190,6 +191,9 @@ func (n *Node) parkAll(ctx context.Context, lane string, list []laneItem) error 
 	return n.updateLane(ctx, lane, func(tx queue.Tx) error {
 		for _, e := range list {
 			out, err := records.Outgoing.Lock(tx, e.Envelope, link, e.Object)
+			if errors.Is(err, records.ErrUnreadable) {
+				continue // fsck shows it; the others do not wait for it
+			}
 			if err != nil {
 				return err
 			}

@@ -240,6 +240,7 @@ func (n *Node) putInbox(tx queue.Tx, hh sm.Digest, agency string, row *records.I
 		return err
 	}
 	row.Seq = next
+	comes(tx, agency)
 	if err := records.InboxOrder.Insert(tx, &hh, agency, next); err != nil {
 		return err
 	}

@@ -13,8 +13,8 @@ import (
 //
 //   - a tenth of the bytes and of the items of every bundle; bytes it cannot
 //     use, since its next item is larger, are kept for it up to one bundle;
-//   - its next item, however large, once seven bundles in a row had nothing of
-//     it. One rank at a time is helped in this way, and there are three, so
+//   - its next item, however large, once six bundles in a row had nothing of
+//     it. One rank at a time is helped in this way, and there are four, so
 //     that each has an item in any ten bundles.
 //
 // Shares are taken first and what they leave free is filled from the top, so
@@ -23,7 +23,7 @@ import (
 // alone. Turns begin anew with the process.
 const (
 	share  = 10
-	passes = 7
+	passes = 6
 )
 
 // turn is what a rank of a link has coming.

@@ -72,7 +72,7 @@ func (n *Node) loadHeader(ctx context.Context, hh sm.Digest, env *records.Envelo
 	}
 	e, err := envelope.ParseHeader(b)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: the header of %s: %w", records.ErrUnreadable, hh, err)
 	}
 	if e.Hash != hh {
 		return nil, fmt.Errorf("%w: the header of %s is another one", records.ErrUnreadable, hh)

@@ -370,6 +370,9 @@ func (n *Node) intakeConsignment(ctx context.Context, link string, it Item, b []
 				return err
 			}
 		}
+		if err := consignmentFits(tx, e.Hash, it.Digest, link); err != nil {
+			return err
+		}
 		err = records.Digests.Insert(tx, records.JoinDigests(item.Parts), e.Hash)
 		if err != nil && !errors.Is(err, queue.ErrExists) {
 			return err
@@ -392,6 +395,29 @@ func (n *Node) intakeConsignment(ctx context.Context, link string, it Item, b []
 		err = errors.Join(err, n.dropBody(ctx, body))
 	}
 	return out, err
+}
+
+// maxConsignments bounds the consignments of one document that came over one link,
+// and over all of them. They are not signed: a neighbour could make any number of
+// them out of one, and the last part sets all of them to work in one transaction.
+const (
+	maxConsignmentsOfLink = MaxWaitingConsignments
+	maxConsignments       = 64
+)
+
+func consignmentFits(tx queue.Tx, hh, id sm.Digest, link string) error {
+	all, ofLink, known := 0, 0, false
+	err := records.Incoming.Each(tx, maxConsignments, func(key []byte, c *records.Consignment) bool {
+		known = known || lastDigest(key) == id
+		if all++; c.Link == link {
+			ofLink++
+		}
+		return true
+	}, hh)
+	if err == nil && !known && (all >= maxConsignments || ofLink >= maxConsignmentsOfLink) {
+		err = errWaitingFull
+	}
+	return err
 }
 
 // errNothingNew undoes what a transaction has counted for a duplicate.

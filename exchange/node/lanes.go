@@ -19,11 +19,14 @@ import (
 	"github.com/yizhan-gateway/yizhan/queue"
 )
 
-// The lanes of a link, in the order they are emptied: receipts first, since
-// someone waits for them and they are small, then documents by urgency.
+// The lanes of a link, in the order they are emptied: first the headers that a
+// restored neighbour is given back, without which it can take no receipt for what it
+// had sent; then receipts, since someone waits for them and they are small; then
+// documents by urgency.
 const (
 	rankReceipt = 3
-	topRank     = rankReceipt
+	rankOwn     = 4
+	topRank     = rankOwn
 )
 
 const laneWork = "work"

@@ -99,6 +99,7 @@ type Node struct {
 	changed chan struct{}
 	fresh   map[string]bool   // links whose lanes grew
 	grown   map[string]uint64 // how often they did
+	came    map[string]uint64 // how often something came into an agency's inbox
 
 	running  sync.Map // idempotency keys whose submission is under way
 	lanes    laneCursors
@@ -132,7 +133,7 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	if c.DeadLetterAfter == 0 {
 		c.DeadLetterAfter = DefaultDeadLetterAfter
 	}
-	n := &Node{c: c, ledger: queue.Ledger{Name: "main"}, changed: make(chan struct{}), fresh: map[string]bool{}, grown: map[string]uint64{}}
+	n := &Node{c: c, ledger: queue.Ledger{Name: "main"}, changed: make(chan struct{}), fresh: map[string]bool{}, grown: map[string]uint64{}, came: map[string]uint64{}}
 	n.lanes.init(c.Rand)
 	n.pauses.init(c.Rand)
 	n.shown = shownState{
@@ -252,10 +253,26 @@ func (n *Node) Growth(link string) Growth {
 	return g
 }
 
-// growing is a transaction that notes the links whose lanes grow in it.
+// Arrivals stands for what is in an agency's inbox: as long as it stays the same,
+// nothing new is there. It is a hint, and begins anew with the process.
+func (n *Node) Arrivals(agency string) uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.came[agency]
+}
+
+// growing is a transaction that notes the links whose lanes grow in it, and the
+// agencies whose inboxes do.
 type growing struct {
 	queue.Tx
-	links []string
+	links   []string
+	inboxes []string
+}
+
+func comes(tx queue.Tx, agency string) {
+	if g, ok := tx.(*growing); ok {
+		g.inboxes = append(g.inboxes, agency)
+	}
 }
 
 func grows(tx queue.Tx, link string) {
@@ -266,11 +283,11 @@ func grows(tx queue.Tx, link string) {
 
 // update commits and wakes whoever waits for work.
 func (n *Node) update(ctx context.Context, fn func(queue.Tx) error) error {
-	var links []string
+	var links, inboxes []string
 	err := n.c.Store.Update(ctx, func(tx queue.Tx) error {
 		g := &growing{Tx: tx}
 		err := fn(g)
-		links = g.links
+		links, inboxes = g.links, g.inboxes
 		return err
 	})
 	if err != nil { // it may still be running: links are not ours
@@ -280,6 +297,9 @@ func (n *Node) update(ctx context.Context, fn func(queue.Tx) error) error {
 	for _, link := range links {
 		n.fresh[link] = true
 		n.grown[link]++
+	}
+	for _, agency := range inboxes {
+		n.came[agency]++
 	}
 	n.mu.Unlock()
 	n.Wake()

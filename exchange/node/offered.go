@@ -107,7 +107,7 @@ func (n *Node) unmarked(outs []Out) (list []place) {
 	for i := range outs {
 		o := &outs[i]
 		_, rank, ok := laneOf(o.lane)
-		if p := (place{o.lane, o.seq}); ok && rank != rankReceipt && o.seq > n.offered.get(o.lane) {
+		if p := (place{o.lane, o.seq}); ok && rank < rankReceipt && o.seq > n.offered.get(o.lane) {
 			list = append(list, p)
 		}
 	}

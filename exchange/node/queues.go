@@ -11,7 +11,7 @@ import (
 )
 
 // rankNames name the lanes of a link to the operator, by rank.
-var rankNames = [topRank + 1]string{"normal", "urgent", "very_urgent", "receipt"}
+var rankNames = [topRank + 1]string{"normal", "urgent", "very_urgent", "receipt", "own_header"}
 
 // Queue is what waits in one lane of a link. Oldest is when the entry that is
 // first in it came; absent when there is none.

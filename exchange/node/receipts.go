@@ -71,17 +71,37 @@ func (n *Node) putReceipt(tx queue.Tx, hh sm.Digest, r *signedReceipt, event str
 	return true, err
 }
 
-// homeward queues a receipt towards the sending agency. When this node serves
-// the sender, storing it was all there is to do.
+// homeward queues a receipt towards the sending agency, over the link that its
+// document came over as long as there is that link: on the way that a newer directory
+// names nobody may have the document, and so nobody takes its receipt. When this node
+// serves the sender, storing it was all there is to do.
 func (n *Node) homeward(tx queue.Tx, d *certs.Directory, sender string, hh, receipt sm.Digest) error {
-	link, next, err := d.NextHop(n.c.ID, sender)
+	env, err := records.Envelopes.Get(tx, hh)
 	if err != nil {
-		return exchange.Fail(exchange.CodeNoRoute, "%s", sender)
+		return err
 	}
-	if next == n.c.ID {
-		return nil
+	link, err := n.wayHome(d, sender, env)
+	if link == "" || err != nil {
+		return err
 	}
-	return n.enqueue(tx, link.ID, rankReceipt, laneEntry{Kind: KindReceipt, Envelope: hh, Object: receipt})
+	return n.enqueue(tx, link, rankReceipt, laneEntry{Kind: KindReceipt, Envelope: hh, Object: receipt})
+}
+
+// wayHome is the link towards a document's sender; empty when he is served here.
+func (n *Node) wayHome(d *certs.Directory, sender string, env *records.Envelope) (string, error) {
+	link, next, err := d.NextHop(n.c.ID, sender)
+	switch {
+	case err == nil && next == n.c.ID:
+		return "", nil
+	case env != nil && env.Link != "":
+		if _, ok := d.Link(env.Link); ok {
+			return env.Link, nil
+		}
+	}
+	if err != nil {
+		return "", exchange.Fail(exchange.CodeNoRoute, "%s", sender)
+	}
+	return link.ID, nil
 }
 
 // storedReceipt is a receipt read back with what its signature says.

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -22,8 +23,12 @@ import (
 // receipts; when they have left it, what had been handed over goes back into
 // its lanes. So the neighbour knows what it had done before it does anything.
 
-// replayStep is how many leaves one commit of a replay handles.
-const replayStep = 50
+// replayStep is how many leaves one commit of a replay handles, and replayMost behind
+// how many deliveries given again it ends: a leaf may stand for several.
+const (
+	replayStep = 50
+	replayMost = 20
+)
 
 // replays are the links with a replay under way; rows decide.
 type replays struct {
@@ -159,25 +164,34 @@ func (n *Node) replayFrom(tx queue.Tx, have *LedgerEnd) (uint64, error) {
 	return 0, nil
 }
 
-// giveAgain does the next step of one replay.
+// giveAgain does the next step of each replay.
 func (n *Node) giveAgain(ctx context.Context) (did bool, err error) {
 	n.replays.mu.Lock()
 	links := slices.Clone(n.replays.links)
 	n.replays.mu.Unlock()
 	for _, link := range links {
-		if did, err := n.replayLink(ctx, link); did || err != nil {
-			return did, err
+		pause := "replay/" + link
+		if !n.pauses.ready(pause, 0, n.c.Now()) {
+			continue
 		}
+		some, trouble := n.replayLink(ctx, link)
+		if trouble != nil {
+			n.pauses.failed(pause, 0, n.c.Now(), trouble)
+		} else {
+			n.pauses.succeeded(pause)
+		}
+		did, err = did || some, errors.Join(err, trouble)
 	}
-	return false, nil
+	return did, err
 }
 
 // replayLink is the commit point of a step: what it enters in the lanes and how
 // far it got stand together, so a crash repeats nothing and skips nothing.
 func (n *Node) replayLink(ctx context.Context, link string) (did bool, err error) {
 	var some, ended bool // of the commit's own: after an error it may still be running
+	var unread []string
 	err = n.update(ctx, func(tx queue.Tx) error {
-		some, ended = false, false
+		some, ended, unread = false, false, nil
 		job, err := records.Replays.Lock(tx, link)
 		if job == nil || err != nil {
 			ended = job == nil
@@ -189,7 +203,7 @@ func (n *Node) replayLink(ctx context.Context, link string) (did bool, err error
 			}
 		}
 		some = true
-		if err := n.replaySome(tx, link, job); err != nil {
+		if unread, err = n.replaySome(tx, link, job); err != nil {
 			return err
 		}
 		if job.Next < job.End {
@@ -211,6 +225,9 @@ func (n *Node) replayLink(ctx context.Context, link string) (did bool, err error
 	if err != nil {
 		return false, err
 	}
+	for _, what := range unread { // the neighbour is not given this again
+		n.ShowDamage(ctx, what, records.ErrUnreadable)
+	}
 	if ended {
 		err = n.readReplays(ctx)
 	}
@@ -231,36 +248,48 @@ func (n *Node) receiptsLeft(tx queue.Tx, link string, upTo uint64) (bool, error)
 	return true, err
 }
 
-func (n *Node) replaySome(tx queue.Tx, link string, job *records.Replay) error {
-	for to := min(job.Next+replayStep, job.End); job.Next < to; job.Next++ {
-		b, err := n.ledger.Leaf(tx, job.Next)
-		if err != nil {
-			return err
-		}
-		leaf, err := merkle.ParseLeaf(b)
-		if err != nil {
-			return err
-		}
-		hh, err := sm.ParseDigest(leaf.Envelope)
-		if err != nil { // not about an envelope
-			continue
-		}
-		switch {
-		case job.Own && leaf.Event == eventTaken:
-			err = n.replayOwnHeader(tx, link, job, hh)
-		case job.Own && leaf.Event == eventReceipt:
-			err = n.replayReceipt(tx, link, hh, leaf.Object, func(r *exchange.Receipt, _ string) bool { return n.madeAt(job.Node, r) })
-		case job.Own || leaf.Event != eventHanded:
-		case leaf.Object == hh:
-			err = n.replayHanded(tx, link, hh)
-		default:
-			err = n.replayReceipt(tx, link, hh, leaf.Object, func(_ *exchange.Receipt, sender string) bool { return n.homeOver(link, sender) })
+// replaySome gives again what some leaves speak of, and names what cannot be read,
+// which stops nothing else.
+func (n *Node) replaySome(tx queue.Tx, link string, job *records.Replay) (unread []string, err error) {
+	given := 0
+	for to := min(job.Next+replayStep, job.End); job.Next < to && given < replayMost; job.Next++ {
+		more, err := n.replayLeaf(tx, link, job)
+		given += more
+		if errors.Is(err, records.ErrUnreadable) {
+			unread, err = append(unread, fmt.Sprintf("leaf %d (replay over %s)", job.Next, link)), nil
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return unread, nil
+}
+
+// replayLeaf gives again what one leaf speaks of, and says how much that was.
+func (n *Node) replayLeaf(tx queue.Tx, link string, job *records.Replay) (given int, err error) {
+	b, err := n.ledger.Leaf(tx, job.Next)
+	if err != nil {
+		return 0, err
+	}
+	leaf, err := merkle.ParseLeaf(b)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", records.ErrUnreadable, err)
+	}
+	hh, err := sm.ParseDigest(leaf.Envelope)
+	if err != nil { // not about an envelope
+		return 0, nil
+	}
+	switch {
+	case job.Own && leaf.Event == eventTaken:
+		return 1, n.replayOwnHeader(tx, link, job, hh)
+	case job.Own && leaf.Event == eventReceipt:
+		return 1, n.replayReceipt(tx, link, hh, leaf.Object, func(r *exchange.Receipt, _ *records.Envelope) bool { return n.madeAt(job.Node, r) })
+	case job.Own || leaf.Event != eventHanded:
+		return 0, nil
+	case leaf.Object == hh:
+		return n.replayHanded(tx, link, hh)
+	}
+	return 1, n.replayReceipt(tx, link, hh, leaf.Object, func(_ *exchange.Receipt, env *records.Envelope) bool { return n.homeOver(link, env) })
 }
 
 // replayOwnHeader gives the header of what was submitted at the neighbour back.
@@ -273,12 +302,12 @@ func (n *Node) replayOwnHeader(tx queue.Tx, link string, job *records.Replay, hh
 	if !known || sender.Node != job.Node {
 		return nil
 	}
-	return n.enqueue(tx, link, rankReceipt, laneEntry{Kind: KindOwnHeader, Envelope: hh, Object: hh})
+	return n.enqueue(tx, link, rankOwn, laneEntry{Kind: KindOwnHeader, Envelope: hh, Object: hh})
 }
 
 // replayReceipt gives a receipt again that is of a kind: those made at the
 // neighbour in the first walk, those that went home over it in the second.
-func (n *Node) replayReceipt(tx queue.Tx, link string, hh, id sm.Digest, is func(r *exchange.Receipt, sender string) bool) error {
+func (n *Node) replayReceipt(tx queue.Tx, link string, hh, id sm.Digest, is func(r *exchange.Receipt, env *records.Envelope) bool) error {
 	row, err := records.Receipts.Get(tx, hh, id)
 	if err != nil {
 		return err
@@ -291,7 +320,7 @@ func (n *Node) replayReceipt(tx queue.Tx, link string, hh, id sm.Digest, is func
 		return err
 	}
 	stored, err := openStored(row)
-	if err != nil || !is(stored.body, env.Sender) {
+	if err != nil || !is(stored.body, env) {
 		return err
 	}
 	return n.enqueue(tx, link, rankReceipt, laneEntry{Kind: KindReceipt, Envelope: hh, Object: id})
@@ -307,9 +336,9 @@ func (n *Node) replayRequest(tx queue.Tx, link string, hh, id sm.Digest) error {
 }
 
 // homeOver says whether the way home to a sender begins with a link.
-func (n *Node) homeOver(link, sender string) bool {
-	home, next, err := n.Directory().NextHop(n.c.ID, sender)
-	return err == nil && next != n.c.ID && home.ID == link
+func (n *Node) homeOver(link string, env *records.Envelope) bool {
+	home, err := n.wayHome(n.Directory(), env.Sender, env)
+	return err == nil && home == link
 }
 
 // madeAt says whether a node, or an agency that it serves, signed a receipt.
@@ -322,10 +351,10 @@ func (n *Node) madeAt(node string, r *exchange.Receipt) bool {
 }
 
 // replayHanded puts what was handed over back into its lane, from the header on.
-func (n *Node) replayHanded(tx queue.Tx, link string, hh sm.Digest) error {
+func (n *Node) replayHanded(tx queue.Tx, link string, hh sm.Digest) (given int, err error) {
 	var ids []sm.Digest
 	prefix := len(records.Outgoing.Key(hh, link))
-	err := records.Outgoing.Each(tx, 0, func(key []byte, out *records.Outbound) bool {
+	err = records.Outgoing.Each(tx, 0, func(key []byte, out *records.Outbound) bool {
 		if out.State == records.StateHanded {
 			ids = append(ids, sm.Digest(key[prefix:]))
 		}
@@ -334,7 +363,7 @@ func (n *Node) replayHanded(tx queue.Tx, link string, hh sm.Digest) error {
 	for _, id := range ids {
 		err = errors.Join(err, n.replayOutbound(tx, link, hh, id))
 	}
-	return err
+	return len(ids), err
 }
 
 func (n *Node) replayOutbound(tx queue.Tx, link string, hh, id sm.Digest) error {

@@ -107,6 +107,15 @@ func (a *Asking) check(e *envelope.Envelope) ([]string, error) {
 	return names, nil
 }
 
+// SentSize is the size of the sealed payload of a document that an agency sent.
+func (n *Node) SentSize(ctx context.Context, agency, document string) (int64, error) {
+	e, err := n.sentHeader(ctx, agency, document)
+	if err != nil {
+		return 0, err
+	}
+	return e.Header.Payload.Size, nil
+}
+
 // sentHeader is the header of a document that an agency sent.
 func (n *Node) sentHeader(ctx context.Context, agency, document string) (*envelope.Envelope, error) {
 	var env *records.Envelope

@@ -253,10 +253,15 @@ func (n *Node) resumeDeferred(ctx context.Context) (did bool, err error) {
 	if !n.waiting.due(version) {
 		return false, nil
 	}
+	if !n.pauses.ready(pauseResume, 0, n.c.Now()) {
+		return false, nil
+	}
 	items, err := n.dueItems(ctx, version)
 	if err != nil {
+		n.pauses.failed(pauseResume, 0, n.c.Now(), err)
 		return false, err
 	}
+	n.pauses.succeeded(pauseResume)
 	for _, item := range items[:min(len(items), resumeStep)] {
 		e := n.resume(ctx, item.DeferredItem)
 		if e != nil {
@@ -269,6 +274,9 @@ func (n *Node) resumeDeferred(ctx context.Context) (did bool, err error) {
 	}
 	return len(items) > 0, err
 }
+
+// pauseResume holds back a look at what waits that failed.
+const pauseResume = "deferred items"
 
 // resumeStep is how many items are taken up after one look at all that waits.
 const resumeStep = 256

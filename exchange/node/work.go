@@ -25,37 +25,28 @@ const endStep = 20
 // the lane gives.
 const workAtOnce = laneWindow
 
-// Work does the next steps of distributing and delivering, each of another
-// consignment and as Config.Together has it, or takes up what waited for a
-// newer directory, or ends what is past its time, or parks dead letters, or gives a restored neighbour again
-// what it lacks. did says whether there may be more.
-// An error is about single entries, which are tried again later; the others go
-// on.
+// Work does a step of each kind: it takes up what waited for a newer directory, ends
+// what is past its time, parks dead letters, gives a restored neighbour again what it
+// lacks, and distributes and delivers, as Config.Together has it. did says whether
+// there may be more. An error is about single entries or one kind of work, which is
+// tried again later; the others go on.
 func (n *Node) Work(ctx context.Context) (did bool, err error) {
 	if did, err := n.noteDirectory(ctx); did || err != nil {
 		return did, err
 	}
-	if did, err := n.resumeDeferred(ctx); did || err != nil {
-		return did, err
+	// Each may have much to do, or trouble: none waits for another.
+	for _, step := range []func(context.Context) (bool, error){n.resumeDeferred, n.expire, n.park, n.giveAgain, n.workOnEntries} {
+		some, trouble := step(ctx)
+		did, err = did || some, errors.Join(err, trouble)
+		if ctx.Err() != nil {
+			break
+		}
 	}
-	// Many may end at one moment: a step of it for each of the other work.
-	ended, late := n.expire(ctx)
-	if late != nil && ctx.Err() != nil {
-		return false, late
-	}
-	did, err = n.workOnLanes(ctx)
-	return did || ended, errors.Join(late, err)
+	return did, err
 }
 
-// workOnLanes does the next step of parking, of giving again, or of what waits in
-// the lane of the work.
-func (n *Node) workOnLanes(ctx context.Context) (did bool, err error) {
-	if did, err := n.park(ctx); did || err != nil {
-		return did, err
-	}
-	if did, err := n.giveAgain(ctx); did || err != nil {
-		return did, err
-	}
+// workOnEntries does the next steps of what waits in the lane of the work.
+func (n *Node) workOnEntries(ctx context.Context) (did bool, err error) {
 	entries, err := n.nextWork(ctx)
 	if len(entries) == 0 || err != nil {
 		return false, err

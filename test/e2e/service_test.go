@@ -7,7 +7,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -58,6 +61,35 @@ func TestSupervisedProcess(t *testing.T) {
 	}
 }
 
+// TestWhatTheWatchdogEndsIsStartedAgain: a process that systemd ends with SIGABRT,
+// and one that panics, exit with a code that the unit starts again after.
+func TestWhatTheWatchdogEndsIsStartedAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: starts a process")
+	}
+	b, err := os.ReadFile(filepath.Join("..", "..", "packaging", "systemd", "yizhan.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^RestartPreventExitStatus=(.*)$`).FindSubmatch(b)
+	if m == nil {
+		t.Fatal("the unit says nothing of what is not started again")
+	}
+	p := newCluster(t, "jia").nodes[0]
+	if err := p.start(); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGABRT)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_ = p.cmd.Wait() // its code is what is looked at
+	code := p.cmd.ProcessState.ExitCode()
+	p.cmd = nil
+	if slices.Contains(strings.Fields(string(m[1])), strconv.Itoa(code)) {
+		t.Errorf("it ends with %d, and the unit does not start it again after %s", code, m[1])
+	}
+}
+
 // TestUnit: systemd understands the unit, and finds little that it could do.
 func TestUnit(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
@@ -67,7 +99,7 @@ func TestUnit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"Type=notify", "WatchdogSec=", "Restart=on-failure", "RestartPreventExitStatus=2 5"} {
+	for _, want := range []string{"Type=notify", "WatchdogSec=", "Restart=on-failure", "RestartPreventExitStatus=5\n"} {
 		if !bytes.Contains(b, []byte(want)) {
 			t.Errorf("the unit does not say %s", want)
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime/multipart"
 	"net/http"
+	"net/http/httptrace"
 	"net/textproto"
 	"os"
 	"os/exec"
@@ -44,8 +45,10 @@ func TestStopsInOrder(t *testing.T) {
 		uploaded = string(b)
 		done <- err
 	}()
+	wrote := make(chan struct{})
+	traced := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { close(wrote) }})
 	go func() {
-		b, err := yi.call(t.Context(), http.MethodGet, "/v1/inbox?wait=25", nil, nil)
+		b, err := yi.call(traced, http.MethodGet, "/v1/inbox?wait=25", nil, nil)
 		waited = string(b)
 		done <- err
 	}()
@@ -64,6 +67,8 @@ func TestStopsInOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	<-wrote
+	time.Sleep(300 * time.Millisecond) // the node has read it: a connection on which nothing came is idle and may be closed
 	began := time.Now()
 	if err := yi.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -298,7 +298,13 @@ func (w *world) forgedHeader(d *submission, to *host) {
 	signed, err := cms.Sign(forger{other, s.header.SignerCertificate()}, content, w.clock)
 	w.must(err, "forge")
 	out, ok := w.intake(to, node.Item{Kind: node.KindHeader, ID: sm.Sum(content).String()}, signed)
+	hh := sm.Sum(content)
 	waits := h.Directory > to.version() && (out.Status == node.Postponed || out.Status == node.Duplicate)
+	if waits {
+		w.postponed[hh] = true
+	}
+	// Its directory may have come, and the work not have got to it.
+	waits = waits || out.Status == node.Duplicate && w.postponed[hh]
 	if ok && out.Status != node.Damaged && !waits {
 		w.fail("I2: a forged header was %s %s", out.Status, out.Reason)
 	}

@@ -34,27 +34,28 @@ import (
 
 // world is one run.
 type world struct {
-	ctx    context.Context
-	seed   uint64
-	rng    *rand.Rand
-	stream *rand.ChaCha8 // what the nodes use as randomness
-	clock  time.Time
-	faults *faults
-	cast   *cast
-	hosts  []*host
-	wire   []*message
-	pairs  []*pair
-	docs   []*submission
-	keys   int // given to submissions
-	log    hash.Hash
-	lines  []string // the newest of the trace, for a failing seed
-	shown  map[string][]node.Head
-	last   uint64 // the directory that every node ends with
-	roomy  bool   // disks have room at the moment, whatever the hour
-	given  map[wayOf]givenUp
-	stats  Stats
-	strike *strike // the one I/O that fails, in a run of that kind
-	jumps  bool    // clocks jump
+	ctx       context.Context
+	seed      uint64
+	rng       *rand.Rand
+	stream    *rand.ChaCha8 // what the nodes use as randomness
+	clock     time.Time
+	faults    *faults
+	cast      *cast
+	hosts     []*host
+	wire      []*message
+	pairs     []*pair
+	docs      []*submission
+	keys      int // given to submissions
+	log       hash.Hash
+	lines     []string // the newest of the trace, for a failing seed
+	shown     map[string][]node.Head
+	last      uint64 // the directory that every node ends with
+	roomy     bool   // disks have room at the moment, whatever the hour
+	given     map[wayOf]givenUp
+	stats     Stats
+	strike    *strike            // the one I/O that fails, in a run of that kind
+	jumps     bool               // clocks jump
+	postponed map[sm.Digest]bool // forged headers that wait for a directory
 }
 
 // Stats count what a run went through.
@@ -123,7 +124,8 @@ func newWorld(c *cast, seed uint64) *world {
 	var key [32]byte
 	binary.LittleEndian.PutUint64(key[:], seed)
 	w := &world{
-		ctx: context.Background(), seed: seed, cast: c,
+		postponed: map[sm.Digest]bool{},
+		ctx:       context.Background(), seed: seed, cast: c,
 		rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), stream: rand.NewChaCha8(key),
 		log: sm.New(), shown: map[string][]node.Head{}, given: map[wayOf]givenUp{},
 	}

@@ -157,6 +157,20 @@ func Snapshots(repo string) ([]*Snapshot, error) {
 	return list, nil
 }
 
+// Generation is the highest of the repository that the snapshot is in: blobs of the
+// restored node get a higher one, so that its later copies may go there as well.
+func (s *Snapshot) Generation() uint32 {
+	highest := s.Manifest.Generation
+	list, err := Snapshots(s.repo)
+	if err != nil { // it was read a moment ago
+		return highest
+	}
+	for _, other := range list {
+		highest = max(highest, other.Manifest.Generation)
+	}
+	return highest
+}
+
 // Open opens a snapshot by its folder, or the newest of a repository.
 func Open(path string) (*Snapshot, error) {
 	path = filepath.Clean(path)

@@ -418,3 +418,43 @@ func FuzzReadRows(f *testing.F) {
 		}
 	})
 }
+
+// TestARepositoryIsOfOneLife: copies of another node, or of a life of this one that a
+// restore has ended, are not mixed with those that come.
+func TestARepositoryIsOfOneLife(t *testing.T) {
+	p := newPlace(t)
+	repo := filepath.Join(t.TempDir(), "repo")
+	s, err := Create(t.Context(), p.copy, repo, quiet)
+	p.must(err)
+	if s.Generation() != s.Manifest.Generation {
+		t.Errorf("generation %d of %d", s.Generation(), s.Manifest.Generation)
+	}
+	other := p.copy
+	other.Node = "yi"
+	if _, err := Create(t.Context(), other, repo, quiet); err == nil {
+		t.Error("the copies of two nodes are in one repository")
+	}
+	// The same references again, with other bytes.
+	twin := newPlace(t)
+	twin.clock = twin.clock.Add(time.Hour)
+	if _, err := Create(t.Context(), twin.copy, repo, quiet); !errors.Is(err, ErrOtherBytes) {
+		t.Errorf("another life: %v", err)
+	}
+	// What is damaged here since is taken from the earlier copy.
+	files, err := filepath.Glob(filepath.Join(p.dir, "blobs", "*", "*"))
+	p.must(err)
+	spoilt := 0
+	for _, name := range files {
+		if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() && info.Size() > 1<<20 && !strings.Contains(name, "segment") {
+			p.must(os.Remove(name))
+			spoilt++
+			break
+		}
+	}
+	again, err := Create(t.Context(), p.copy, repo, quiet)
+	p.must(err)
+	p.must(again.Verify(t.Context(), quiet))
+	if spoilt == 0 {
+		t.Error("no file was taken away")
+	}
+}

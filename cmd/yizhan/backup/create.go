@@ -83,7 +83,16 @@ func (c *maker) apart() error {
 	if rel, err := filepath.Rel(data, repo); err == nil && filepath.IsLocal(rel) {
 		return fmt.Errorf("backup: %s lies in the data directory and would be lost with it: choose another disk", repo)
 	}
-	return durable.OS.MkdirAll(repo)
+	if err := durable.OS.MkdirAll(repo); err != nil {
+		return err
+	}
+	list, err := Snapshots(repo)
+	for _, s := range list {
+		if s.Manifest.Node != c.Node || s.Manifest.Domain != c.Domain {
+			return fmt.Errorf("backup: %s holds copies of node %s (domain %s): each node has a repository of its own", repo, s.Manifest.Node, s.Manifest.Domain)
+		}
+	}
+	return err
 }
 
 func (c *maker) make(ctx context.Context) error {
@@ -270,20 +279,23 @@ func (c *maker) copyBlobs(ctx context.Context) error {
 }
 
 // copyBlob copies one blob under a temporary name first, so that a name is never
-// half a blob, and reads one that is there already for its sum.
+// half a blob. One that is there already is compared: a reference is one blob's in
+// the life of a node, and not of two. What cannot be read here any more and was
+// copied when it could is taken from there.
 func (c *maker) copyBlob(ctx context.Context, ref queue.Ref, dirs map[string]bool) (size int64, sum sm.Digest, err error) {
 	name, err := blobFile(c.repo, ref)
 	if err != nil {
 		return 0, sum, err
+	}
+	if there, err := os.Open(name); err == nil {
+		defer there.Close()
+		return c.compare(ctx, ref, there)
 	}
 	from, err := c.Blobs.Open(ctx, ref, 0)
 	if err != nil {
 		return 0, sum, err
 	}
 	defer from.Close()
-	if _, err := os.Stat(name); err == nil {
-		return readThrough(from)
-	}
 	dir := filepath.Dir(name)
 	if !dirs[dir] {
 		if err := durable.OS.MkdirAll(dir); err != nil {
@@ -305,6 +317,27 @@ func (c *maker) copyBlob(ctx context.Context, ref queue.Ref, dirs map[string]boo
 	c.progress.NewBlobs++
 	c.progress.NewBytes += out.size
 	return out.size, out.sum(), os.Rename(name+".tmp", name)
+}
+
+// ErrOtherBytes: the repository is another node's, or has copies of a life of this
+// one that a restore has ended.
+var ErrOtherBytes = errors.New("backup: the repository holds other bytes under this name; its copies are of another life of the node: use a new repository")
+
+// compare gives the sum of a blob that the repository has.
+func (c *maker) compare(ctx context.Context, ref queue.Ref, there io.Reader) (size int64, sum sm.Digest, err error) {
+	if size, sum, err = readThrough(there); err != nil {
+		return 0, sum, err
+	}
+	from, err := c.Blobs.Open(ctx, ref, 0)
+	if err != nil {
+		return size, sum, nil // it was copied when it could be read
+	}
+	defer from.Close()
+	ours, oursum, err := readThrough(from)
+	if err == nil && (ours != size || oursum != sum) {
+		return 0, sum, ErrOtherBytes
+	}
+	return size, sum, nil
 }
 
 func readThrough(r io.Reader) (size int64, sum sm.Digest, err error) {
