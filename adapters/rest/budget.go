@@ -10,9 +10,9 @@ import (
 
 // Uploads hold memory while they are under way: a pipeline of buffers for one
 // that is long, its own bytes for one that is short. Their sum is bounded, and
-// long ones leave a quarter of it to the others, and one agency half of it. One that
-// finds no room waits a moment, then its caller is told to come again; one that goes
-// silent is given up.
+// long ones leave a quarter of it to the others. One agency has half of it for long
+// ones and an eighth for the others. One that finds no room waits a moment, then its
+// caller is told to come again; one that goes silent is given up.
 const (
 	budgetBytes   = 160 << 20
 	uploadMost    = 4 << 20
@@ -28,13 +28,18 @@ type budget struct {
 	room  int64
 	long  int64 // from this weight on one is long
 	keep  int64 // of it, for those that are not long
-	each  int64 // the most that one agency may hold
-	held  map[string]int64
+	held  map[share]int64
 	freed chan struct{} // closed when room was given back
 }
 
 func newBudget(what string, bytes, long int64) *budget {
-	return &budget{what: what, room: bytes, long: long, keep: bytes / 4, each: bytes / 2, held: map[string]int64{}, freed: make(chan struct{})}
+	return &budget{what: what, room: bytes, long: long, keep: bytes / 4, held: map[share]int64{}, freed: make(chan struct{})}
+}
+
+// share is what one agency holds for long ones, or for the others.
+type share struct {
+	agency string
+	long   bool
 }
 
 // weight is what an upload of so many bytes may hold; negative is an unknown
@@ -68,15 +73,15 @@ func (b *budget) take(ctx context.Context, agency string, bytes int64, wait time
 func (b *budget) try(agency string, bytes int64) (freed <-chan struct{}, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	keep := int64(0)
-	if bytes >= b.long {
-		keep = b.keep
+	s, keep, each := share{agency, bytes >= b.long}, int64(0), b.keep/2
+	if s.long {
+		keep, each = b.keep, 2*b.keep
 	}
-	if b.room-keep < bytes || b.held[agency] > 0 && b.held[agency]+bytes > b.each {
+	if held := b.held[s]; b.room-keep < bytes || held > 0 && held+bytes > each {
 		return b.freed, false
 	}
 	b.room -= bytes
-	b.held[agency] += bytes
+	b.held[s] += bytes
 	return nil, true
 }
 
@@ -84,8 +89,9 @@ func (b *budget) give(agency string, bytes int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.room += bytes
-	if b.held[agency] -= bytes; b.held[agency] == 0 {
-		delete(b.held, agency)
+	s := share{agency, bytes >= b.long}
+	if b.held[s] -= bytes; b.held[s] == 0 {
+		delete(b.held, s)
 	}
 	close(b.freed)
 	b.freed = make(chan struct{})

@@ -31,7 +31,7 @@ func TestTheBudgetOfUploads(t *testing.T) {
 	}
 	short := 0
 	for ; ; short++ {
-		if _, err := b.take(t.Context(), "d", weight(10<<10), 0); err != nil {
+		if _, err := b.take(t.Context(), fmt.Sprint("d", short), weight(10<<10), 0); err != nil {
 			break
 		}
 	}
@@ -63,8 +63,19 @@ func TestOneAgencyHoldsHalf(t *testing.T) {
 		}
 		held = append(held, release)
 	}
-	if _, err := b.take(t.Context(), "a", uploadLeast, 0); exchange.CodeOf(err) != exchange.CodeTemporary {
+	if _, err := b.take(t.Context(), "a", uploadMost, 0); exchange.CodeOf(err) != exchange.CodeTemporary {
 		t.Errorf("more than half: %v", err)
+	}
+	short := 0
+	for ; ; short++ {
+		release, err := b.take(t.Context(), "a", uploadMost/4, 0)
+		if err != nil {
+			break
+		}
+		held = append(held, release)
+	}
+	if short != 4 {
+		t.Errorf("%d short ones beside them, want an eighth", short)
 	}
 	if _, err := b.take(t.Context(), "b", uploadMost, 0); err != nil {
 		t.Errorf("another agency: %v", err)
