@@ -18,6 +18,7 @@ import (
 var parsers = map[string]string{
 	"cmd/yizhan/backup.ParseManifest":   "cmd/yizhan/backup.FuzzParseManifest",
 	"cmd/yizhan/backup.readRow":         "cmd/yizhan/backup.FuzzReadRows",
+	"exchange/link.Import":              "exchange/link.FuzzImport",
 	"exchange/node.ParseRestoreNotice":  "exchange/node.FuzzParseRestoreNotice",
 	"adapters/rest.Handler":             "adapters/rest.FuzzRequests",
 	"adapters/rest.OpenKeyRing":         "adapters/rest.FuzzKeyRing",
@@ -90,6 +91,8 @@ var parsers = map[string]string{
 // noParser are functions whose names look like parsing and that read nothing
 // from outside, with the reason.
 var noParser = map[string]string{
+	"adapters/ferry.Open":                   "opens a directory; link.Ferry.Import reads the files",
+	"adapters/ferry.OpenKept":               "opens a directory of files made by this program",
 	"cmd/yizhan/backup.Open":                "finds a manifest, which ParseManifest reads",
 	"queue/blob.OpenAbove":                  "opens a directory that is to be empty, like Open",
 	"exchange/evidence.ReadCRL":             "tries certs.ParseCRL with each issuer",

@@ -33,6 +33,7 @@ var house = []room{
 	{floor: 5, path: "adapters/console"},
 	{floor: 5, path: "adapters/control"},
 	{floor: 5, path: "adapters/peer"},
+	{floor: 5, path: "adapters/ferry"},
 	{floor: 5, path: "adapters/trust"},
 
 	{floor: 4, path: "exchange/link"},

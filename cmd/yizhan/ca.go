@@ -135,6 +135,7 @@ func (a *app) caLink(passFile *string) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&l.Dialer, "dialer", "", "the node that dials (default: the first)")
+	c.Flags().StringVar(&l.Kind, "kind", "https", "how bytes pass: https, or ferry (files over a gate or on media)")
 	c.Flags().StringVar(&l.Ceiling, "ceiling", "internal", "highest label that may pass")
 	c.Flags().StringVar(&l.ID, "name", "", "the link's name (default: made of the nodes)")
 	return c

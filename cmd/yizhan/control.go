@@ -34,6 +34,7 @@ func (g *gateway) controlRoutes() *control.Server {
 	g.backupRoutes(s)
 	g.checkRoutes(s)
 	g.rootRoutes(s)
+	g.ferryRoutes(s)
 	return s
 }
 

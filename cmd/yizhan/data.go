@@ -60,6 +60,7 @@ type settings struct {
 	Disk      diskSettings      `toml:"disk"`
 	Log       logSettings       `toml:"log"`
 	Quota     quotaSettings     `toml:"quota"`
+	Ferry     []ferrySettings   `toml:"ferry,omitempty"`
 }
 
 func (d dataDir) writeSettings(s *settings) error {

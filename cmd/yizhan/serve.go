@@ -74,6 +74,7 @@ type gateway struct {
 	release     func() error // of the lock that a serving node holds
 	door        net.Listener // for operators' commands
 	node        *node.Node
+	ferries     ferries
 	peer        *peer.Peer
 	rest        *rest.Server
 }
@@ -265,6 +266,9 @@ func (g *gateway) run(ctx context.Context, restListener, peerListener, metricsLi
 	wait.Go(func() { g.warnOfExpiry(ctx) })
 	wait.Go(func() { g.sweep(ctx) })
 	wait.Go(func() { g.scrub(ctx) })
+	for i := range g.settings.Ferry {
+		wait.Go(func() { g.watchFerry(ctx, &g.settings.Ferry[i]) })
+	}
 	wait.Go(func() { g.space.watch(ctx) })
 	wait.Go(func() { g.boss.keepAlive(ctx, g.commits, g.silent) })
 	wait.Go(func() {
@@ -321,7 +325,7 @@ func (g *gateway) drain(server *http.Server) {
 // close lets the store, the HSM and the directory go, when nothing works with
 // them any more. The socket goes before the lock: the next process makes one.
 func (g *gateway) close() error {
-	return errors.Join(g.door.Close(), g.store.Close(), g.keys.Close(), g.release())
+	return errors.Join(g.door.Close(), g.ferries.close(), g.store.Close(), g.keys.Close(), g.release())
 }
 
 // work distributes and delivers as long as there is something to do, then

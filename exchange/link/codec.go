@@ -27,7 +27,7 @@ import (
 // Limits of a bundle; all are checked before anything is allocated.
 const (
 	MaxClearHeader = 8 << 10  // bytes, signed
-	MaxSection     = 8 << 20  // bytes of the sealed section
+	MaxSection     = 12 << 20 // bytes of the sealed section
 	MaxItems       = 4096     // items in a bundle
 	MaxBundle      = 96 << 20 // bytes
 	MaxAcks        = 64       // bundles acknowledged at once
@@ -103,7 +103,9 @@ type Inner struct {
 	Seen       *SeenHead       `json:"seen,omitempty"`
 	Checkpoint *ProvenHead     `json:"checkpoint,omitempty"`
 	Restored   []byte          `json:"restored,omitempty"` // a signed node.RestoreNotice
+	Passage    *Passage        `json:"passage,omitempty"`  // on a ferry
 	Heads      [][]byte        `json:"heads"`
+	Inside     bool            `json:"inside,omitempty"` // the parts lie in the section as well
 	Items      []ManifestEntry `json:"items"`
 	Extra      strictjson.Extra
 }
@@ -201,7 +203,7 @@ func (in *Inner) check(body int64) error {
 		if e.Size < 0 || e.Size > MaxBundle || len(e.ID) > 256 {
 			return fault("an item of %d bytes", e.Size)
 		}
-		if e.Kind != node.KindPart {
+		if e.Kind != node.KindPart || in.Inside {
 			small += e.Size
 		}
 	}
@@ -215,7 +217,7 @@ func (in *Inner) check(body int64) error {
 func (in *Inner) checkParts(p PartsExtent) error {
 	count, size := 0, int64(0)
 	for _, e := range in.Items {
-		if e.Kind == node.KindPart {
+		if e.Kind == node.KindPart && !in.Inside {
 			count++
 			size += e.Size
 		}

@@ -321,6 +321,18 @@ func FuzzSection(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(section)
+	in, items = goodInner()
+	in.Inside = true
+	in.Passage = &Passage{Round: 3, From: 2, Last: 5, Heard: 1, Epoch: "e", UpTo: 7, Ranges: []Range{{From: 9, To: 12}}, Lacks: []Lack{{Seq: 4, Items: []AckItem{{Status: "taken"}, {Status: "damaged", Reason: "digest"}}}}}
+	for _, e := range in.Items {
+		if e.Kind == node.KindPart {
+			items = append(items, make([]byte, e.Size)...)
+		}
+	}
+	if section, err = joinSection(in, items); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(section)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		in, rest, err := parseInner(b)
 		if err != nil {
@@ -333,7 +345,7 @@ func FuzzSection(f *testing.F) {
 			t.Fatalf("another encoding, %v", err)
 		}
 		for _, e := range in.Items {
-			if e.Kind != node.KindPart {
+			if e.Kind != node.KindPart || in.Inside {
 				rest = rest[e.Size:]
 			}
 		}

@@ -127,6 +127,7 @@ type Outgoing struct {
 	parts  []node.Out
 	acks   []Ack
 	size   int64
+	inside bool // the parts go into the section
 
 	mu     sync.Mutex
 	broken *node.Out // a part of ours that could not be read
@@ -198,7 +199,7 @@ func (s *Session) behind() bool {
 
 // inner gathers what the sealed section says and the bytes of its items.
 func (s *Session) inner(ctx context.Context, o *Outgoing) (*Inner, []byte, error) {
-	in := &Inner{Acks: []Ack{}, Heads: [][]byte{}, Items: []ManifestEntry{}}
+	in := &Inner{Acks: []Ack{}, Heads: [][]byte{}, Inside: o.inside, Items: []ManifestEntry{}}
 	head, err := s.node.Head(ctx, s.link)
 	if err != nil {
 		return nil, nil, err
@@ -210,7 +211,7 @@ func (s *Session) inner(ctx context.Context, o *Outgoing) (*Inner, []byte, error
 	var items []byte
 	for _, out := range o.outs {
 		in.Items = append(in.Items, ManifestEntry{Kind: out.Kind, ID: out.ID, Size: out.Size, Digest: out.Digest})
-		if out.Kind == node.KindPart {
+		if out.Kind == node.KindPart && !o.inside {
 			o.parts = append(o.parts, out)
 			continue
 		}

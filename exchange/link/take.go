@@ -53,7 +53,7 @@ func (s *Session) takeItems(ctx context.Context, b *bundle) ([]node.Outcome, err
 	small := b.small
 	for i, e := range b.inner.Items {
 		one := taken{at: i, item: node.Item{Kind: e.Kind, ID: e.ID, Size: e.Size, Digest: e.Digest}}
-		if e.Kind != node.KindPart {
+		if e.Kind != node.KindPart || b.inner.Inside {
 			one.data, small = small[:e.Size], small[e.Size:]
 		}
 		if err := t.take(ctx, one); err != nil {
@@ -68,10 +68,10 @@ func (t *taking) take(ctx context.Context, one taken) error {
 	switch {
 	case one.item.Kind == node.KindDirectory: // what follows is judged by it
 		return t.alone(ctx, one)
-	case one.item.Kind == node.KindPart && one.item.Size > smallPart:
+	case one.item.Kind == node.KindPart && one.data == nil && one.item.Size > smallPart:
 		one.rest = io.LimitReader(t.b.rest, one.item.Size)
 		return t.alone(ctx, one)
-	case one.item.Kind == node.KindPart:
+	case one.item.Kind == node.KindPart && one.data == nil:
 		if t.bytes += one.item.Size; t.bytes > takeBytes {
 			if err := t.flush(ctx); err != nil {
 				return err

@@ -212,10 +212,10 @@ func (b *batch) outs() []Out {
 	return out
 }
 
-// partsOf are the items of the parts of an entry that the neighbour has not
-// taken, as many as can go at once.
-func (n *Node) partsOf(o Out, p *outgoing, most int64) (list []Out) {
-	for i := range p.env.Parts {
+// partsOf are the items of the parts of an entry, from one on, that the
+// neighbour has not taken, as many as can go at once.
+func (n *Node) partsOf(o Out, p *outgoing, from int, most int64) (list []Out) {
+	for i := from; i < p.env.Parts; i++ {
 		if most < 0 {
 			break
 		}

@@ -78,20 +78,29 @@ type outgoing struct {
 // expand gives the items of one lane entry that the neighbour has not taken,
 // of its parts no more than fill a bundle.
 func (n *Node) expand(ctx context.Context, link, lane string, e laneItem, most int64) ([]Out, error) {
+	outs, _, err := n.expandFrom(ctx, link, lane, e, 0, most)
+	return outs, err
+}
+
+// expandFrom is expand from a part on; it says how many parts there are.
+func (n *Node) expandFrom(ctx context.Context, link, lane string, e laneItem, from int, most int64) (list []Out, parts int, err error) {
 	if e.Kind == kindUnreadable {
-		return nil, unreadable{fmt.Errorf("node: entry %d of lane %s", e.seq, lane)}
+		return nil, 0, unreadable{fmt.Errorf("node: entry %d of lane %s", e.seq, lane)}
 	}
 	o := Out{lane: lane, seq: e.seq, entry: e.laneEntry}
 	switch e.Kind {
 	case KindReceipt:
-		return n.receiptItem(ctx, o)
+		list, err = n.receiptItem(ctx, o)
+		return list, 0, err
 	case KindOwnHeader:
-		return n.ownHeaderItem(ctx, o)
+		list, err = n.ownHeaderItem(ctx, o)
+		return list, 0, err
 	case KindRequest:
-		return n.requestItem(ctx, o)
+		list, err = n.requestItem(ctx, o)
+		return list, 0, err
 	}
 	var p outgoing
-	err := n.view(ctx, func(tx queue.Tx) (err error) {
+	err = n.view(ctx, func(tx queue.Tx) (err error) {
 		if p.out, err = records.Outgoing.Get(tx, e.Envelope, link, e.Object); err != nil {
 			return err
 		}
@@ -102,25 +111,24 @@ func (n *Node) expand(ctx context.Context, link, lane string, e laneItem, most i
 		return err
 	})
 	if err != nil {
-		return nil, rowTrouble(err)
+		return nil, 0, rowTrouble(err)
 	}
 	if p.out == nil || p.env == nil || p.digests == nil {
-		return nil, unreadable{fmt.Errorf("node: lane %s entry %d names what is not there", lane, e.seq)}
+		return nil, 0, unreadable{fmt.Errorf("node: lane %s entry %d names what is not there", lane, e.seq)}
 	}
-	var list []Out
 	if !p.out.Header {
 		data, err := n.headerBytes(ctx, e.Envelope, p.env)
 		if err != nil {
-			return nil, unreadable{err}
+			return nil, 0, unreadable{err}
 		}
 		list = append(list, smallItem(o, KindHeader, e.Envelope.String(), data))
 	}
 	if !p.out.Slots {
 		if list, err = n.appendConsignment(ctx, list, o, p.out); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
-	return append(list, n.partsOf(o, &p, most)...), nil
+	return append(list, n.partsOf(o, &p, from, most)...), p.env.Parts, nil
 }
 
 // unreadable is trouble with one entry, not with the store.

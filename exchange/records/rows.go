@@ -51,6 +51,9 @@ var (
 	Answers      = Table[sm.Digest]{"ans"}     // request id, agency: the receipt that refuses it
 	Headers      = RawTable{"hdr"}             // hh: the header of an Envelope, when it is no blob
 	Expiries     = Table[Expiry]{"exp"}        // when, hh
+	FerryOuts    = Table[FerryOut]{"fro"}      // link
+	FerryBundles = Table[FerryBundle]{"frb"}   // link, number
+	FerryIns     = Table[FerryIn]{"fri"}       // link
 )
 
 // QuarantineSize is how many newest quarantine records are kept.
@@ -364,3 +367,55 @@ type DeferredItem struct {
 
 // Waiting counts the deferred items of a link.
 type Waiting struct{ Items, Bytes int64 }
+
+// FerryOut is how far a ferry link has come on its way out. Its epoch stays as
+// long as the ledger that it was begun under.
+type FerryOut struct {
+	Epoch  string
+	Ledger string
+	Seq    uint64    // of the last bundle
+	Round  uint64    // of the last export
+	Heard  uint64    // the last of our rounds that the neighbour has seen
+	After  [5]uint64 // for each rank, the last entry of the lane that is in a bundle whole
+	Part   [5]int    // of the entry behind it, the parts that are in bundles
+}
+
+// FerryBundle is a bundle that the neighbour has not acknowledged: what it
+// carries, and in which round it left last (0: not yet).
+type FerryBundle struct {
+	Header  sm.Digest
+	Size    int64
+	Made    strictjson.Time
+	Entries []FerryEntry
+	Left    uint64
+	Lost    bool // the neighbour has seen that round, and not the bundle
+	Again   int  // times it left again
+}
+
+// FerryEntry is what a bundle carries of one lane entry. A directory has rank -1
+// and its version as number.
+type FerryEntry struct {
+	Rank   int    `json:"r"`
+	Seq    uint64 `json:"s"`
+	Header bool   `json:"h,omitempty"` // of a document, what of it; anything else is one item
+	Slots  bool   `json:"c,omitempty"`
+	From   int    `json:"f,omitempty"` // parts From up to To
+	To     int    `json:"t,omitempty"`
+	Items  int    `json:"n"`
+}
+
+// FerryIn is how far a ferry link has come on its way in: which bundles of the
+// neighbour's epoch are here.
+type FerryIn struct {
+	Epoch  string
+	Round  uint64      // the last that was seen
+	UpTo   uint64      // all up to here are
+	Ranges [][2]uint64 // and these, in rising order
+	Lacks  []FerryTrouble
+}
+
+// FerryTrouble is a bundle of which not every item is here.
+type FerryTrouble struct {
+	Seq      uint64
+	Outcomes []byte // JSON
+}

@@ -1,0 +1,402 @@
+package ferry
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/yizhan-gateway/yizhan/certs"
+	"github.com/yizhan-gateway/yizhan/crypto/envelope"
+	"github.com/yizhan-gateway/yizhan/crypto/keystore"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/link"
+	"github.com/yizhan-gateway/yizhan/exchange/node"
+	"github.com/yizhan-gateway/yizhan/internal/durable"
+	"github.com/yizhan-gateway/yizhan/queue"
+	"github.com/yizhan-gateway/yizhan/queue/badgerstore"
+	"github.com/yizhan-gateway/yizhan/queue/blob"
+)
+
+// pier is a real node with a spool on a real disk.
+type pier struct {
+	*testing.T
+	id     string
+	agency string
+	node   *node.Node
+	dir    string
+	work   string
+	spool  *Spool
+	clock  *time.Time
+}
+
+// piers are two nodes with a ferry between them.
+func piers(t *testing.T) (jia, yi *pier) {
+	t.Helper()
+	clock := time.Now().Truncate(time.Second)
+	begin := clock.Add(-time.Hour)
+	pass := []byte("ferry tests")
+	authority, err := certs.InitAuthority(filepath.Join(t.TempDir(), "ca"), "test", pass, rand.Reader, begin)
+	check(t, err)
+	keys := map[string]*keystore.Store{}
+	codes := map[string]string{}
+	for i, id := range []string{"jia", "yi"} {
+		keys[id], err = keystore.Create(filepath.Join(t.TempDir(), id), pass, rand.Reader)
+		check(t, err)
+		code, err := certs.MakeAgencyCode(fmt.Sprintf("11520000000000%02dX", i))
+		check(t, err)
+		codes[id] = string(code)
+		request, err := certs.NewRequest(keys[id], "test", certs.NodeSpec{ID: id, Zone: "z"}, []certs.AgencySpec{{Code: code, Name: "示范单位" + id}}, begin)
+		check(t, err)
+		parsed, err := certs.ParseRequest(request)
+		check(t, err)
+		check(t, authority.Admit(parsed, begin))
+	}
+	check(t, authority.AddLink(certs.Link{ID: "jia-yi", A: "jia", B: "yi", Dialer: "jia", Kind: "ferry", Ceiling: "work_secret"}))
+	file, err := authority.Publish(begin)
+	check(t, err)
+	d, err := certs.LoadDirectory(file, authority.Certificate(), 0, clock)
+	check(t, err)
+	made := func(id string) *pier {
+		p := &pier{T: t, id: id, agency: codes[id], dir: t.TempDir(), work: t.TempDir(), clock: &clock}
+		data := t.TempDir()
+		store, err := badgerstore.Open(filepath.Join(data, "store"), badgerstore.Options{Logger: slog.New(slog.DiscardHandler)})
+		check(t, err)
+		t.Cleanup(func() { store.Close() })
+		blobs, err := blob.Open(durable.OS, filepath.Join(data, "blobs"))
+		check(t, err)
+		p.node, err = node.New(t.Context(), node.Config{
+			ID: id, Store: queue.Checked(store), Blobs: blobs, Keys: keys[id], Directory: func() *certs.Directory { return d },
+			Now: func() time.Time { return *p.clock }, Rand: rand.Reader, Clock: "test",
+		})
+		check(t, err)
+		p.open()
+		return p
+	}
+	return made("jia"), made("yi")
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *pier) open() {
+	p.Helper()
+	kept, err := OpenKept(filepath.Join(p.work, "kept"))
+	check(p.T, err)
+	p.Cleanup(func() { kept.Close() })
+	f, err := link.NewFerry(p.Context(), p.node, "jia-yi", kept)
+	check(p.T, err)
+	p.spool, err = Open(Config{
+		Ferry: f, Dir: p.dir, Work: filepath.Join(p.work, "work"), Limits: link.Limits{FileBytes: 1 << 20, Files: 10},
+		Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return *p.clock },
+	})
+	check(p.T, err)
+	p.Cleanup(func() { p.spool.Close() })
+}
+
+func (p *pier) send(to *pier) string {
+	p.Helper()
+	got, err := p.node.Submit(p.Context(), node.Submission{
+		Agency: p.agency,
+		Document: exchange.Document{
+			Label: exchange.Internal, Kind: exchange.Official, Urgency: exchange.Normal, Title: "关于摆渡的通知",
+			To: []exchange.Addressee{{Agency: to.agency}},
+		},
+		Files: func(yield func(envelope.File, error) bool) {
+			yield(envelope.File{Role: envelope.RoleBody, Name: "正文.ofd", Type: "application/ofd", Content: strings.NewReader("正文")}, nil)
+		},
+	})
+	check(p.T, err)
+	return got.ID
+}
+
+func (p *pier) export() []string {
+	p.Helper()
+	_, err := p.spool.Export(p.Context(), false)
+	check(p.T, err)
+	return p.list(outFolder)
+}
+
+func (p *pier) take() Report {
+	p.Helper()
+	got, err := p.spool.Import(p.Context())
+	check(p.T, err)
+	for {
+		did, err := p.node.Work(context.Background())
+		check(p.T, err)
+		if !did {
+			return got
+		}
+	}
+}
+
+func (p *pier) list(folder string) []string {
+	p.Helper()
+	names, err := p.spool.names(folder)
+	check(p.T, err)
+	return names
+}
+
+func (p *pier) at(folder, name string) string { return filepath.Join(p.dir, folder, name) }
+
+func (p *pier) inbox() int {
+	p.Helper()
+	items, err := p.node.Inbox(p.Context(), p.agency, 0, 100)
+	check(p.T, err)
+	return len(items)
+}
+
+// carry moves all files of one side to the other, as a gate does.
+func carry(from, to *pier) {
+	from.Helper()
+	for _, name := range from.list(outFolder) {
+		check(from.T, os.Rename(from.at(outFolder, name), to.at(inFolder, name)))
+	}
+}
+
+// TestThereAndBack: a document crosses in a file, and its receipt comes back in one;
+// then nothing is on its way and nothing more is written.
+func TestThereAndBack(t *testing.T) {
+	jia, yi := piers(t)
+	id := jia.send(yi)
+	if names := jia.export(); len(names) != 1 || names[0] != strings.ToLower(names[0]) || len(names[0]) > 32 {
+		t.Fatalf("the files are %v", names)
+	}
+	carry(jia, yi)
+	if got := yi.take(); got.Files != 1 || got.Bundles.Items != 3 {
+		t.Fatalf("%+v", got)
+	}
+	if yi.inbox() != 1 || len(yi.list(inFolder)) != 0 || len(yi.list(doneFolder)) != 1 {
+		t.Fatalf("%d in the inbox, in/ %v, done/ %v", yi.inbox(), yi.list(inFolder), yi.list(doneFolder))
+	}
+	yi.export()
+	carry(yi, jia)
+	jia.take()
+	tr, err := jia.node.Trace(t.Context(), jia.agency, id)
+	check(t, err)
+	if !tr.ReceiptsVerified || len(tr.Recipients) != 1 || tr.Recipients[0].Stage != exchange.StageDelivered {
+		t.Fatalf("%+v", tr.Recipients)
+	}
+	st, err := jia.spool.Status(t.Context())
+	check(t, err)
+	if st.Outstanding != 0 {
+		t.Errorf("%+v", st)
+	}
+	jia.export()
+	carry(jia, yi)
+	yi.take()
+	yi.export()
+	carry(yi, jia)
+	jia.take()
+	for range 3 {
+		if names := append(jia.export(), yi.export()...); len(names) > 0 {
+			t.Errorf("nothing is new, and %v are written", names)
+		}
+		carry(jia, yi)
+		carry(yi, jia)
+		jia.take()
+		yi.take()
+	}
+}
+
+// TestWhatIsNotWholeWaits: names that say so, files that end in the middle and grow;
+// one that stands still is taken as far as it goes.
+func TestWhatIsNotWholeWaits(t *testing.T) {
+	jia, yi := piers(t)
+	jia.send(yi)
+	name := jia.export()[0]
+	whole, err := os.ReadFile(jia.at(outFolder, name))
+	check(t, err)
+	for _, other := range []string{name + ".part", ".hidden", "x.tmp"} {
+		check(t, os.WriteFile(yi.at(inFolder, other), whole, 0o600))
+	}
+	check(t, os.WriteFile(yi.at(inFolder, name), whole[:len(whole)/2], 0o600))
+	if got := yi.take(); got.Waiting != 4 || got.Files != 0 {
+		t.Fatalf("%+v", got)
+	}
+	*yi.clock = yi.clock.Add(patience)
+	check(t, os.WriteFile(yi.at(inFolder, name), whole[:len(whole)-1], 0o600)) // it has grown
+	if got := yi.take(); got.Waiting != 4 || got.Files != 0 {
+		t.Fatalf("%+v", got)
+	}
+	check(t, os.WriteFile(yi.at(inFolder, name), whole, 0o600))
+	if got := yi.take(); got.Waiting != 3 || got.Files != 1 || yi.inbox() != 1 {
+		t.Fatalf("%+v, %d in the inbox", got, yi.inbox())
+	}
+	check(t, os.WriteFile(yi.at(inFolder, "cut.yzb"), whole[:len(whole)-1], 0o600))
+	yi.take()
+	*yi.clock = yi.clock.Add(patience)
+	if got := yi.take(); got.Quarantined != 1 || len(yi.list(quarantineFolder)) != 2 {
+		t.Fatalf("a file that stands still: %+v, %v", got, yi.list(quarantineFolder))
+	}
+}
+
+// TestWhatIsNoFileIsRefused: links, folders and pipes go to the quarantine as what
+// they are, and nothing behind them is read.
+func TestWhatIsNoFileIsRefused(t *testing.T) {
+	jia, yi := piers(t)
+	jia.send(yi)
+	name := jia.export()[0]
+	check(t, os.Symlink(jia.at(outFolder, name), yi.at(inFolder, "link.yzb")))
+	check(t, os.Symlink("/etc/passwd", yi.at(inFolder, "secret.yzb")))
+	check(t, os.Mkdir(yi.at(inFolder, "folder.yzb"), 0o700))
+	check(t, syscall.Mkfifo(yi.at(inFolder, "pipe.yzb"), 0o600))
+	check(t, os.WriteFile(yi.at(inFolder, "foreign.yzb"), []byte("YZB1 not a bundle YZBE12345678"), 0o600))
+	huge, err := os.Create(yi.at(inFolder, "huge.yzb"))
+	check(t, err)
+	check(t, huge.Truncate(MaxFile+1))
+	check(t, huge.Close())
+	got := yi.take()
+	*yi.clock = yi.clock.Add(patience)
+	more := yi.take()
+	if got.Quarantined+more.Quarantined != 6 || yi.inbox() != 0 || len(yi.list(inFolder)) != 0 {
+		t.Fatalf("%+v, %+v, in/ %v", got, more, yi.list(inFolder))
+	}
+	if target, err := os.Readlink(yi.at(quarantineFolder, "secret.yzb")); err != nil || target != "/etc/passwd" {
+		t.Errorf("the link was followed: %q, %v", target, err)
+	}
+	reason, err := os.ReadFile(yi.at(quarantineFolder, "pipe.yzb.reason.txt"))
+	if err != nil || !bytes.Contains(reason, []byte("普通文件")) || !bytes.Contains(reason, []byte("regular file")) {
+		t.Errorf("the reason is %q, %v", reason, err)
+	}
+}
+
+// TestAFileThatComesAgain under its name replaces nothing in the way, and changes
+// nothing; what a gate takes back is no error.
+func TestAFileThatComesAgain(t *testing.T) {
+	jia, yi := piers(t)
+	jia.send(yi)
+	name := jia.export()[0]
+	whole, err := os.ReadFile(jia.at(outFolder, name))
+	check(t, err)
+	for range 3 {
+		check(t, os.WriteFile(yi.at(inFolder, name), whole, 0o600))
+		check(t, os.WriteFile(yi.at(ackFolder, "x"+name), whole, 0o600))
+		yi.take()
+	}
+	if yi.inbox() != 1 || len(yi.list(doneFolder)) != 2 {
+		t.Errorf("%d in the inbox, done/ %v", yi.inbox(), yi.list(doneFolder))
+	}
+}
+
+// TestAProcessThatEnds between writing a file and what follows writes it again; half
+// a file of it is swept.
+func TestAProcessThatEnds(t *testing.T) {
+	jia, yi := piers(t)
+	jia.send(yi)
+	name := jia.export()[0]
+	check(t, os.WriteFile(jia.at(outFolder, "half"+partial), []byte("x"), 0o600))
+	jia.open()
+	if names := jia.list(outFolder); len(names) != 1 || names[0] != name {
+		t.Fatalf("out/ %v", names)
+	}
+	jia.send(yi)
+	if names := jia.export(); len(names) != 2 {
+		t.Fatalf("out/ %v", names)
+	}
+	carry(jia, yi)
+	yi.take()
+	if yi.inbox() != 2 {
+		t.Errorf("%d in the inbox", yi.inbox())
+	}
+}
+
+// TestOldFilesAreLetGo: done/ and quarantine/ do not grow without end.
+func TestOldFilesAreLetGo(t *testing.T) {
+	_, yi := piers(t)
+	for i := range keptDone + 20 {
+		name := yi.at(doneFolder, "old-"+time.Duration(i).String())
+		check(t, os.WriteFile(name, nil, 0o600))
+		at := time.Now().Add(time.Duration(i-1000) * time.Minute)
+		check(t, os.Chtimes(name, at, at))
+	}
+	yi.take()
+	names := yi.list(doneFolder)
+	if len(names) != keptDone {
+		t.Fatalf("%d are kept", len(names))
+	}
+	for _, name := range names {
+		if name == "old-0s" {
+			t.Error("the oldest is kept")
+		}
+	}
+}
+
+// TestAMedium is written and read with what else lies on it, and left as it was.
+func TestAMedium(t *testing.T) {
+	jia, yi := piers(t)
+	jia.send(yi)
+	medium := t.TempDir()
+	check(t, os.WriteFile(filepath.Join(medium, "notes.txt"), []byte("notes"), 0o600))
+	check(t, os.Symlink("/etc/passwd", filepath.Join(medium, "link")))
+	_, sheets, err := jia.spool.ExportTo(t.Context(), medium)
+	check(t, err)
+	if len(sheets) != 1 || len(sheets[0].SHA256) != 64 {
+		t.Fatalf("%+v", sheets)
+	}
+	for range 2 {
+		got, err := yi.spool.ImportFrom(t.Context(), medium)
+		check(t, err)
+		if got.Files != 1 || got.Quarantined != 0 {
+			t.Fatalf("%+v", got)
+		}
+	}
+	if entries, err := os.ReadDir(medium); err != nil || len(entries) != 3 {
+		t.Errorf("%v, %v", entries, err)
+	}
+	if _, _, err := jia.spool.ExportTo(t.Context(), filepath.Join(medium, "absent")); err == nil {
+		t.Error("a medium that is not there")
+	}
+	if _, err := yi.spool.ImportFrom(t.Context(), filepath.Join(medium, "absent")); err == nil {
+		t.Error("a medium that is not there")
+	}
+}
+
+// TestAWriteThatFails leaves no half file, and what could not be written leaves later.
+func TestAWriteThatFails(t *testing.T) {
+	jia, _ := piers(t)
+	broken := errors.New("the disk is full")
+	err := place(jia.spool.root, filepath.Join(outFolder, "x.yzb"), func(w io.Writer) error {
+		_, _ = io.WriteString(w, "half")
+		return broken
+	})
+	if !errors.Is(err, broken) || len(jia.list(outFolder)) != 0 {
+		t.Errorf("%v, out/ %v", err, jia.list(outFolder))
+	}
+}
+
+// TestWatching carries documents through by itself.
+func TestWatching(t *testing.T) {
+	jia, yi := piers(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for _, p := range []*pier{jia, yi} {
+		go p.spool.Watch(ctx, 10*time.Millisecond)
+	}
+	jia.send(yi)
+	for end := time.Now().Add(20 * time.Second); yi.inbox() == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("nothing came")
+		}
+		for _, way := range [][2]*pier{{jia, yi}, {yi, jia}} {
+			for _, name := range way[0].list(outFolder) {
+				if !strings.HasSuffix(name, partial) {
+					check(t, os.Rename(way[0].at(outFolder, name), way[1].at(inFolder, name)))
+				}
+			}
+		}
+	}
+}

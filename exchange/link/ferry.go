@@ -1,0 +1,425 @@
+package link
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+	"github.com/yizhan-gateway/yizhan/exchange/node"
+	"github.com/yizhan-gateway/yizhan/exchange/records"
+	"github.com/yizhan-gateway/yizhan/internal/strictjson"
+)
+
+// Over a ferry bundles are carried in files, by people or by a gate, late, out of
+// order, twice or not at all. A [Ferry] is a Session whose numbers, lists and
+// arrivals are durable. A file is any number of bundles one after the other; the
+// first is a note: what is here, what is waited for, and in which round the file
+// was written. Nobody waits for an answer: what the neighbour does not name although
+// it has seen the round in which it left goes once more, as the same bytes.
+
+// Passage is what a note says. Round counts the exports of its sender, Last is its
+// last bundle and From the lowest that it waits for, above Last when it waits for
+// none; the rest speaks of the other direction:
+// Heard the last round that was seen, Epoch, UpTo and Ranges the bundles that are
+// here, and Lacks those of them of which something is not.
+type Passage struct {
+	Round  uint64  `json:"round"`
+	From   uint64  `json:"from"`
+	Last   uint64  `json:"last"`
+	Heard  uint64  `json:"heard"`
+	Epoch  string  `json:"epoch"`
+	UpTo   uint64  `json:"upto"`
+	Ranges []Range `json:"ranges"`
+	Lacks  []Lack  `json:"lacks"`
+	Extra  strictjson.Extra
+}
+
+// Range is a run of numbers, both ends included.
+type Range struct {
+	From  uint64 `json:"from"`
+	To    uint64 `json:"to"`
+	Extra strictjson.Extra
+}
+
+// Lack says what became of the items of one bundle.
+type Lack struct {
+	Seq   uint64    `json:"seq"`
+	Items []AckItem `json:"items"`
+	Extra strictjson.Extra
+}
+
+// Keeper holds the bytes of the bundles that are under way.
+type Keeper interface {
+	Put(name string, write func(io.Writer) error) error // durable on return, in place of what had the name
+	Open(name string) (io.ReadCloser, error)
+	Remove(name string) error // one that is not there is no error
+}
+
+// The bounds of a ferry's bundles: a bundle has a row that lists its entries.
+const (
+	ferryItems   = 900
+	repackAfter  = 3 // times a bundle left without arriving
+	dueAtOnce    = 10_000
+	maxResyncing = 64 // attempts to find the next bundle of a damaged file
+)
+
+// Ferry is one neighbour behind a ferry. Its methods may be called by one caller
+// at a time; they wait for each other.
+type Ferry struct {
+	s    *Session
+	keep Keeper
+
+	mu    sync.Mutex
+	noted bool // the last export said all there is to say
+}
+
+// NewFerry goes on where the last process stopped.
+func NewFerry(ctx context.Context, n *node.Node, link string, keep Keeper) (*Ferry, error) {
+	s, err := NewSession(n, link)
+	if err != nil {
+		return nil, err
+	}
+	st, err := n.FerryState(ctx, link, func() string { return s.epoch })
+	if err != nil {
+		return nil, err
+	}
+	s.epoch, s.seq = st.Epoch, st.Seq
+	return &Ferry{s: s, keep: keep}, nil
+}
+
+// Link is the link's name.
+func (f *Ferry) Link() string { return f.s.link }
+
+func (f *Ferry) name(seq uint64) string { return fmt.Sprintf("%s-%016x", f.s.epoch, seq) }
+
+// pack makes the next bundle and keeps it; nil when nothing waits. Its bytes are
+// durable before its number is: a crash in between leaves a file that the next
+// bundle of that number replaces.
+func (f *Ferry) pack(ctx context.Context, load *node.Load) (ok bool, size int64, err error) {
+	// Sealed with everything else: what is packed again then has other bytes.
+	o := &Outgoing{s: f.s, kind: Push, outs: load.Outs, inside: true}
+	in, items, err := f.s.inner(ctx, o)
+	if err != nil {
+		return false, 0, err
+	}
+	section, err := joinSection(in, items)
+	if err != nil {
+		return false, 0, err
+	}
+	f.s.number(o)
+	if err = o.finish(section); err == nil {
+		err = f.keep.Put(f.name(o.seq), func(w io.Writer) error {
+			_, err := o.writeTo(ctx, w)
+			return err
+		})
+	}
+	if err == nil {
+		ok, err = f.s.node.CommitLoad(ctx, f.s.link, load, o.seq, o.header, o.size)
+	}
+	if !ok { // the number stands for nothing that could have left
+		f.s.Lost(ctx, o)
+		f.s.mu.Lock()
+		f.s.seq--
+		f.s.mu.Unlock()
+	}
+	return ok, o.size, err
+}
+
+// packAll packs what waits, until there is about as much as may leave at once.
+func (f *Ferry) packAll(ctx context.Context, room int64) error {
+	for refused := 0; room > 0 && refused < 8; {
+		load, err := f.s.node.NextLoad(ctx, f.s.link, FillBytes, ferryItems)
+		if err != nil || load.Entries() == 0 {
+			return err
+		}
+		ok, size, err := f.pack(ctx, load)
+		if err != nil {
+			return err
+		}
+		if !ok { // the lanes changed meanwhile
+			refused++
+			continue
+		}
+		room -= size
+	}
+	return nil
+}
+
+// repack takes apart what left several times and never arrived, so that one false
+// alarm of a scanner blocks nothing else: in halves, with other bytes. What does
+// not stand any more has arrived or ended.
+func (f *Ferry) repack(ctx context.Context, b node.NumberedBundle) error {
+	b, ok, err := f.row(ctx, b.Seq)
+	if !ok || err != nil {
+		return err
+	}
+	loads, err := f.s.node.Halves(ctx, f.s.link, b)
+	if err != nil {
+		return err
+	}
+	for _, load := range loads {
+		if ok, _, err := f.pack(ctx, load); !ok || err != nil {
+			return err // the next export goes on with what is left
+		}
+	}
+	if _, ok, err = f.row(ctx, b.Seq); ok && err == nil {
+		return f.settle(ctx, b, nil)
+	}
+	return errors.Join(err, f.keep.Remove(f.name(b.Seq)))
+}
+
+// row is a bundle with what it carries.
+func (f *Ferry) row(ctx context.Context, seq uint64) (b node.NumberedBundle, ok bool, err error) {
+	list, err := f.s.node.FerryBundles(ctx, f.s.link, seq-1, 1)
+	if len(list) == 0 || list[0].Seq != seq {
+		return b, false, err
+	}
+	return list[0], true, err
+}
+
+// Exported says what an export wrote.
+type Exported struct {
+	Files   int    `json:"files"`
+	Bundles int    `json:"bundles"`
+	Again   int    `json:"again"` // of them, those that had left before
+	Bytes   int64  `json:"bytes"`
+	Round   uint64 `json:"round"`
+}
+
+// Limits are how much may leave in one export.
+type Limits struct {
+	FileBytes int64 // of one file; a bundle is never cut
+	Files     int
+}
+
+// Export writes what waits and what has to go once more into files, each with a
+// note in front. A file is durable at its place before it counts as having left; a
+// crash in between lets it leave again. When there is nothing to say no file is
+// written, unless anyhow.
+func (f *Ferry) Export(ctx context.Context, limits Limits, anyhow bool, place func(name string, write func(io.Writer) error) error) (got Exported, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	room := limits.FileBytes * int64(limits.Files)
+	due, err := f.due(ctx, room)
+	if err != nil || len(due) == 0 && f.noted && !anyhow {
+		return got, err
+	}
+	note, round, err := f.note(ctx)
+	if err != nil {
+		return got, err
+	}
+	got.Round = round
+	for first := true; first || len(due) > 0 && got.Files < limits.Files; first = false {
+		n := fileful(due, limits.FileBytes-int64(len(note)))
+		name := f.fileName(round, got.Files)
+		written := int64(0)
+		err := place(name, func(w io.Writer) error {
+			written = 0
+			return f.writeFile(ctx, w, note, due[:n], &written)
+		})
+		if err != nil {
+			return got, err
+		}
+		if err := f.s.node.FerryLeft(ctx, f.s.link, round, due[:n]); err != nil {
+			return got, err
+		}
+		for _, b := range due[:n] {
+			if b.Row.Left > 0 {
+				got.Again++
+			}
+		}
+		got.Files, got.Bundles, got.Bytes, due = got.Files+1, got.Bundles+n, got.Bytes+written, due[n:]
+	}
+	f.noted = true
+	return got, nil
+}
+
+// due packs what waits and gives the bundles that are to leave, oldest first.
+func (f *Ferry) due(ctx context.Context, room int64) (due []node.NumberedBundle, err error) {
+	blocked, err := f.outstanding(ctx, func(b *records.FerryBundle) bool { return b.Lost && b.Again >= repackAfter })
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range blocked {
+		if err := f.repack(ctx, b); err != nil {
+			return nil, err
+		}
+	}
+	wanted := func(b *records.FerryBundle) bool { return b.Left == 0 || b.Lost }
+	if due, err = f.outstanding(ctx, wanted); err != nil {
+		return nil, err
+	}
+	for _, b := range due {
+		room -= b.Row.Size
+	}
+	if err := f.packAll(ctx, room); err != nil {
+		return nil, err
+	}
+	return f.outstanding(ctx, wanted)
+}
+
+// outstanding are bundles that are not acknowledged, of those that are wanted,
+// without what they carry.
+func (f *Ferry) outstanding(ctx context.Context, want func(*records.FerryBundle) bool) (list []node.NumberedBundle, err error) {
+	const step = 100
+	for after := uint64(0); len(list) < dueAtOnce; {
+		some, err := f.s.node.FerryBundles(ctx, f.s.link, after, step)
+		if err != nil || len(some) == 0 {
+			return list, err
+		}
+		after = some[len(some)-1].Seq
+		for _, b := range some {
+			if want(&b.Row) {
+				b.Row.Entries = nil // there may be thousands
+				list = append(list, b)
+			}
+		}
+	}
+	return list, nil
+}
+
+// fileful is how many bundles go into one file: one at least.
+func fileful(due []node.NumberedBundle, room int64) (n int) {
+	for n < len(due) && (n == 0 || due[n].Row.Size <= room) {
+		room -= due[n].Row.Size
+		n++
+	}
+	return n
+}
+
+// fileName is short, in lower case and ASCII; it says nothing to the receiver.
+func (f *Ferry) fileName(round uint64, file int) string {
+	mark := sm.Sum([]byte(f.s.epoch + f.s.node.ID() + f.s.link))
+	return fmt.Sprintf("yz%x-%06d-%02d.yzb", mark[:3], round, file)
+}
+
+func (f *Ferry) writeFile(ctx context.Context, w io.Writer, note []byte, bundles []node.NumberedBundle, written *int64) error {
+	n, err := w.Write(note)
+	*written += int64(n)
+	for _, b := range bundles {
+		if err != nil || ctx.Err() != nil {
+			break
+		}
+		var r io.ReadCloser
+		if r, err = f.keep.Open(f.name(b.Seq)); err != nil {
+			break
+		}
+		var n int64
+		n, err = io.Copy(w, r)
+		*written += n
+		if err = errors.Join(err, r.Close()); err == nil && n != b.Row.Size {
+			err = fmt.Errorf("link: the kept copy of bundle %d has %d bytes, not %d", b.Seq, n, b.Row.Size)
+		}
+	}
+	return errors.Join(err, ctx.Err())
+}
+
+// note begins a round and makes the bundle that says how things stand.
+func (f *Ferry) note(ctx context.Context) (b []byte, round uint64, err error) {
+	round, from, last, err := f.s.node.FerryRound(ctx, f.s.link)
+	if err != nil {
+		return nil, 0, err
+	}
+	in, err := f.s.node.FerryArrivals(ctx, f.s.link)
+	if err != nil {
+		return nil, 0, err
+	}
+	p := &Passage{Round: round, From: from, Last: last, Heard: in.Round, Epoch: in.Epoch, UpTo: in.UpTo, Ranges: []Range{}, Lacks: []Lack{}}
+	for _, r := range in.Ranges {
+		p.Ranges = append(p.Ranges, Range{From: r[0], To: r[1]})
+	}
+	for _, t := range in.Lacks {
+		var said []node.Outcome
+		if err := json.Unmarshal(t.Outcomes, &said); err != nil {
+			return nil, 0, fmt.Errorf("%w: %w", records.ErrUnreadable, err)
+		}
+		p.Lacks = append(p.Lacks, Lack{Seq: t.Seq, Items: ackItems(said)})
+	}
+	o := &Outgoing{s: f.s, kind: Reply}
+	head, items, err := f.s.inner(ctx, o)
+	if err != nil {
+		return nil, 0, err
+	}
+	head.Passage = p
+	section, err := joinSection(head, items)
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := o.finish(section); err != nil {
+		return nil, 0, err
+	}
+	var out bytes.Buffer
+	_, err = o.writeTo(ctx, &out)
+	return out.Bytes(), round, err
+}
+
+func ackItems(outcomes []node.Outcome) []AckItem {
+	items := make([]AckItem, len(outcomes))
+	for i, o := range outcomes {
+		items[i] = AckItem{Status: o.Status, Reason: o.Reason}
+	}
+	return items
+}
+
+// last is the last number that was given.
+func (s *Session) last() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seq
+}
+
+// FerryStatus says how a ferry link stands. Gaps are the bundles of the neighbour
+// that are missing behind those that came in order: lost, or late.
+type FerryStatus struct {
+	Link        string          `json:"link"`
+	Outstanding int             `json:"outstanding"` // bundles that left and were not acknowledged
+	Bytes       int64           `json:"bytes"`       // of them
+	Oldest      strictjson.Time `json:"oldest,omitzero"`
+	Lost        int             `json:"lost"`     // of them, those that will leave again
+	MostOften   int             `json:"attempts"` // how often one of them has left
+	Round       uint64          `json:"round"`
+	Heard       uint64          `json:"heard"` // the last of the neighbour's rounds
+	UpTo        uint64          `json:"arrived_up_to"`
+	Gaps        []Range         `json:"gaps"`
+	Lacks       int             `json:"lacks"` // bundles that are here but for some item
+}
+
+// Status reads how the link stands.
+func (f *Ferry) Status(ctx context.Context) (st FerryStatus, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	st = FerryStatus{Link: f.s.link, Gaps: []Range{}}
+	all, err := f.outstanding(ctx, func(*records.FerryBundle) bool { return true })
+	if err != nil {
+		return st, err
+	}
+	for _, b := range all {
+		st.Outstanding++
+		st.Bytes += b.Row.Size
+		if st.Oldest == 0 || b.Row.Made < st.Oldest {
+			st.Oldest = b.Row.Made
+		}
+		if b.Row.Lost {
+			st.Lost++
+		}
+		if b.Row.Left > 0 {
+			st.MostOften = max(st.MostOften, b.Row.Again+1)
+		}
+	}
+	own, err := f.s.node.FerryState(ctx, f.s.link, func() string { return f.s.epoch })
+	if err != nil {
+		return st, err
+	}
+	in, err := f.s.node.FerryArrivals(ctx, f.s.link)
+	st.Round, st.Heard, st.UpTo, st.Lacks = own.Round, in.Round, in.UpTo, len(in.Lacks)
+	for last, i := in.UpTo, 0; i < len(in.Ranges); i++ {
+		st.Gaps = append(st.Gaps, Range{From: last + 1, To: in.Ranges[i][0] - 1})
+		last = in.Ranges[i][1]
+	}
+	return st, err
+}
