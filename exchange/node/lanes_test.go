@@ -502,3 +502,21 @@ func TestFreshNamesTheLinks(t *testing.T) {
 		t.Fatalf("fresh again are %v", got)
 	}
 }
+
+// TestNobodyWaitsForADayThatIsGone: what was held back under a clock that ran ahead
+// is tried again once the clock is put back.
+func TestNobodyWaitsForADayThatIsGone(t *testing.T) {
+	d := newDepot(t)
+	d.wait(0, 1, 100)
+	right := d.at
+	d.at = right.Add(240 * time.Hour)
+	outs := d.next(1<<20, 100)
+	d.settle(outs, Damaged)
+	if outs := d.next(1<<20, 100); len(outs) > 0 {
+		t.Fatal("what was damaged goes again at once")
+	}
+	d.at = right
+	if outs := d.next(1<<20, 100); len(outs) == 0 {
+		t.Error("it waits for the day that the clock had shown")
+	}
+}

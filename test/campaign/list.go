@@ -70,7 +70,7 @@ var campaigns = []campaign{
 		counts: "seeds", usually: 1000,
 		test:    func(n int) []string { return fixed("./test/sim", "TestClockJumps", "-seeds")(40 * n) },
 		pattern: says(`ran (?P<cycles>\d+) seeds: \{Submitted:(?P<acknowledged>\d+) .*Receipts:(?P<receipts>\d+)`),
-		mutants: regexp.MustCompile(`TestClockJumps`),
+		mutants: regexp.MustCompile(`TestClockJumps|TestNobodyWaits`),
 	},
 	{
 		name: "every-io", what: "the n-th I/O of a node fails, for every n: a commit or an operation of the disk, with all of it there or nothing, and the process goes on or ends",

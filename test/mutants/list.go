@@ -218,7 +218,7 @@ var mutants = []mutant{
 		changes: []change{{"exchange/node/lanes.go",
 			"	return left <= 0 || left > r.length\n",
 			"	return left <= 0\n"}},
-		campaign: []string{"./test/sim", "-run", "TestClockJumps", "-seeds", "2000"},
+		campaign: []string{"./exchange/node", "-run", "TestNobodyWaits"},
 	},
 	{
 		name:   "commits-not-synced",
