@@ -42,11 +42,11 @@ type Options struct {
 // memTable is a memtable's size. Badger takes 15 % of it in one transaction, 12
 // bytes for each write besides keys and values among them: the batch limits, and
 // one more update of at most queue.MaxTx beyond them, stay below that.
-const memTable = 32 << 20
+const memTable = 48 << 20
 
 // Batch limits.
 const (
-	batchBytes   = 512 << 10
+	batchBytes   = 3 << 20
 	batchWrites  = 8000
 	batchUpdates = 1024
 	waiting      = 4096
