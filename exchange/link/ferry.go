@@ -95,12 +95,19 @@ func NewFerry(ctx context.Context, n *node.Node, link string, keep Keeper) (*Fer
 // Link is the link's name.
 func (f *Ferry) Link() string { return f.s.link }
 
-func (f *Ferry) name(seq uint64) string { return fmt.Sprintf("%s-%016x", f.s.epoch, seq) }
+// name is under which a bundle's bytes are kept. It has the bundle's SM3: whoever does
+// not know whether a commit took effect may make another bundle of the same number,
+// and never in place of what the row speaks of.
+func (f *Ferry) name(seq uint64, header sm.Digest) string {
+	return fmt.Sprintf("%s-%016x-%x", f.s.epoch, seq, header[:8])
+}
 
-// pack makes the next bundle and keeps it; nil when nothing waits. Its bytes are
-// durable before its number is: a crash in between leaves a file that the next
-// bundle of that number replaces.
+// pack makes the next bundle and keeps it. Its bytes are durable before its number
+// is: a crash in between leaves a file that nothing refers to.
 func (f *Ferry) pack(ctx context.Context, load *node.Load) (ok bool, size int64, err error) {
+	if err := f.goOn(ctx); err != nil {
+		return false, 0, err
+	}
 	// Sealed with everything else: what is packed again then has other bytes.
 	o := &Outgoing{s: f.s, kind: Push, outs: load.Outs, inside: true}
 	in, items, err := f.s.inner(ctx, o)
@@ -113,7 +120,7 @@ func (f *Ferry) pack(ctx context.Context, load *node.Load) (ok bool, size int64,
 	}
 	f.s.number(o)
 	if err = o.finish(section); err == nil {
-		err = f.keep.Put(f.name(o.seq), func(w io.Writer) error {
+		err = f.keep.Put(f.name(o.seq, o.header), func(w io.Writer) error {
 			_, err := o.writeTo(ctx, w)
 			return err
 		})
@@ -121,13 +128,23 @@ func (f *Ferry) pack(ctx context.Context, load *node.Load) (ok bool, size int64,
 	if err == nil {
 		ok, err = f.s.node.CommitLoad(ctx, f.s.link, load, o.seq, o.header, o.size)
 	}
-	if !ok { // the number stands for nothing that could have left
-		f.s.Lost(ctx, o)
-		f.s.mu.Lock()
-		f.s.seq--
-		f.s.mu.Unlock()
+	if err == nil && !ok {
+		err = f.keep.Remove(f.name(o.seq, o.header))
 	}
 	return ok, o.size, err
+}
+
+// goOn takes the last number from the store, which alone knows it when a commit was
+// not answered.
+func (f *Ferry) goOn(ctx context.Context) error {
+	st, err := f.s.node.FerryState(ctx, f.s.link, func() string { return f.s.epoch })
+	if err != nil {
+		return err
+	}
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	f.s.seq = st.Seq
+	return nil
 }
 
 // packAll packs what waits, until there is about as much as may leave at once.
@@ -170,7 +187,7 @@ func (f *Ferry) repack(ctx context.Context, b node.NumberedBundle) error {
 	if _, ok, err = f.row(ctx, b.Seq); ok && err == nil {
 		return f.settle(ctx, b, nil)
 	}
-	return errors.Join(err, f.keep.Remove(f.name(b.Seq)))
+	return errors.Join(err, f.keep.Remove(f.name(b.Seq, b.Row.Header)))
 }
 
 // row is a bundle with what it carries.
@@ -306,7 +323,7 @@ func (f *Ferry) writeFile(ctx context.Context, w io.Writer, note []byte, bundles
 			break
 		}
 		var r io.ReadCloser
-		if r, err = f.keep.Open(f.name(b.Seq)); err != nil {
+		if r, err = f.keep.Open(f.name(b.Seq, b.Row.Header)); err != nil {
 			break
 		}
 		var n int64

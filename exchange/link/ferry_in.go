@@ -191,7 +191,7 @@ func (f *Ferry) settle(ctx context.Context, b node.NumberedBundle, p *Passage) e
 	} else if err != nil {
 		return err
 	}
-	return f.keep.Remove(f.name(b.Seq))
+	return f.keep.Remove(f.name(b.Seq, b.Row.Header))
 }
 
 // BeginsLikeABundle and EndsLikeABundle tell a file that may be whole from one that

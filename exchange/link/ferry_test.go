@@ -331,6 +331,28 @@ func TestAFerryAfterADiskLoss(t *testing.T) {
 	}
 }
 
+// TestACommitThatIsNotAnswered: it took effect, and whoever asked does not know. The
+// bundle leaves as what its row says, and nothing is acknowledged in its place.
+func TestACommitThatIsNotAnswered(t *testing.T) {
+	w := newWorld(t)
+	jia, yi := w.bank("jia"), w.bank("yi")
+	first := w.submit(jia.host, "yi", 3000)
+	load, err := jia.node.NextLoad(w.ctx, "jia-yi", FillBytes, ferryItems)
+	w.must(err)
+	before := jia.ferry.s.last()
+	ok, _, err := jia.ferry.pack(w.ctx, load)
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	jia.ferry.s.mu.Lock()
+	jia.ferry.s.seq = before // as far as it knows
+	jia.ferry.s.mu.Unlock()
+	second := w.submit(jia.host, "yi", 4000)
+	good := &carrier{rng: rand.New(rand.NewPCG(1, 1))}
+	w.ferried(good, good, jia, yi, 6)
+	yi.delivered(first, second)
+}
+
 // TestAHeldFerry: nothing leaves, and what comes stays in its file.
 func TestAHeldFerry(t *testing.T) {
 	w := newWorld(t)
