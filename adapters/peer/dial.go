@@ -227,26 +227,102 @@ func (c *caller) pollFor(ctx context.Context, wait time.Duration) error {
 	return err
 }
 
+// pushesInARow is how many bundles one turn brings, when more wait.
+const pushesInARow = 16
+
+// push brings what waits. While the neighbour takes one bundle the next is made, and
+// while it takes that one the answer to the first is settled: one is under way at a
+// time.
 func (c *caller) push(ctx context.Context) (sent bool, err error) {
 	o, err := c.l.session.Next(ctx, link.Push)
 	if o == nil || err != nil {
 		return false, err
 	}
-	res, err := c.post(ctx, push, o, 0)
-	if err != nil {
-		return true, err
+	answer := c.bring(ctx, o)
+	for n := 1; ; n++ {
+		var next *link.Outgoing
+		if n < pushesInARow {
+			if next, err = c.l.session.Following(ctx, o); err != nil {
+				next = nil // whatever it is, it is met again without a bundle under way
+			}
+		}
+		a := <-answer
+		if a.err != nil {
+			c.drop(ctx, next)
+			return true, a.err
+		}
+		if next, err = c.fresh(ctx, next, o); err != nil {
+			a.res.Body.Close()
+			return true, err
+		}
+		if next != nil {
+			answer = c.bring(ctx, next)
+		}
+		if err := c.settle(ctx, a.res, o); err != nil {
+			if next != nil {
+				if b := <-answer; b.err == nil {
+					b.res.Body.Close()
+					c.drop(ctx, next)
+				}
+			}
+			return true, err
+		}
+		if next == nil {
+			return true, nil
+		}
+		o = next
 	}
+}
+
+// answered is what became of a bundle that was brought.
+type answered struct {
+	res *http.Response
+	err error
+}
+
+func (c *caller) bring(ctx context.Context, o *link.Outgoing) <-chan answered {
+	answer := make(chan answered, 1)
+	go func() {
+		res, err := c.post(ctx, push, o, 0)
+		answer <- answered{res, err}
+	}()
+	return answer
+}
+
+func (c *caller) drop(ctx context.Context, o *link.Outgoing) {
+	if o != nil {
+		c.l.session.Lost(ctx, o)
+	}
+}
+
+// fresh gives the bundle that leaves next: the one that was made, unless something
+// more urgent has come since.
+func (c *caller) fresh(ctx context.Context, next, underWay *link.Outgoing) (*link.Outgoing, error) {
+	if next == nil {
+		return nil, nil
+	}
+	outdated, err := c.l.session.Outdated(ctx, next)
+	if err != nil || outdated {
+		c.drop(ctx, next)
+		next = nil
+	}
+	if err == nil && outdated {
+		next, err = c.l.session.Following(ctx, underWay)
+	}
+	return next, err
+}
+
+// settle applies the answer to a bundle.
+func (c *caller) settle(ctx context.Context, res *http.Response, o *link.Outgoing) error {
 	defer res.Body.Close()
 	got, err := c.l.session.Receive(ctx, res.Body)
+	if err == nil && got.Acks == 0 {
+		err = errors.New("peer: the neighbour did not acknowledge the bundle")
+	}
 	if err != nil {
 		c.l.session.Lost(ctx, o)
-		return true, err
 	}
-	if got.Acks == 0 {
-		c.l.session.Lost(ctx, o)
-		return true, errors.New("peer: the neighbour did not acknowledge the bundle")
-	}
-	return true, nil
+	return err
 }
 
 // post sends a bundle. Whatever goes wrong, the bundle counts as lost: its

@@ -127,7 +127,8 @@ type Outgoing struct {
 	parts  []node.Out
 	acks   []Ack
 	size   int64
-	inside bool // the parts go into the section
+	inside bool      // the parts go into the section
+	ends   node.Ends // of the lanes, before it was filled
 
 	mu     sync.Mutex
 	broken *node.Out // a part of ours that could not be read
@@ -147,8 +148,28 @@ func (o *Outgoing) HasItems() bool { return len(o.outs) > 0 }
 // signed; if an entry was parked or ended meanwhile, the bundle is thrown away
 // and another one made.
 func (s *Session) Next(ctx context.Context, kind Kind) (*Outgoing, error) {
+	return s.next(ctx, kind, nil)
+}
+
+// Following makes the Push that follows one which is under way, while that is: of
+// what the other carries nothing is in it. It must not leave before the other is
+// answered, and not when something more urgent has come ([Session.Outdated]); then it
+// is Lost.
+func (s *Session) Following(ctx context.Context, o *Outgoing) (*Outgoing, error) {
+	return s.next(ctx, Push, o.outs)
+}
+
+// Outdated says that a bundle which has not left is to be made anew.
+func (s *Session) Outdated(ctx context.Context, o *Outgoing) (bool, error) {
+	if _, held := s.node.LinkHold(s.link); held {
+		return true, nil
+	}
+	return s.node.Urgent(ctx, s.link, o.outs, o.ends)
+}
+
+func (s *Session) next(ctx context.Context, kind Kind, underWay []node.Out) (*Outgoing, error) {
 	for {
-		o, err := s.make(ctx, kind)
+		o, err := s.make(ctx, kind, underWay)
 		if o == nil || err != nil {
 			return nil, err
 		}
@@ -163,11 +184,16 @@ func (s *Session) Next(ctx context.Context, kind Kind) (*Outgoing, error) {
 	}
 }
 
-func (s *Session) make(ctx context.Context, kind Kind) (*Outgoing, error) {
+func (s *Session) make(ctx context.Context, kind Kind, underWay []node.Out) (*Outgoing, error) {
 	o := &Outgoing{s: s, kind: kind}
 	if kind.carriesItems() {
 		var err error
-		if o.outs, err = s.node.Outgoing(ctx, s.link, FillBytes, FillItems); err != nil {
+		if kind == Push {
+			if o.ends, err = s.node.LaneEnds(ctx, s.link); err != nil {
+				return nil, err
+			}
+		}
+		if o.outs, err = s.node.Outgoing(ctx, s.link, FillBytes, FillItems, underWay...); err != nil {
 			return nil, err
 		}
 		if len(o.outs) == 0 && !(kind == Answer && (s.behind() || s.node.Unheard(s.link))) {

@@ -119,14 +119,14 @@ const adoptedPause = time.Minute
 
 // addDirectory puts the newer directory before everything else that goes to a
 // neighbour whose directory is older: what follows is judged by it.
-func (n *Node) addDirectory(ctx context.Context, link string, b *batch) error {
+func (n *Node) addDirectory(ctx context.Context, link string, b *batch, except map[place]bool) error {
 	if n.c.Directories == nil {
 		return nil
 	}
 	theirs, err := n.neighbourVersion(ctx, link)
 	ours := n.Directory().Version()
 	o := Out{lane: directoryLane(link), seq: ours}
-	if err != nil || theirs == 0 || theirs >= ours || !n.pauses.ready(o.lane, o.seq, n.c.Now()) {
+	if err != nil || theirs == 0 || theirs >= ours || except[place{o.lane, o.seq}] || !n.pauses.ready(o.lane, o.seq, n.c.Now()) {
 		return err
 	}
 	delta, err := n.c.Directories.Delta(theirs)

@@ -114,7 +114,7 @@ func (n *Node) NextLoad(ctx context.Context, link string, maxBytes int64, maxIte
 		return nil, err
 	}
 	b := &batch{room: maxBytes, items: maxItems}
-	if err := n.addDirectory(ctx, link, b); err != nil {
+	if err := n.addDirectory(ctx, link, b, nil); err != nil {
 		return nil, err
 	}
 	for _, o := range b.first {

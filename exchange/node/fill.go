@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
+	"github.com/yizhan-gateway/yizhan/queue"
 )
 
 // A bundle is filled in strict order of rank, but each lower rank that waits
@@ -49,6 +50,7 @@ type laneReader struct {
 	link    string
 	front   front
 	most    int64 // bytes that can go at once, and one item beside them
+	except  map[place]bool
 	waits   bool
 	pending []Out
 	taken   []Out
@@ -74,15 +76,17 @@ func (r *laneReader) head(ctx context.Context) (*Out, error) {
 
 func (r *laneReader) next(ctx context.Context) (e *laneItem, err error) {
 	f := &r.front
-	if len(f.held) > 0 {
+	for len(f.held) > 0 {
 		e, f.held = &f.held[0], f.held[1:]
-		return e, nil
+		if !r.except[place{f.lane, e.seq}] {
+			return e, nil
+		}
 	}
 	for len(f.next) > 0 {
 		now := r.n.c.Now()
 		for len(f.next) > 0 {
 			e, f.next = &f.next[0], f.next[1:]
-			if r.n.lanes.ready(f.lane, e.seq, now) {
+			if !r.except[place{f.lane, e.seq}] && r.n.lanes.ready(f.lane, e.seq, now) {
 				return e, nil
 			}
 		}
@@ -236,4 +240,38 @@ func (n *Node) partsOf(o Out, p *outgoing, from int, most int64) (list []Out) {
 		list = append(list, part)
 	}
 	return list
+}
+
+// Urgent says whether something has come since a bundle was made that is more urgent
+// than all that is in it.
+func (n *Node) Urgent(ctx context.Context, link string, outs []Out, since Ends) (bool, error) {
+	top := 0
+	for i := range outs {
+		if _, rank, ok := laneOf(outs[i].lane); ok {
+			top = max(top, rank)
+		}
+	}
+	now, err := n.LaneEnds(ctx, link)
+	for rank := top + 1; rank <= topRank; rank++ {
+		if now[rank] > since[rank] {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+// Ends are the last entries of the lanes of a link.
+type Ends [topRank + 1]uint64
+
+// LaneEnds reads them.
+func (n *Node) LaneEnds(ctx context.Context, link string) (ends Ends, err error) {
+	err = n.view(ctx, func(tx queue.Tx) error {
+		for rank := range ends {
+			if ends[rank], err = queue.Last(tx, laneName(link, rank)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return ends, err
 }

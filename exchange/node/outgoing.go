@@ -30,13 +30,18 @@ type Out struct {
 // maxItems of it: the urgent first, with a share for the rest. Nothing is
 // changed: an item stays in its lane until Settle hears that the neighbour has
 // it. Offer must come before any of it leaves. Of a link that is held nothing
-// goes, and only receipts to a neighbour that has no room.
-func (n *Node) Outgoing(ctx context.Context, link string, maxBytes int64, maxItems int) ([]Out, error) {
+// goes, and only receipts to a neighbour that has no room. Entries that a bundle
+// under way carries may be left out.
+func (n *Node) Outgoing(ctx context.Context, link string, maxBytes int64, maxItems int, underWay ...Out) ([]Out, error) {
 	if _, held := n.LinkHold(link); held {
 		return nil, nil
 	}
 	b := &batch{room: maxBytes, items: maxItems, turns: n.lanes.turnsOf(link)}
-	if err := n.addDirectory(ctx, link, b); err != nil || b.room <= 0 {
+	except := map[place]bool{}
+	for i := range underWay {
+		except[place{underWay[i].lane, underWay[i].seq}] = true
+	}
+	if err := n.addDirectory(ctx, link, b, except); err != nil || b.room <= 0 {
 		return b.outs(), err
 	}
 	lowest := 0
@@ -52,7 +57,7 @@ func (n *Node) Outgoing(ctx context.Context, link string, maxBytes int64, maxIte
 		return nil, err
 	}
 	for rank := range b.ranks {
-		b.ranks[rank] = &laneReader{n: n, link: link, most: maxBytes + envelope.PartSize}
+		b.ranks[rank] = &laneReader{n: n, link: link, most: maxBytes + envelope.PartSize, except: except}
 		if rank >= lowest {
 			b.ranks[rank].front = fronts[rank-lowest]
 		}
@@ -62,7 +67,7 @@ func (n *Node) Outgoing(ctx context.Context, link string, maxBytes int64, maxIte
 	}
 	n.lanes.setTurns(link, b.turns)
 	outs := b.outs()
-	if lowest == 0 && len(outs) == 0 { // no document is left that could end the pause
+	if lowest == 0 && len(outs)+len(underWay) == 0 { // no document is left that could end the pause
 		n.pauses.succeeded(spaceOf(link))
 	}
 	return outs, nil

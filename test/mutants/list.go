@@ -58,6 +58,22 @@ var mutants = []mutant{
 		campaign: []string{"./exchange/link", "-run", "TestAScanners"},
 	},
 	{
+		name:   "following-with-the-same",
+		reason: "the bundle that is made while another is under way carries what that one does",
+		changes: []change{{"exchange/node/fill.go",
+			"if !r.except[place{f.lane, e.seq}] && r.n.lanes",
+			"if r.n.lanes"}},
+		campaign: []string{"./exchange/link", "-run", "TestFollowing"},
+	},
+	{
+		name:   "urgent-behind-what-was-made",
+		reason: "a bundle that was made before something urgent came leaves before it",
+		changes: []change{{"exchange/node/fill.go",
+			"		if now[rank] > since[rank] {",
+			"		if now[rank] > since[rank]+1000 {"}},
+		campaign: []string{"./exchange/link", "-run", "TestWhatFollowsGivesWay"},
+	},
+	{
 		name:   "consignments-without-end",
 		reason: "a neighbour makes any number of consignments out of one",
 		changes: []change{{"exchange/node/intake.go",

@@ -224,9 +224,56 @@ func (w *world) startCall(p *pair, poll bool) {
 	if o == nil {
 		return
 	}
+	w.call(p, poll, o, data)
+}
+
+// call puts a request on the wire, and now and then makes the push that follows
+// while it is there, as the adapter does.
+func (w *world) call(p *pair, poll bool, o *link.Outgoing, data []byte) {
 	c := &call{out: o, expires: w.clock.Add(3 * time.Second)}
+	slot := &p.push
+	if poll {
+		slot = &p.poll
+	}
 	*slot = c
 	w.send(&message{p: p, c: c, poll: poll, boots: p.listener.boots, data: data})
+	if poll || w.rng.IntN(2) == 0 {
+		return
+	}
+	w.guarded(p.dialer, func() {
+		var err error
+		p.ready, err = p.a.Following(w.ctx, o)
+		w.tolerate(err, "following")
+	})
+}
+
+// follow lets the push leave that was made while the last one was under way.
+func (w *world) follow(p *pair) {
+	o := p.ready
+	if p.ready = nil; o == nil {
+		return
+	}
+	var data []byte
+	w.guarded(p.dialer, func() {
+		outdated, err := p.a.Outdated(w.ctx, o)
+		w.tolerate(err, "outdated")
+		if err != nil || outdated {
+			p.a.Lost(w.ctx, o)
+			return
+		}
+		o, data = w.written(p.dialer, p.a, o)
+	})
+	if data != nil {
+		w.call(p, false, o, data)
+	}
+}
+
+// drop gives up the push that was to follow.
+func (w *world) drop(p *pair) {
+	if p.ready != nil {
+		p.a.Lost(w.ctx, p.ready)
+		p.ready = nil
+	}
 }
 
 func (w *world) next(h *host, s *link.Session, kind link.Kind) (*link.Outgoing, []byte) {
@@ -235,6 +282,10 @@ func (w *world) next(h *host, s *link.Session, kind link.Kind) (*link.Outgoing, 
 	if o == nil || err != nil {
 		return nil, nil
 	}
+	return w.written(h, s, o)
+}
+
+func (w *world) written(h *host, s *link.Session, o *link.Outgoing) (*link.Outgoing, []byte) {
 	var b bytes.Buffer
 	n, err := o.WriteTo(&b)
 	w.tolerate(err, "write")
@@ -324,16 +375,21 @@ func (w *world) deliverReply(m *message) {
 		return
 	}
 	ours := *slot == m.c
-	w.guarded(p.dialer, func() {
-		if ours {
-			*slot = nil
+	if ours {
+		if *slot = nil; !m.poll {
+			w.follow(p)
 		}
+	}
+	w.guarded(p.dialer, func() {
 		if len(m.data) == 0 {
 			return
 		}
 		err := w.receive(p.dialer, p.a, m.data)
 		if err != nil && ours {
 			p.a.Lost(w.ctx, m.c.out)
+			if !m.poll {
+				w.drop(p)
+			}
 		}
 	})
 }
@@ -344,8 +400,14 @@ func (w *world) expireCalls() {
 	for _, p := range w.pairs {
 		for _, slot := range []**call{&p.push, &p.poll} {
 			if c := *slot; c != nil && !w.clock.Before(c.expires) {
+				push := c == p.push
 				*slot = nil
-				w.guarded(p.dialer, func() { p.a.Lost(w.ctx, c.out) })
+				w.guarded(p.dialer, func() {
+					p.a.Lost(w.ctx, c.out)
+					if push {
+						w.drop(p)
+					}
+				})
 			}
 		}
 	}

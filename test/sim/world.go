@@ -102,6 +102,7 @@ type pair struct {
 	a, b     *link.Session // dialer's and listener's side; new at every boot
 	push     *call
 	poll     *call
+	ready    *link.Outgoing // the push that follows, made while one is under way
 }
 
 // call is a request under way.
@@ -200,7 +201,7 @@ func (h *host) boot() {
 	for _, p := range h.w.pairs {
 		if p.dialer == h {
 			p.a = h.session(p.link)
-			p.push, p.poll = nil, nil
+			p.push, p.poll, p.ready = nil, nil, nil
 		}
 		if p.listener == h {
 			p.b = h.session(p.link)
