@@ -301,6 +301,8 @@ func proves(event string, stage exchange.Stage) bool {
 		return stage == exchange.StageAccepted
 	case "delivered":
 		return stage == exchange.StageDelivered
+	case "relayed":
+		return stage == exchange.StageRelayed
 	case "acted":
 		return stage.ByAgency()
 	case "recall_refused":

@@ -170,6 +170,15 @@ func theCast(t testing.TB) *cast {
 }
 
 func newCast(dir string) (*cast, error) {
+	return castOf(dir, []string{"jia", "yi", "bing"}, nil, []certs.Link{
+		{ID: "jia-yi", A: "jia", B: "yi", Dialer: "jia", Kind: "https", Ceiling: "work_secret"},
+		{ID: "yi-bing", A: "yi", B: "bing", Dialer: "yi", Kind: "https", Ceiling: "work_secret"},
+	}, nil)
+}
+
+// castOf is a domain of nodes with one agency each, but for relays, with the links
+// and routes (from, to, next) that are given.
+func castOf(dir string, serving, relays []string, links []certs.Link, routes [][3]string) (*cast, error) {
 	random := rand.NewChaCha8(sha256.Sum256([]byte("link tests")))
 	c := &cast{dir: dir, random: random, keys: map[string]*keystore.Store{}, agencies: map[string]string{}}
 	pass, begin := []byte("link tests"), start.AddDate(0, -1, 0)
@@ -178,7 +187,7 @@ func newCast(dir string) (*cast, error) {
 		return nil, err
 	}
 	c.authority = authority
-	for i, id := range []string{"jia", "yi", "bing"} {
+	for i, id := range slices.Concat(serving, relays) {
 		if c.keys[id], err = keystore.Create(filepath.Join(dir, id), pass, random); err != nil {
 			return nil, err
 		}
@@ -186,9 +195,13 @@ func newCast(dir string) (*cast, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.agencies[id] = string(code)
+		var agencies []certs.AgencySpec
+		if i < len(serving) {
+			c.agencies[id] = string(code)
+			agencies = []certs.AgencySpec{{Code: code, Name: "示范单位" + id}}
+		}
 		spec := certs.NodeSpec{ID: id, Zone: "政务外网", URL: "https://127.0.0.1:1"}
-		request, err := certs.NewRequest(c.keys[id], "test", spec, []certs.AgencySpec{{Code: code, Name: "示范单位" + id}}, begin)
+		request, err := certs.NewRequest(c.keys[id], "test", spec, agencies, begin)
 		if err != nil {
 			return nil, err
 		}
@@ -200,11 +213,13 @@ func newCast(dir string) (*cast, error) {
 			return nil, err
 		}
 	}
-	for _, l := range []certs.Link{
-		{ID: "jia-yi", A: "jia", B: "yi", Dialer: "jia", Kind: "https", Ceiling: "work_secret"},
-		{ID: "yi-bing", A: "yi", B: "bing", Dialer: "yi", Kind: "https", Ceiling: "work_secret"},
-	} {
+	for _, l := range links {
 		if err := authority.AddLink(l); err != nil {
+			return nil, err
+		}
+	}
+	for _, r := range routes {
+		if err := authority.AddRoute(r[0], r[1], r[2]); err != nil {
 			return nil, err
 		}
 	}

@@ -58,6 +58,9 @@ func (n *Node) begin(tx queue.Tx, d *certs.Directory, p *parcel, con *records.Co
 	if err := n.deliverIn(tx, d, p, s); err != nil {
 		return err
 	}
+	if err := n.relayedIn(tx, d, p, s); err != nil {
+		return err
+	}
 	return n.sendOn(tx, p, s)
 }
 

@@ -21,6 +21,7 @@ const (
 	eventAccepted  = "accepted"
 	eventTaken     = "taken"
 	eventDelivered = "delivered"
+	eventRelayed   = "relayed"
 	eventReceipt   = "receipt"
 	eventActed     = "acted"
 	eventHanded    = "handed"

@@ -171,6 +171,7 @@ type step struct {
 	links     []string // in the order met, so that two runs agree
 	ended     []end
 	delivered []delivery
+	relayed   *signedReceipt
 }
 
 func (s *step) goes(link string, recipient int) {
@@ -215,6 +216,14 @@ func (n *Node) fan(ctx context.Context, entry laneItem) error {
 // nextStep prepares the next step from a recipient on. With an error it goes up
 // to the recipient that met trouble.
 func (n *Node) nextStep(ctx context.Context, d *certs.Directory, p *parcel, from int) (*step, error) {
+	s, trouble := n.directSome(ctx, d, p, from)
+	if err := n.sayRelayed(d, p, s); err != nil {
+		return &step{next: from}, err
+	}
+	return s, trouble
+}
+
+func (n *Node) directSome(ctx context.Context, d *certs.Directory, p *parcel, from int) (*step, error) {
 	s := &step{next: min(from+fanStep, len(p.item.Slots)), byLink: map[string][]int{}}
 	for i, slot := range p.item.Slots[from:s.next] {
 		if p.e.Header.Recipients[slot.I].Role != envelope.RoleRecipient {
@@ -302,6 +311,9 @@ func (n *Node) commitStep(ctx context.Context, d *certs.Directory, p *parcel, s 
 			return err
 		}
 		if err := n.deliverIn(tx, d, p, s); err != nil {
+			return err
+		}
+		if err := n.relayedIn(tx, d, p, s); err != nil {
 			return err
 		}
 		for _, link := range s.links {

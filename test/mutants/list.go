@@ -34,6 +34,14 @@ var mutants = []mutant{
 		campaign: []string{"./exchange/link", "-run", "TestNobodyRecallsForAnother"},
 	},
 	{
+		name:   "relay-says-nothing",
+		reason: "a node in between passes a document on and does not say that it answers for it",
+		changes: []change{{"exchange/node/relayed.go",
+			`if p.from == "" || len(s.links) == 0 {`,
+			`if p.from == "" || len(s.links) >= 0 {`}},
+		campaign: []string{"./exchange/link", "-run", "TestEveryRelaySaysRelayed"},
+	},
+	{
 		name:   "ferry-settles-one-too-many",
 		reason: "a bundle counts as acknowledged that a note only almost names",
 		changes: []change{{"exchange/link/ferry_in.go",
