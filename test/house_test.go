@@ -26,6 +26,7 @@ var house = []room{
 
 	{floor: 6, path: "cmd/yizhan"},
 	{floor: 6, path: "cmd/yzverify"},
+	{floor: 6, path: "cmd/yizhan/carrier"},
 	{floor: 6, path: "cmd/yizhan/bench"},
 	{floor: 6, path: "cmd/yizhan/backup"},
 

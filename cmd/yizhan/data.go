@@ -46,8 +46,8 @@ type settings struct {
 	Domain     string `toml:"domain" comment:"the trust domain"`
 	Zone       string `toml:"zone"`
 	PeerURL    string `toml:"peer_url" comment:"where neighbours reach this node; empty if they never dial it"`
-	PeerListen string `toml:"peer_listen"`
-	RestListen string `toml:"rest_listen" comment:"for agency systems; plain HTTP, so keep it on loopback or behind a TLS proxy"`
+	PeerListen string `toml:"peer_listen" comment:"for neighbours; empty: none dials this node"`
+	RestListen string `toml:"rest_listen" comment:"for agency systems; plain HTTP, so keep it on loopback or behind a TLS proxy; empty: it serves no agency"`
 	MaxUpload  int64  `toml:"max_upload" comment:"bytes of one submission"`
 
 	DeadLetterAfter duration `toml:"dead_letter_after,omitempty" comment:"how long a neighbour may take to take a delivery until it is parked; empty: 168h"`

@@ -27,7 +27,7 @@ const demoPatience = 60 * time.Second
 func (a *app) demoCommand() *cobra.Command {
 	d := &demo{pair: pair{app: a}}
 	d.say = d.print
-	lose := false
+	lose, across := false, ""
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "Watch a document travel between two nodes on this machine · 演示",
@@ -37,10 +37,21 @@ loopback, sends a document with a body and two attachments from 示范单位甲 
 files. Stays up with a page that shows the timeline; --once ends instead.
 
 With --disaster one node's disk is destroyed in the middle of traffic and the node restored
-from a copy made while it ran; everything arrives once. It ends by itself.`,
+from a copy made while it ran; everything arrives once. It ends by itself.
+
+With --boundary ferry there are four nodes, two on either side of a gate that moves files,
+loses 20% of them, doubles 10% and cuts 5%; everything arrives once and is proven. It ends
+by itself.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if lose {
+			switch {
+			case across != "" && across != "ferry":
+				return usage("--boundary %q: there is ferry", across)
+			case across != "" && lose:
+				return usage("--boundary and --disaster are two demos")
+			case across != "":
+				return (&boundary{demo: d}).run(c.Context())
+			case lose:
 				return (&disaster{demo: d}).run(c.Context())
 			}
 			return d.run(c.Context())
@@ -48,6 +59,7 @@ from a copy made while it ran; everything arrives once. It ends by itself.`,
 	}
 	c.Flags().BoolVar(&d.once, "once", false, "end when everything is verified")
 	c.Flags().BoolVar(&lose, "disaster", false, "destroy a node's disk and restore it")
+	c.Flags().StringVar(&across, "boundary", "", "ferry: cross a gate that moves files, and moves them badly")
 	c.Flags().BoolVar(&d.keep, "keep", false, "keep the demo's files")
 	c.Flags().StringVar(&d.examples, "examples", filepath.Join("..", "shared", "data", "ofd"), "folder with OFD files to send, if present")
 	return c
@@ -124,7 +136,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 
 // end stops the nodes and removes the files.
 func (d *demo) end() error {
-	for _, n := range []*pairNode{d.jia, d.yi} {
+	for _, n := range d.nodes {
 		n.end(syscall.SIGTERM)
 	}
 	if d.keep {

@@ -2,18 +2,14 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/yizhan-gateway/yizhan/adapters/rest"
 	"github.com/yizhan-gateway/yizhan/exchange"
 )
 
@@ -169,6 +165,10 @@ func (x *disaster) afterwards(ctx context.Context) error {
 	return errors.Join(x.settled(ctx, x.jia, x.toYi), x.settled(ctx, x.yi, x.fromYi))
 }
 
+func (x *disaster) sendOne(ctx context.Context, from, to *pairNode, ids *[]string) error {
+	return x.send(ctx, from, to, "关于灾难恢复演练的通知", x.files, ids)
+}
+
 func (x *disaster) sendSome(ctx context.Context, from, to *pairNode, ids *[]string) error {
 	for range disasterBatch {
 		if err := x.sendOne(ctx, from, to, ids); err != nil {
@@ -176,87 +176,6 @@ func (x *disaster) sendSome(ctx context.Context, from, to *pairNode, ids *[]stri
 		}
 	}
 	return nil
-}
-
-func (x *disaster) sendOne(ctx context.Context, from, to *pairNode, ids *[]string) error {
-	q := &rest.SubmitRequest{Title: "关于灾难恢复演练的通知", To: []string{string(to.agency)}, Label: "内部", Urgency: "加急"}
-	sent, err := from.client.submit(ctx, rand.Text(), q, x.files)
-	if err == nil {
-		*ids = append(*ids, sent.Document)
-	}
-	return err
-}
-
-// inboxOf counts how often each document lies in an agency's inbox.
-func inboxOf(ctx context.Context, n *pairNode) (map[string]int, error) {
-	count, after := map[string]int{}, uint64(0)
-	for {
-		var in inboxList
-		if err := n.client.json(ctx, http.MethodGet, fmt.Sprintf("/v1/inbox?after=%d&limit=100", after), nil, &in); err != nil {
-			return nil, err
-		}
-		if len(in.Items) == 0 {
-			return count, nil
-		}
-		for _, item := range in.Items {
-			count[item.Document]++
-			after = max(after, item.Seq)
-		}
-	}
-}
-
-// arrived waits until all documents are in an inbox.
-func (x *disaster) arrived(ctx context.Context, n *pairNode, ids []string) error {
-	return x.until(ctx, fmt.Sprintf("documents at %s", n.id), func() (int, error) {
-		in, err := inboxOf(ctx, n)
-		missing := 0
-		for _, id := range ids {
-			if in[id] == 0 {
-				missing++
-			}
-		}
-		return missing, err
-	})
-}
-
-// settled waits until the sender has a signed receipt for the end of each.
-func (x *disaster) settled(ctx context.Context, n *pairNode, ids []string) error {
-	return x.until(ctx, fmt.Sprintf("receipts at %s", n.id), func() (int, error) {
-		missing := 0
-		for _, id := range ids {
-			t, err := n.client.trace(ctx, id)
-			if err != nil && exchange.CodeOf(err) != exchange.CodeNotFound {
-				return 0, err
-			}
-			if err != nil || t.State != exchange.StateSignedFor {
-				missing++
-			}
-		}
-		return missing, nil
-	})
-}
-
-func (x *disaster) until(ctx context.Context, what string, missing func() (int, error)) error {
-	for end := time.Now().Add(demoPatience); ; {
-		n, err := missing()
-		if n == 0 || err != nil {
-			return err
-		}
-		if time.Now().After(end) {
-			return exchange.Fail(exchange.CodeTemporary, "%d %s are missing after %s", n, what, demoPatience)
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-func (x *disaster) signFor(ctx context.Context, n *pairNode, id string) error {
-	act := &rest.ActRequest{Actor: rest.Person{Name: "值班员", Role: "文书"}}
-	_, err := n.client.act(ctx, id, "accept", act)
-	return err
 }
 
 // report counts everything once more, from both sides.

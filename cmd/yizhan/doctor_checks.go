@@ -169,8 +169,8 @@ func (d *doctor) checkListing() {
 			both("restore the keystore that made the request, or renew with yizhan cert renew", "请恢复产生该请求的密钥库，或用 yizhan cert renew 更新"))
 		return
 	}
-	if agencies == 0 {
-		d.warn("listing", both("node %s serves no agency", "节点 %s 没有服务的单位", d.settings.Node), both("have the authority admit one", "请名录机构登记单位"))
+	if agencies == 0 && d.settings.RestListen != "" { // one without that door stands between others
+		d.warn("listing", both("node %s serves no agency", "节点 %s 没有服务的单位", d.settings.Node), both("have the authority admit one, or empty rest_listen in config.toml of a node that only passes documents on", "请名录机构登记单位；仅作中转的节点，请将 config.toml 的 rest_listen 置空"))
 		return
 	}
 	if d.keys == nil {

@@ -27,6 +27,7 @@ type initFlags struct {
 	agencies                       []string
 	directory, authority, passFile string
 	keystore                       keystoreFlags
+	boundary                       boundaryFlags
 }
 
 func (a *app) initCommand() *cobra.Command {
@@ -39,14 +40,21 @@ and request.json, which the domain's authority admits with "yizhan ca admit".
 
 Second step, with --directory and --authority: installs the directory that the
 authority published. Compare the printed fingerprint with the authority's over
-another channel before the first start.`,
+another channel before the first start.
+
+With --profile boundary: one of the two nodes on either side of a gate that moves files
+(docs/deploy/boundary.md). It serves no agency, holds no agency's key and listens to no
+agency's system; config.toml has the link to the node --beyond with its spool.`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			if f.data == "" {
 				return usage("--data DIR is needed")
 			}
 			if f.directory != "" {
 				return a.installDirectory(f)
+			}
+			if err := f.checkProfile(c.Flags().Changed("rest-listen")); err != nil {
+				return err
 			}
 			return a.initNode(f)
 		},
@@ -63,6 +71,9 @@ another channel before the first start.`,
 	fl.StringVar(&f.directory, "directory", "", "directory file to install")
 	fl.StringVar(&f.authority, "authority", "", "authority's certificate to trust, PEM")
 	fl.StringVar(&f.passFile, "passphrase-file", "", "file with the keystore's passphrase (or set "+passphraseEnv+")")
+	fl.StringVar(&f.boundary.profile, "profile", "", "boundary: a node at a gate between two zones")
+	fl.StringVar(&f.boundary.beyond, "beyond", "", "profile boundary: the node on the other side")
+	fl.StringVar(&f.boundary.spool, "spool", "", "profile boundary: the directory that the gate serves (default: one in the data directory, for media)")
 	f.keystore.register(c)
 	return c
 }
@@ -133,10 +144,14 @@ func (a *app) makeNode(f *initFlags, d dataDir, places *keystoreSettings, agenci
 	if err := durable.WriteFile(durable.OS, d.path(requestFile), request); err != nil {
 		return err
 	}
+	ferries, err := f.ferries()
+	if err != nil {
+		return err
+	}
 	err = d.writeSettings(&settings{
 		Node: f.node, Domain: f.domain, Zone: f.zone, PeerURL: f.peerURL,
 		PeerListen: f.peerListen, RestListen: f.rest, MaxUpload: 32 << 20,
-		Keystore: *places,
+		Keystore: *places, Ferry: ferries,
 	})
 	if err != nil {
 		return err
@@ -152,7 +167,11 @@ func (a *app) makeNode(f *initFlags, d dataDir, places *keystoreSettings, agenci
 			note = fmt.Sprintf("the wrapping key %q was made in token %q: without it the keys do not open, so back the token up\n", places.Key, places.Token)
 		}
 	}
-	return a.print(out, "%snode %s is ready to join\nnext: yizhan ca admit CA-DIR %s\n", note, f.node, d.path(requestFile))
+	steps := f.boundarySteps(d.path(requestFile))
+	if len(ferries) > 0 {
+		out["profile"], out["link"], out["spool"], out["next"] = f.boundary.profile, ferries[0].Link, ferries[0].Spool, steps
+	}
+	return a.print(out, "%snode %s is ready to join\nnext: %s\n", note, f.node, strings.Join(steps, "\n      "))
 }
 
 func agencySpecs(list []string) ([]certs.AgencySpec, error) {

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/yizhan-gateway/yizhan/certs"
+	"github.com/yizhan-gateway/yizhan/cmd/yizhan/carrier"
 	"github.com/yizhan-gateway/yizhan/crypto/timestamp/tsatest"
 	"github.com/yizhan-gateway/yizhan/exchange"
 )
@@ -212,6 +214,47 @@ func TestDisaster(t *testing.T) {
 	}
 	if got.Acknowledged != 50 || got.Delivered != 50 || got.SignedFor != 50 || got.Lost != 0 || got.Duplicated != 0 || !got.ReceiptsVerified {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestBoundary runs the demo across a gate as a user would: everything arrives once and
+// is proven, and the carrier did its share of harm.
+func TestBoundary(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: starts four processes; scripts/test runs it")
+	}
+	binary := filepath.Join(t.TempDir(), "yizhan")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	out, err := exec.Command(binary, "demo", "--boundary", "ferry", "--once", "--json").Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var got boundaryResult
+	if err := json.Unmarshal(out, &got); err != nil {
+		t.Fatal(err)
+	}
+	all := boundaryThere + boundaryBack
+	if got.Documents != all || got.SignedFor != all || got.State != exchange.StateSignedFor || len(got.Recipients) != all || got.Lost+got.Duplicated != 0 {
+		t.Errorf("%s", out)
+	}
+	if !got.ReceiptsVerified || !got.LedgerVerified || !got.BytesMatch || !got.BooksBalanced || got.Receipts < 6*all {
+		t.Errorf("%s", out)
+	}
+	for _, r := range got.Recipients {
+		if r.Stage != exchange.StageSignedFor {
+			t.Errorf("%+v", r)
+		}
+	}
+	if s := got.Suffered; s.Files < carrier.Deck || s.Lost == 0 || s.Doubled == 0 || s.Truncated == 0 {
+		t.Errorf("the carrier did no harm: %+v", s)
+	}
+	for _, args := range [][]string{{"demo", "--boundary", "pigeon"}, {"demo", "--boundary", "ferry", "--disaster"}} {
+		var exit *exec.ExitError
+		if err := exec.Command(binary, args...).Run(); !errors.As(err, &exit) || exit.ExitCode() != exitUsage {
+			t.Errorf("%v: %v", args, err)
+		}
 	}
 }
 

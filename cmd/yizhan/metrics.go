@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,24 +20,6 @@ import (
 // of the REST listener could tell the monitoring from the world.
 type metricsSettings struct {
 	Listen string `toml:"listen,omitempty" comment:"host:port of /metrics, plain HTTP without ids or titles; empty: none"`
-}
-
-func (m *metricsSettings) open() (net.Listener, error) {
-	if m.Listen == "" {
-		return nil, nil
-	}
-	l, err := net.Listen("tcp", m.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("[metrics] listen: %w", err)
-	}
-	return l, nil
-}
-
-func closeAny(l net.Listener) error {
-	if l == nil {
-		return nil
-	}
-	return l.Close()
 }
 
 // The metrics (docs/operations.md). Labels hold no ids: agency codes are ids.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,6 +26,7 @@ type pair struct {
 	say      func(format string, args ...any)
 	dir      string
 	passFile string
+	nodes    []*pairNode
 	jia, yi  *pairNode
 }
 
@@ -33,6 +35,7 @@ type pairNode struct {
 	id, zone, agencyName string
 	agency               certs.AgencyCode
 	data, peerAddr       string
+	initArgs             []string // more of its init
 	key                  string
 	process              *exec.Cmd
 	url                  string
@@ -42,39 +45,55 @@ type pairNode struct {
 // prepare makes authority, nodes and directory in dir, with the same commands a
 // person would use.
 func (d *pair) prepare() error {
+	d.jia = &pairNode{id: "jia", zone: "政务外网", agencyName: "示范单位甲"}
+	d.yi = &pairNode{id: "yi", zone: "专网", agencyName: "示范单位乙"}
+	if err := d.begin(d.jia, d.yi); err != nil {
+		return err
+	}
+	d.say("建立名录机构和两个节点 made an authority and two nodes\n")
+	return d.publish([]string{"link", "jia", "yi", "--dialer", "jia", "--ceiling", "work_secret"})
+}
+
+// begin makes the authority and the nodes.
+func (d *pair) begin(nodes ...*pairNode) error {
+	d.nodes = nodes
 	d.passFile = filepath.Join(d.dir, "passphrase")
 	if err := os.WriteFile(d.passFile, []byte(rand.Text()+"\n"), 0o600); err != nil {
 		return err
 	}
-	d.jia = &pairNode{id: "jia", zone: "政务外网", agencyName: "示范单位甲"}
-	d.yi = &pairNode{id: "yi", zone: "专网", agencyName: "示范单位乙"}
-	ca := filepath.Join(d.dir, "ca")
-	if err := d.command("ca", "init", ca, "--domain", "示范域", "--passphrase-file", d.passFile); err != nil {
+	if err := d.command("ca", "init", d.ca(), "--domain", "示范域", "--passphrase-file", d.passFile); err != nil {
 		return err
 	}
-	for i, n := range []*pairNode{d.jia, d.yi} {
-		if err := d.prepareNode(n, i+1, ca); err != nil {
-			return err
-		}
-	}
-	d.say("建立名录机构和两个节点 made an authority and two nodes\n")
-	directory := filepath.Join(d.dir, "directory.yzd")
-	steps := [][]string{
-		{"ca", "link", ca, "jia", "yi", "--dialer", "jia", "--ceiling", "work_secret", "--passphrase-file", d.passFile},
-		{"ca", "publish", ca, "-o", directory, "--passphrase-file", d.passFile},
-	}
-	for _, n := range []*pairNode{d.jia, d.yi} {
-		steps = append(steps, []string{"init", "--data", n.data, "--directory", directory, "--authority", filepath.Join(ca, authorityFile)})
-	}
-	for _, s := range steps {
-		if err := d.command(s...); err != nil {
+	for i, n := range nodes {
+		if err := d.prepareNode(n, i+1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (d *pair) prepareNode(n *pairNode, number int, ca string) (err error) {
+func (d *pair) ca() string { return filepath.Join(d.dir, "ca") }
+
+// publish notes what the directory is to say, publishes it and installs it. Each
+// entry is a command of ca without the authority's directory.
+func (d *pair) publish(entries ...[]string) error {
+	directory := filepath.Join(d.dir, "directory.yzd")
+	for _, e := range append(entries, []string{"publish", "-o", directory}) {
+		args := append([]string{"ca", e[0], d.ca()}, e[1:]...)
+		if err := d.command(append(args, "--passphrase-file", d.passFile)...); err != nil {
+			return err
+		}
+	}
+	for _, n := range d.nodes {
+		if err := d.command("init", "--data", n.data, "--directory", directory, "--authority", filepath.Join(d.ca(), authorityFile)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepareNode makes a node, one at a boundary if it has no agency.
+func (d *pair) prepareNode(n *pairNode, number int) (err error) {
 	if n.agency, err = certs.MakeAgencyCode(fmt.Sprintf("1152000000000%03dX", number)); err != nil {
 		return err
 	}
@@ -82,13 +101,19 @@ func (d *pair) prepareNode(n *pairNode, number int, ca string) (err error) {
 		return err
 	}
 	n.data = filepath.Join(d.dir, n.id)
-	if err := d.command("init", "--data", n.data, "--node", n.id, "--zone", n.zone, "--domain", "示范域",
-		"--peer-url", "https://"+n.peerAddr, "--peer-listen", n.peerAddr, "--rest-listen", "127.0.0.1:0",
-		"--agency", string(n.agency)+"="+n.agencyName, "--passphrase-file", d.passFile); err != nil {
+	args := []string{"init", "--data", n.data, "--node", n.id, "--zone", n.zone, "--domain", "示范域",
+		"--peer-url", "https://" + n.peerAddr, "--peer-listen", n.peerAddr, "--passphrase-file", d.passFile}
+	if n.agencyName != "" {
+		args = append(args, "--rest-listen", "127.0.0.1:0", "--agency", string(n.agency)+"="+n.agencyName)
+	}
+	if err := d.command(append(args, n.initArgs...)...); err != nil {
 		return err
 	}
-	if err := d.command("ca", "admit", ca, filepath.Join(n.data, requestFile), "--passphrase-file", d.passFile); err != nil {
+	if err := d.command("ca", "admit", d.ca(), filepath.Join(n.data, requestFile), "--passphrase-file", d.passFile); err != nil {
 		return err
+	}
+	if n.agencyName == "" {
+		return nil
 	}
 	ring, err := rest.OpenKeyRing(filepath.Join(n.data, apiKeysFile))
 	if err != nil {
@@ -159,8 +184,16 @@ func (d *pair) start(ctx context.Context, n *pairNode) error {
 		return ctx.Err()
 	}
 	n.client = newAPIClient(n.url, n.key)
-	d.say("节点 node %s（%s, %s）: 进程 process %d, %s\n", n.id, n.agencyName, n.zone, n.process.Process.Pid, n.url)
+	d.say("节点 node %s（%s）: 进程 process %d%s\n", n.id, strings.Trim(n.agencyName+"，"+n.zone, "，"), n.process.Process.Pid, n.address())
 	return nil
+}
+
+// address is where the node's REST interface is, if it has one.
+func (n *pairNode) address() string {
+	if n.url == "" {
+		return ""
+	}
+	return ", " + n.url
 }
 
 // end sends a node's process a signal and waits for it; one that does not run

@@ -103,17 +103,9 @@ func (a *app) serve(ctx context.Context, f *serveFlags) error {
 	if err != nil {
 		return err
 	}
-	restListener, err := net.Listen("tcp", or(f.rest, g.settings.RestListen))
+	doors, err := g.listen(f)
 	if err != nil {
-		return errors.Join(fmt.Errorf("rest_listen: %w", err), g.close())
-	}
-	metricsListener, err := g.settings.Metrics.open()
-	if err != nil {
-		return errors.Join(err, restListener.Close(), g.close())
-	}
-	peerListener, err := net.Listen("tcp", or(f.peer, g.settings.PeerListen))
-	if err != nil {
-		return errors.Join(fmt.Errorf("peer_listen: %w", err), restListener.Close(), closeAny(metricsListener), g.close())
+		return errors.Join(err, g.close())
 	}
 	boss, err := findSupervisor()
 	if err != nil {
@@ -121,12 +113,12 @@ func (a *app) serve(ctx context.Context, f *serveFlags) error {
 		boss = &supervisor{}
 	}
 	g.boss = boss
-	line := ready{true, g.settings.Node, "http://" + restListener.Addr().String(), "https://" + peerListener.Addr().String(), g.node.Directory().Version()}
-	if err := a.print(line, "node %s serves agencies on %s and neighbours on %s\n", line.Node, line.REST, line.Peer); err != nil {
+	line := ready{true, g.settings.Node, addressOf("http", doors.rest), addressOf("https", doors.peer), g.node.Directory().Version()}
+	if err := a.print(line, "node %s serves agencies on %s and neighbours on %s\n", line.Node, or(line.REST, "-"), or(line.Peer, "-")); err != nil {
 		return err
 	}
 	g.tell("READY=1")
-	err = g.run(ctx, restListener, peerListener, metricsListener)
+	err = g.run(ctx, doors)
 	return errors.Join(err, g.boss.close())
 }
 
@@ -252,8 +244,7 @@ func together(n int, do func(i int)) {
 }
 
 // run serves until the context ends, then lets requests finish and closes.
-// Without metrics there is no listener for them.
-func (g *gateway) run(ctx context.Context, restListener, peerListener, metricsListener net.Listener) error {
+func (g *gateway) run(ctx context.Context, doors *doors) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wait sync.WaitGroup
@@ -271,28 +262,32 @@ func (g *gateway) run(ctx context.Context, restListener, peerListener, metricsLi
 	}
 	wait.Go(func() { g.space.watch(ctx) })
 	wait.Go(func() { g.boss.keepAlive(ctx, g.commits, g.silent) })
-	wait.Go(func() {
-		if err := g.peer.Serve(ctx, peerListener); err != nil && ctx.Err() == nil {
-			failed <- err
-		}
-	})
+	if doors.peer != nil {
+		wait.Go(func() {
+			if err := g.peer.Serve(ctx, doors.peer); err != nil && ctx.Err() == nil {
+				failed <- err
+			}
+		})
+	}
 	wait.Go(func() {
 		if err := g.controlRoutes().Serve(ctx, g.door); err != nil {
 			failed <- err
 		}
 	})
-	if metricsListener != nil {
-		wait.Go(func() { g.serveMetrics(ctx, metricsListener) })
+	if doors.metrics != nil {
+		wait.Go(func() { g.serveMetrics(ctx, doors.metrics) })
 	}
 	server := &http.Server{
 		Handler: g.rest.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
 		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
-	wait.Go(func() {
-		if err := server.Serve(restListener); !errors.Is(err, http.ErrServerClosed) {
-			failed <- err
-		}
-	})
+	if doors.rest != nil {
+		wait.Go(func() {
+			if err := server.Serve(doors.rest); !errors.Is(err, http.ErrServerClosed) {
+				failed <- err
+			}
+		})
+	}
 	var err error
 	select {
 	case <-ctx.Done():

@@ -86,6 +86,12 @@ var campaigns = []campaign{
 		mutants: regexp.MustCompile(`^\./test/e2e .*TestKillNine`),
 	},
 	{
+		name: "gate", what: "kill -9 of four real nodes, two of them on either side of a gate that moves files and loses 20%, doubles 10% and cuts 5% of them",
+		counts: "kills", usually: 60,
+		test:    fixed("./test/e2e", "TestAcrossAGate", "-gatekills"),
+		pattern: tells(`kills`),
+	},
+	{
 		name: "disaster", what: "real nodes: a data directory destroyed in the middle of traffic and restored from a copy made while the node ran",
 		counts: "losses", usually: 20, run: disaster,
 	},

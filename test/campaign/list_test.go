@@ -45,6 +45,7 @@ func TestWhatATestSaysIsSummed(t *testing.T) {
 	for name, line := range map[string]string{
 		"simulation": "    sim_test.go:91: ran 7 seeds: {Submitted:5 Crashes:3 Receipts:11}",
 		"kill":       "    kill_test.go:71: 5 documents, 7 kills of 3 nodes, 9 heads compared; 0 lost, 0 duplicated, 11 receipts verified",
+		"gate":       "    boundary_test.go:71: 5 documents, 7 kills of 4 nodes, 70 files carried: {Files:70 Lost:14 Doubled:7 Truncated:4}; 0 lost, 0 duplicated, 11 receipts verified",
 		"power-cut":  "    powercut_test.go:71: 5 documents, 7 power cuts of ext4; 0 lost, 0 duplicated, 11 receipts verified",
 		"disk-full":  "    full_test.go:71: 5 documents, 7 times full; 0 lost, 0 duplicated, 11 receipts verified",
 		"mutation":   "    mutation_test.go:71: 5 documents, 7 mutations of stored files: 1 detected, 2 without effect; 0 lost, 0 duplicated, 11 receipts verified",

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -83,6 +84,13 @@ func newCluster(t *testing.T, names ...string) *cluster {
 // newClusterWith gives init further arguments for each node.
 func newClusterWith(t *testing.T, initArgs func(id string) []string, names ...string) *cluster {
 	t.Helper()
+	return newRow(t, initArgs, nil, names...)
+}
+
+// newRow gives ca link further arguments for each pair, too. A node whose init has a
+// profile has no agency.
+func newRow(t *testing.T, initArgs func(id string) []string, linkArgs func(a, b string) []string, names ...string) *cluster {
+	t.Helper()
 	binary, err := build()
 	if err != nil {
 		t.Fatal(err)
@@ -103,15 +111,26 @@ func newClusterWith(t *testing.T, initArgs func(id string) []string, names ...st
 		p.httpClient = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32}}
 		peer := freeAddress(t)
 		args := []string{"init", "--data", p.data, "--node", id, "--zone", "z" + id, "--domain", "e2e", "--peer-url", "https://" + peer,
-			"--peer-listen", peer, "--rest-listen", p.restAddr, "--agency", p.agency + "=单位" + id}
+			"--peer-listen", peer}
+		var more []string
 		if initArgs != nil {
-			args = append(args, initArgs(id)...)
+			more = initArgs(id)
 		}
-		c.run(args...)
+		serves := !slices.Contains(more, "--profile")
+		if serves {
+			args = append(args, "--rest-listen", p.restAddr, "--agency", p.agency+"=单位"+id)
+		}
+		c.run(append(args, more...)...)
 		c.run("ca", "admit", ca, filepath.Join(p.data, "request.json"))
-		p.key = strings.TrimSpace(c.run("key", "create", "--data", p.data, "--agency", p.agency))
+		if serves {
+			p.key = strings.TrimSpace(c.run("key", "create", "--data", p.data, "--agency", p.agency))
+		}
 		if i > 0 {
-			c.run("ca", "link", ca, names[i-1], id, "--ceiling", "work_secret")
+			link := []string{"ca", "link", ca, names[i-1], id, "--ceiling", "work_secret"}
+			if linkArgs != nil {
+				link = append(link, linkArgs(names[i-1], id)...)
+			}
+			c.run(link...)
 		}
 		for k := range i - 1 { // to those that are no neighbours, over those between
 			c.run("ca", "route", ca, id, names[k], names[i-1])
