@@ -26,7 +26,6 @@ var house = []room{
 
 	{floor: 6, path: "cmd/yizhan"},
 	{floor: 6, path: "cmd/yzverify"},
-	{floor: 6, path: "cmd/yizhan/carrier"},
 	{floor: 6, path: "cmd/yizhan/bench"},
 	{floor: 6, path: "cmd/yizhan/backup"},
 
@@ -35,6 +34,7 @@ var house = []room{
 	{floor: 5, path: "adapters/control"},
 	{floor: 5, path: "adapters/peer"},
 	{floor: 5, path: "adapters/ferry"},
+	{floor: 5, path: "adapters/ferry/badgate"},
 	{floor: 5, path: "adapters/trust"},
 
 	{floor: 4, path: "exchange/link"},

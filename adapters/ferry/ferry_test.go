@@ -76,7 +76,7 @@ func piers(t *testing.T) (jia, yi *pier) {
 		check(t, err)
 		p.node, err = node.New(t.Context(), node.Config{
 			ID: id, Store: queue.Checked(store), Blobs: blobs, Keys: keys[id], Directory: func() *certs.Directory { return d },
-			Now: func() time.Time { return *p.clock }, Rand: rand.Reader, Clock: "test",
+			Now: func() time.Time { return *p.clock }, Rand: rand.Reader, Clock: "test", Together: sideBySide,
 		})
 		check(t, err)
 		p.open()

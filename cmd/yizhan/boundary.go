@@ -13,13 +13,13 @@ import (
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/adapters/control"
-	"github.com/yizhan-gateway/yizhan/cmd/yizhan/carrier"
+	"github.com/yizhan-gateway/yizhan/adapters/ferry/badgate"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
 )
 
 // boundary is the demo across a gate: an agency in each of two zones, behind each a
-// node at the boundary, and between those a directory in which a bad carrier loses,
+// node at the boundary, and between those a directory in which a bad gate loses,
 // doubles and cuts files.
 type boundary struct {
 	*demo
@@ -28,7 +28,7 @@ type boundary struct {
 	toYi     []string
 	toJia    []string
 	got      map[string][]string // the files of each document, as they were collected
-	carrier  *carrier.Carrier
+	bad      *badgate.Gate
 	result   boundaryResult
 }
 
@@ -45,7 +45,7 @@ type boundaryResult struct {
 	LedgerVerified   bool                `json:"ledger_verified"`
 	BytesMatch       bool                `json:"bytes_match"`
 	BooksBalanced    bool                `json:"books_balanced"`
-	Suffered         carrier.Losses      `json:"suffered"` // what the carrier did to the files
+	Suffered         badgate.Losses      `json:"suffered"` // what the gate did to the files
 	ElapsedMS        int64               `json:"elapsed_ms"`
 }
 
@@ -65,7 +65,7 @@ const (
 func (x *boundary) run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*demoPatience)
 	defer cancel()
-	x.started, x.got, x.carrier = time.Now(), map[string][]string{}, carrier.New(mrand.Uint64())
+	x.started, x.got, x.bad = time.Now(), map[string][]string{}, badgate.New(mrand.Uint64(), badgate.Usual)
 	if x.dir, err = os.MkdirTemp("", "yizhan-demo-"); err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func (x *boundary) run(ctx context.Context) (err error) {
 	carrying := make(chan error, 1)
 	route, stop := context.WithCancel(ctx)
 	go func() {
-		carrying <- x.carrier.Run(route, boundaryPace/2,
+		carrying <- x.bad.Run(route, boundaryPace/2,
 			[2]string{x.gate(x.wai, "out"), x.gate(x.nei, "in")}, [2]string{x.gate(x.nei, "out"), x.gate(x.wai, "in")})
 	}()
 	err = x.traffic(ctx)
@@ -161,7 +161,7 @@ func (x *boundary) traffic(ctx context.Context) error {
 		}
 		time.Sleep(boundaryPace)
 	}
-	x.say("已发 sent %d + %d 件；摆渡中 carrying: %+v\n", len(x.toYi), len(x.toJia), x.carrier.Losses())
+	x.say("已发 sent %d + %d 件；摆渡中 carrying: %+v\n", len(x.toYi), len(x.toJia), x.bad.Losses())
 	for _, way := range x.ways() {
 		if err := x.arrived(ctx, way.to, way.ids); err != nil {
 			return err
@@ -253,7 +253,7 @@ func (x *boundary) report() error {
 		return err
 	}
 	r.BooksBalanced = n == 0
-	r.Suffered, r.ElapsedMS = x.carrier.Losses(), time.Since(x.started).Milliseconds()
+	r.Suffered, r.ElapsedMS = x.bad.Losses(), time.Since(x.started).Milliseconds()
 	x.say("%d 件全部签收 of %d documents %d are signed for, %d 份回执已离线验证 receipts verified offline\n"+
 		"摆渡文件 files %d：丢失 lost %d，重复 doubled %d，截断 truncated %d\n",
 		r.Documents, r.Documents, r.SignedFor, r.Receipts, r.Suffered.Files, r.Suffered.Lost, r.Suffered.Doubled, r.Suffered.Truncated)

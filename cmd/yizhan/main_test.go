@@ -18,8 +18,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/yizhan-gateway/yizhan/adapters/ferry/badgate"
 	"github.com/yizhan-gateway/yizhan/certs"
-	"github.com/yizhan-gateway/yizhan/cmd/yizhan/carrier"
 	"github.com/yizhan-gateway/yizhan/crypto/timestamp/tsatest"
 	"github.com/yizhan-gateway/yizhan/exchange"
 )
@@ -218,7 +218,7 @@ func TestDisaster(t *testing.T) {
 }
 
 // TestBoundary runs the demo across a gate as a user would: everything arrives once and
-// is proven, and the carrier did its share of harm.
+// is proven, and the gate did its share of harm.
 func TestBoundary(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: starts four processes; scripts/test runs it")
@@ -247,8 +247,8 @@ func TestBoundary(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	}
-	if s := got.Suffered; s.Files < carrier.Deck || s.Lost == 0 || s.Doubled == 0 || s.Truncated == 0 {
-		t.Errorf("the carrier did no harm: %+v", s)
+	if s := got.Suffered; s.Files < badgate.Deck || s.Lost == 0 || s.Doubled == 0 || s.Truncated == 0 {
+		t.Errorf("the gate did no harm: %+v", s)
 	}
 	for _, args := range [][]string{{"demo", "--boundary", "pigeon"}, {"demo", "--boundary", "ferry", "--disaster"}} {
 		var exit *exec.ExitError

@@ -20,7 +20,7 @@ import (
 // arrivals are durable. A file is any number of bundles one after the other; the
 // first is a note: what is here, what is waited for, and in which round the file
 // was written. Nobody waits for an answer: what the neighbour does not name although
-// it has seen the round in which it left goes once more, as the same bytes.
+// it has seen a later round than that in which it left goes once more, as the same bytes.
 
 // Passage is what a note says. Round counts the exports of its sender, Last is its
 // last bundle and From the lowest that it waits for, above Last when it waits for
@@ -65,6 +65,7 @@ const (
 	ferryItems   = 900
 	repackAfter  = 3 // times a bundle left without arriving
 	dueAtOnce    = 10_000
+	besides      = 64 << 10 // bytes of a file that are not items of its only bundle
 	maxResyncing = 64 // attempts to find the next bundle of a damaged file
 )
 
@@ -147,10 +148,12 @@ func (f *Ferry) goOn(ctx context.Context) error {
 	return nil
 }
 
-// packAll packs what waits, until there is about as much as may leave at once.
-func (f *Ferry) packAll(ctx context.Context, room int64) error {
+// packAll packs what waits, until there is about as much as may leave at once. What
+// fits into a file goes into bundles that do.
+func (f *Ferry) packAll(ctx context.Context, room, file int64) error {
+	most := min(FillBytes, max(file-besides, besides))
 	for refused := 0; room > 0 && refused < 8; {
-		load, err := f.s.node.NextLoad(ctx, f.s.link, FillBytes, ferryItems)
+		load, err := f.s.node.NextLoad(ctx, f.s.link, most, ferryItems)
 		if err != nil || load.Entries() == 0 {
 			return err
 		}
@@ -210,7 +213,7 @@ type Exported struct {
 
 // Limits are how much may leave in one export.
 type Limits struct {
-	FileBytes int64 // of one file; a bundle is never cut
+	FileBytes int64 // of one file; a bundle is never cut, so a part of 8 MiB makes a larger one
 	Files     int
 }
 
@@ -222,7 +225,7 @@ func (f *Ferry) Export(ctx context.Context, limits Limits, anyhow bool, place fu
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	room := limits.FileBytes * int64(limits.Files)
-	due, err := f.due(ctx, room)
+	due, err := f.due(ctx, room, limits.FileBytes)
 	if err != nil || len(due) == 0 && f.noted && !anyhow {
 		return got, err
 	}
@@ -257,7 +260,7 @@ func (f *Ferry) Export(ctx context.Context, limits Limits, anyhow bool, place fu
 }
 
 // due packs what waits and gives the bundles that are to leave, oldest first.
-func (f *Ferry) due(ctx context.Context, room int64) (due []node.NumberedBundle, err error) {
+func (f *Ferry) due(ctx context.Context, room, file int64) (due []node.NumberedBundle, err error) {
 	blocked, err := f.outstanding(ctx, func(b *records.FerryBundle) bool { return b.Lost && b.Again >= repackAfter })
 	if err != nil {
 		return nil, err
@@ -274,7 +277,7 @@ func (f *Ferry) due(ctx context.Context, room int64) (due []node.NumberedBundle,
 	for _, b := range due {
 		room -= b.Row.Size
 	}
-	if err := f.packAll(ctx, room); err != nil {
+	if err := f.packAll(ctx, room, file); err != nil {
 		return nil, err
 	}
 	return f.outstanding(ctx, wanted)

@@ -161,7 +161,7 @@ func (f *Ferry) hear(ctx context.Context, epoch string, p *Passage, got *Importe
 				return err
 			}
 			got.Settled++
-		case b.Row.Left > 0 && b.Row.Left <= p.Heard && !b.Row.Lost:
+		case b.Row.Left > 0 && b.Row.Left < p.Heard && !b.Row.Lost:
 			lost = append(lost, b)
 		}
 	}

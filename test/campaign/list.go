@@ -92,6 +92,13 @@ var campaigns = []campaign{
 		pattern: tells(`kills`),
 	},
 	{
+		name: "ferry", what: "many documents over a gate that moves files, loses 20% or half of them, doubles 10%, cuts 5% and delays some, in both directions; a seed is two crossings",
+		counts: "seeds", usually: 20,
+		test:    fixed("./adapters/ferry", "TestVolume", "-ferryseeds"),
+		pattern: tells(`crossings`),
+		mutants: regexp.MustCompile(`TestVolume`),
+	},
+	{
 		name: "disaster", what: "real nodes: a data directory destroyed in the middle of traffic and restored from a copy made while the node ran",
 		counts: "losses", usually: 20, run: disaster,
 	},

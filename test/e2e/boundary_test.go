@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/yizhan-gateway/yizhan/cmd/yizhan/carrier"
+	"github.com/yizhan-gateway/yizhan/adapters/ferry/badgate"
 )
 
 var gateKills = flag.Int("gatekills", 3, "how often TestAcrossAGate ends a node")
@@ -37,8 +37,8 @@ func TestAcrossAGate(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience(n))
 	defer cancel()
 	seed := mrand.Uint64()
-	t.Logf("the carrier's seed is %d", seed)
-	bad := carrier.New(seed)
+	t.Logf("the gate's seed is %d", seed)
+	bad := badgate.New(seed, badgate.Usual)
 	carrying, stop := context.WithCancel(ctx)
 	var wait sync.WaitGroup
 	wait.Go(func() {
@@ -60,7 +60,7 @@ func TestAcrossAGate(t *testing.T) {
 	compared := r.checkLedgers()
 	did := bad.Losses()
 	r.tell("%d kills of %d nodes, %d heads compared, files %+v", r.kills.Load(), len(c.nodes), compared, did)
-	if did.Files >= carrier.Deck && (did.Lost == 0 || did.Doubled == 0 || did.Truncated == 0) {
+	if did.Files >= badgate.Deck && (did.Lost == 0 || did.Doubled == 0 || did.Truncated == 0) {
 		t.Errorf("the gate did no harm: %+v", did)
 	}
 }

@@ -50,6 +50,14 @@ var mutants = []mutant{
 		campaign: []string{"./exchange/link", "-run", "TestABadCarrier"},
 	},
 	{
+		name:   "ferry-cannot-wait",
+		reason: "a file that another one of its round has overtaken is taken for lost, and half as much again is carried",
+		changes: []change{{"exchange/link/ferry_in.go",
+			"b.Row.Left < p.Heard",
+			"b.Row.Left <= p.Heard"}},
+		campaign: []string{"./adapters/ferry", "-run", "TestVolume/a_fifth", "-ferryfirst", "3"},
+	},
+	{
 		name:   "ferry-believes-the-future",
 		reason: "a note that acknowledges bundles which were never made is believed",
 		changes: []change{{"exchange/link/ferry_in.go",
