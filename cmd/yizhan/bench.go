@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,7 +26,10 @@ of their own. See docs/benchmarks.md.
 
 Figures: ` + strings.Join(bench.Names, ", ")
 	c.Flags().StringSliceVar(&only, "only", nil, "measure these figures alone, separated by commas")
-	c.AddCommand(a.measuring("crypto", "Sealing, opening, keys in an HSM", bench.Crypto))
+	c.AddCommand(
+		a.measuring("crypto", "Sealing, opening, keys in an HSM", bench.Crypto),
+		a.measuring("ferry", "Packing documents into files, and taking them out · 摆渡", a.benchFerry),
+	)
 	return c
 }
 
@@ -53,7 +57,9 @@ func (a *app) measuring(name, short string, measure func(context.Context, bench.
 	c.Flags().Int64Var(&o.Bulk, "bulk", 0, "size of the large document, MiB")
 	if name == "bench" {
 		c.Flags().IntVar(&o.Waiting, "waiting", 0, "deliveries that wait in backlog and restart")
-		c.Flags().IntVar(&o.Documents, "documents", 0, "small documents that accept and exchange send")
+	}
+	if name != "crypto" {
+		c.Flags().IntVar(&o.Documents, "documents", 0, "small documents that are sent")
 	}
 	c.Flags().StringVar(&o.Dir, "dir", "", "where temporary files go (default: the system's)")
 	return c
@@ -73,6 +79,55 @@ func (a *app) benchEngine(ctx context.Context, o bench.Options, only []string) (
 		}
 	}
 	return bench.Engine(ctx, o, s, only, say)
+}
+
+// benchFerry makes two nodes on either side of a ferry and measures them.
+func (a *app) benchFerry(ctx context.Context, o bench.Options) (*bench.Report, error) {
+	say := func(format string, args ...any) { fmt.Fprintf(a.err, format, args...) }
+	s := &ferrySite{site{pair{app: a, dir: o.Dir, say: func(string, ...any) {}}}, filepath.Join(o.Dir, "medium")}
+	if err := os.Mkdir(s.medium, 0o700); err != nil {
+		return nil, err
+	}
+	s.introduce()
+	if err := s.begin(s.jia, s.yi); err != nil {
+		return nil, err
+	}
+	if err := s.publish([]string{"link", "jia", "yi", "--kind", "ferry", "--ceiling", "work_secret"}); err != nil {
+		return nil, err
+	}
+	for _, n := range s.nodes {
+		defer n.end(syscall.SIGKILL) // what it has is removed
+	}
+	return bench.Ferry(ctx, o, s, say)
+}
+
+// ferrySite is a pair with a medium that is carried between its nodes.
+type ferrySite struct {
+	site
+	medium string
+}
+
+// Export implements bench.FerrySite.
+func (s *ferrySite) Export(ctx context.Context) (bench.Exported, error) {
+	var out ferryExported
+	err := s.order(ctx, s.jia, "/ferry/export", &out)
+	return bench.Exported{Files: out.Files, Bytes: out.Bytes}, err
+}
+
+// Import implements bench.FerrySite.
+func (s *ferrySite) Import(ctx context.Context) error {
+	var in ferryImported
+	err := s.order(ctx, s.yi, "/ferry/import", &in)
+	if err == nil && (in.Files == 0 || in.Bundles.Faults > 0) {
+		err = fmt.Errorf("the import took %+v", in)
+	}
+	return err
+}
+
+func (s *ferrySite) order(ctx context.Context, n *pairNode, path string, out any) error {
+	return onRunning(ctx, dataDir(n.data), func(c *control.Client) error {
+		return c.Call(ctx, http.MethodPost, path, ferryOrder{"jia-yi", s.medium}, out, nil)
+	})
 }
 
 // allowLarge lets a node take documents of 16 GiB.

@@ -99,8 +99,7 @@ func (x *boundary) gate(n *pairNode, folder string) string {
 
 // prepare makes four nodes in a row: 政务外网 with jia and wai, 专网 with nei and yi.
 func (x *boundary) prepare() (err error) {
-	x.jia = &pairNode{id: "jia", zone: "政务外网", agencyName: "示范单位甲"}
-	x.yi = &pairNode{id: "yi", zone: "专网", agencyName: "示范单位乙"}
+	x.introduce()
 	x.wai = &pairNode{id: "wai", zone: "政务外网"}
 	x.nei = &pairNode{id: "nei", zone: "专网"}
 	for n, beyond := range map[*pairNode]*pairNode{x.wai: x.nei, x.nei: x.wai} {

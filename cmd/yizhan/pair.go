@@ -45,13 +45,18 @@ type pairNode struct {
 // prepare makes authority, nodes and directory in dir, with the same commands a
 // person would use.
 func (d *pair) prepare() error {
-	d.jia = &pairNode{id: "jia", zone: "政务外网", agencyName: "示范单位甲"}
-	d.yi = &pairNode{id: "yi", zone: "专网", agencyName: "示范单位乙"}
+	d.introduce()
 	if err := d.begin(d.jia, d.yi); err != nil {
 		return err
 	}
 	d.say("建立名录机构和两个节点 made an authority and two nodes\n")
 	return d.publish([]string{"link", "jia", "yi", "--dialer", "jia", "--ceiling", "work_secret"})
+}
+
+// introduce names the two nodes with agencies.
+func (d *pair) introduce() {
+	d.jia = &pairNode{id: "jia", zone: "政务外网", agencyName: "示范单位甲"}
+	d.yi = &pairNode{id: "yi", zone: "专网", agencyName: "示范单位乙"}
 }
 
 // begin makes the authority and the nodes.

@@ -66,7 +66,7 @@ const (
 	repackAfter  = 3 // times a bundle left without arriving
 	dueAtOnce    = 10_000
 	besides      = 64 << 10 // bytes of a file that are not items of its only bundle
-	maxResyncing = 64 // attempts to find the next bundle of a damaged file
+	maxResyncing = 64       // attempts to find the next bundle of a damaged file
 )
 
 // Ferry is one neighbour behind a ferry. Its methods may be called by one caller

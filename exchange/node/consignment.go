@@ -17,6 +17,7 @@ type ConsignmentItem struct {
 	V        int         `json:"v"`
 	Crit     []string    `json:"crit,omitempty"`
 	Envelope sm.Digest   `json:"envelope"`
+	Again    int         `json:"again,omitempty"` // how often it set out again, after it had come back
 	Parts    []sm.Digest `json:"parts"`
 	Slots    []SlotItem  `json:"slots"`
 	Extra    strictjson.Extra
@@ -59,6 +60,9 @@ func ParseConsignment(b []byte) (*ConsignmentItem, error) {
 		}
 		last = s.I
 	}
+	if c.Again < 0 || c.Again > maxComeback {
+		return nil, exchange.Fail(exchange.CodeBadRequest, "consignment: again is 1 to %d", maxComeback)
+	}
 	return &c, nil
 }
 
@@ -100,7 +104,7 @@ func (c *ConsignmentItem) only(recipients []int) *ConsignmentItem {
 	for _, i := range recipients {
 		keep[i] = true
 	}
-	out := &ConsignmentItem{Envelope: c.Envelope, Parts: c.Parts}
+	out := &ConsignmentItem{Envelope: c.Envelope, Again: c.Again, Parts: c.Parts}
 	for _, s := range c.Slots {
 		if keep[s.I] {
 			out.Slots = append(out.Slots, s)

@@ -58,7 +58,7 @@ type parkedEntry struct {
 
 // unended are the refusals after which the neighbour signs nothing: with all
 // others its REJECTED is on the way.
-var unended = []string{errUnknownSender.Detail, "unknown_kind", exchange.CodeTooLarge, "bad_id"}
+var unended = []string{errUnknownSender.Detail, "unknown_kind", exchange.CodeTooLarge, "bad_id", reasonLoop}
 
 // deadSweep is a walk over the lanes, in search of what is overdue.
 type deadSweep struct {

@@ -354,9 +354,9 @@ func (n *Node) intakeConsignment(ctx context.Context, link string, it Item, b []
 	if err != nil {
 		return Outcome{}, err
 	}
-	out := Outcome{Taken, ""}
+	out, back := Outcome{Taken, ""}, false
 	err = n.update(ctx, func(tx queue.Tx) error {
-		out = Outcome{Taken, ""}
+		out, back = Outcome{Taken, ""}, false
 		env, err := records.Envelopes.Lock(tx, e.Hash)
 		if err != nil {
 			return err
@@ -380,15 +380,24 @@ func (n *Node) intakeConsignment(ctx context.Context, link string, it Item, b []
 		con := &records.Consignment{Body: body, Link: link}
 		err = n.putConsignment(tx, e.Hash, it.Digest, con, env.Complete && !env.Deferred)
 		if errors.Is(err, queue.ErrExists) {
+			if back, err = n.comesBack(tx, e.Hash, it.Digest, link, item); back || err != nil {
+				return err
+			}
 			out = Outcome{Duplicate, ""}
 			return errNothingNew
 		}
+		if err == nil && item.Again > 0 {
+			err = n.setOutAgain(tx, e.Hash, it.Digest, con, item)
+		}
 		return err
 	})
+	if errors.Is(err, errLoop) {
+		return Outcome{Refused, reasonLoop}, n.dropBody(ctx, body)
+	}
 	if errors.Is(err, errWaitingFull) {
 		out, err = n.full(ctx, link)
 	}
-	if out.Status != Taken {
+	if out.Status != Taken || back && err == nil {
 		if errors.Is(err, errNothingNew) {
 			err = nil
 		}

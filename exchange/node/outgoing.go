@@ -210,6 +210,7 @@ func (n *Node) appendConsignment(ctx context.Context, list []Out, o Out, out *re
 	if err != nil {
 		return nil, unreadable{err}
 	}
+	whole.Again += con.Back
 	data, err := whole.only(out.Recipients).Marshal()
 	if err != nil {
 		return nil, err

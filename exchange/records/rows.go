@@ -230,6 +230,7 @@ type Owner struct{ Envelope sm.Digest }
 type Consignment struct {
 	Body Body
 	Link string
+	Back int `json:",omitempty"` // how often it came back after it was handed on
 }
 
 // Fan is the progress of distributing one incoming consignment.

@@ -42,6 +42,22 @@ var mutants = []mutant{
 		campaign: []string{"./exchange/link", "-run", "TestEveryRelaySaysRelayed"},
 	},
 	{
+		name:   "comeback-is-a-duplicate",
+		reason: "a document that comes back to a node which handed it on is nobody's",
+		changes: []change{{"exchange/node/comeback.go",
+			"con == nil || con.Link == link {",
+			"con == nil || con.Link != link || con.Link == link {"}},
+		campaign: []string{"./exchange/link", "-run", "TestADocumentThatComesBack"},
+	},
+	{
+		name:   "again-without-a-number",
+		reason: "a document that sets out again cannot be told from what the next node had",
+		changes: []change{{"exchange/node/outgoing.go",
+			"whole.Again += con.Back",
+			"whole.Again += con.Back * 0"}},
+		campaign: []string{"./exchange/link", "-run", "TestADocumentThatComesBack|TestACircleEnds"},
+	},
+	{
 		name:   "ferry-settles-one-too-many",
 		reason: "a bundle counts as acknowledged that a note only almost names",
 		changes: []change{{"exchange/link/ferry_in.go",

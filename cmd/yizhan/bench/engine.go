@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -50,7 +51,18 @@ func Engine(ctx context.Context, o Options, site Site, only []string, say func(s
 			return nil, fmt.Errorf("%q is not a figure; there are %s", name, strings.Join(Names, ", "))
 		}
 	}
-	e := &engine{sizes: fullEngine, dir: o.Dir, site: site, say: say, report: &Report{Results: []Result{}}}
+	e, end, err := newEngine(o, site, say)
+	if err != nil {
+		return nil, err
+	}
+	defer end(&err)
+	return e.report, e.measure(ctx, only)
+}
+
+// newEngine makes what every run needs. What end meets is the run's error, unless
+// there was another.
+func newEngine(o Options, site Site, say func(string, ...any)) (e *engine, end func(*error), err error) {
+	e = &engine{sizes: fullEngine, dir: o.Dir, site: site, say: say, report: &Report{Results: []Result{}}}
 	if o.Quick {
 		e.sizes = quickEngine
 	}
@@ -64,21 +76,20 @@ func Engine(ctx context.Context, o Options, site Site, only []string, say func(s
 		e.sizes.documents, e.sizes.probe = o.Documents, min(e.sizes.probe, o.Documents)
 	}
 	if e.prims, err = primitives(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if e.raw, err = newRawFile(o.Dir); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer func() {
-		if closing := e.raw.close(); err == nil {
-			err = closing
-		}
-	}()
 	if err := e.serveNothing(); err != nil {
-		return nil, err
+		return nil, nil, errors.Join(err, e.raw.close())
 	}
-	defer e.server.Close()
-	return e.report, e.measure(ctx, only)
+	return e, func(err *error) {
+		_ = e.server.Close() // nothing is under way
+		if closing := e.raw.close(); *err == nil {
+			*err = closing
+		}
+	}, nil
 }
 
 func (e *engine) measure(ctx context.Context, only []string) error {
