@@ -368,8 +368,13 @@ func TestTombstonesAreNotScannedAgain(t *testing.T) {
 // TestEverythingArrivesThroughRestarts: whatever is damaged, and whenever the
 // process starts again, no entry is lost from a lane and none comes back.
 func TestEverythingArrivesThroughRestarts(t *testing.T) {
+	for seed := range uint64(5) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { throughRestarts(t, rand.New(rand.NewPCG(seed, 2))) })
+	}
+}
+
+func throughRestarts(t *testing.T, rng *rand.Rand) {
 	d := newDepot(t)
-	rng := rand.New(rand.NewPCG(1, 2))
 	taken := map[string]bool{}
 	for i := 0; i < 400 && (i < 40 || len(taken) < d.made); i++ {
 		if i < 40 {
