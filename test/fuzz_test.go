@@ -113,6 +113,7 @@ var noParser = map[string]string{
 	"exchange/records.Load":                 "reads a blob by its digest",
 	"internal/durable.ReadFile":             "gives bytes, bounded, and looks at none",
 	"adapters/inspect.ReadAt":               "passes bytes on, looks at none",
+	"crypto/envelope.ReadAt":                "opens chunks of what Open has verified",
 	"internal/durable.Open":                 "opens a file, looks at no byte",
 	"internal/durable.OpenRegular":          "opens a file, looks at no byte",
 	"internal/durable.ReadDir":              "lists names",
