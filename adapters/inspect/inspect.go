@@ -16,6 +16,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"sync"
 
 	"github.com/yizhan-gateway/yizhan/exchange"
 )
@@ -64,11 +65,31 @@ type Scanner interface {
 }
 
 // Inspector looks into files. Without a Scanner none is asked. Kinds are the
-// kinds that may pass; nil is all that this package knows.
+// kinds that may pass; empty is all that this package knows. AtOnce is how many
+// files are looked into at a time, others wait; 0 is any number. It is safe for
+// concurrent use and not changed once it is used.
 type Inspector struct {
 	Limits  Limits
 	Scanner Scanner
 	Kinds   []string
+	AtOnce  int
+
+	once  sync.Once
+	turns chan struct{}
+}
+
+// enter waits for a turn.
+func (i *Inspector) enter(ctx context.Context) (leave func(), err error) {
+	if i.AtOnce == 0 {
+		return func() {}, nil
+	}
+	i.once.Do(func() { i.turns = make(chan struct{}, i.AtOnce) })
+	select {
+	case i.turns <- struct{}{}:
+		return func() { <-i.turns }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // refusal is a verdict on its way out of the depths of a file.
@@ -105,6 +126,11 @@ func (f faithful) ReadAt(b []byte, off int64) (int, error) {
 // Inspect judges one file: first what it is, then what is in it, then what the
 // scanner says.
 func (i *Inspector) Inspect(ctx context.Context, name, media string, content io.ReaderAt, size int64) (exchange.Verdict, error) {
+	leave, err := i.enter(ctx)
+	if err != nil {
+		return exchange.Verdict{}, err
+	}
+	defer leave()
 	l := i.Limits.filled()
 	look := &look{Limits: l, entries: l.Entries, unpacked: l.Unpacked}
 	// A file that names a place outside of itself is damaged: only what is
@@ -119,14 +145,12 @@ func (i *Inspector) Inspect(ctx context.Context, name, media string, content io.
 
 func verdict(kind string, err error) (exchange.Verdict, error) {
 	v := exchange.Verdict{Kind: kind}
-	// Trouble with reading comes first: a file that was cut short by it looks
-	// damaged, and is not.
-	if s := (source{}); errors.As(err, &s) {
-		return v, s.error
-	}
 	if r := (*refusal)(nil); errors.As(err, &r) {
 		v.Reason, v.Detail = r.reason, r.detail
 		return v, nil
+	}
+	if s := (source{}); errors.As(err, &s) {
+		return v, s.error
 	}
 	return v, err
 }

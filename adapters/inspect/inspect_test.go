@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
@@ -461,6 +462,22 @@ func TestKinds(t *testing.T) {
 		}
 		if v := judge(t, i, "a.ofd", "", zipOf(t, sampleOFD()...)); v.Reason != "" {
 			t.Errorf("%+v", v)
+		}
+	})
+	t.Run("one at a time", func(t *testing.T) {
+		i := &Inspector{AtOnce: 1}
+		leave, err := i.enter(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		if _, err := i.Inspect(ctx, "a.png", "", bytes.NewReader(asPNG), int64(len(asPNG))); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("while another is looked into: %v", err)
+		}
+		leave()
+		if v := judge(t, i, "a.png", "", asPNG); v.Reason != "" {
+			t.Errorf("after it: %+v", v)
 		}
 	})
 	t.Run("bounds", func(t *testing.T) {

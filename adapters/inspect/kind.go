@@ -7,6 +7,7 @@ import (
 	"image/jpeg"
 	"image/png"
 	"io"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -53,6 +54,9 @@ var kinds = map[string]facts{
 	}},
 	KindLegacy: {[]string{".ceb", ".cebx", ".gd", ".gw", ".sep", ".s2", ".s72", ".s92", ".s10"}, []string{"application/ceb", "application/x-ceb", "application/x-gd"}},
 }
+
+// Kinds lists all kinds that may pass.
+func Kinds() []string { return slices.Sorted(maps.Keys(kinds)) }
 
 // unspecific are media types that claim nothing.
 var unspecific = []string{"", "application/octet-stream", "binary/octet-stream"}
@@ -140,7 +144,7 @@ func (l *look) kindOf(ending string, head []byte, r io.ReaderAt, size int64) (st
 
 // fits compares what a file is with what it is said to be.
 func (i *Inspector) fits(kind, name, media string) error {
-	if i.Kinds != nil && !slices.Contains(i.Kinds, kind) {
+	if len(i.Kinds) > 0 && !slices.Contains(i.Kinds, kind) {
 		return refuse(exchange.CodeContentType, "files of kind %s may not pass here", kind)
 	}
 	// Marks that turn the direction of writing make a name read as another.
@@ -179,7 +183,7 @@ func (l *look) area(c image.Config) error {
 }
 
 // damagedBy is the verdict on a file that cannot be understood, unless it could
-// not be read.
+// not be read: what was cut short by that looks damaged, and is not.
 func damagedBy(err error, detail string, args ...any) error {
 	if s := (source{}); errors.As(err, &s) {
 		return s
