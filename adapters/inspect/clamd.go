@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/exchange"
@@ -20,6 +21,31 @@ import (
 type Clamd struct {
 	network, address string
 	timeout          time.Duration
+
+	mu      sync.Mutex
+	rest    time.Time // until when it is not asked again
+	because error
+}
+
+// clamdRest is how long a daemon that did not answer is left alone: one that
+// hangs would cost every file the whole timeout.
+const clamdRest = 10 * time.Second
+
+// resting gives the trouble that the daemon is left alone for.
+func (c *Clamd) resting(now time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now.Before(c.rest) {
+		return c.because
+	}
+	return nil
+}
+
+func (c *Clamd) leave(now time.Time, because error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rest, c.because = now.Add(clamdRest), because
+	return because
 }
 
 // DefaultClamdTimeout is how long the daemon may take for one answer, and for
@@ -73,9 +99,12 @@ func (c *Clamd) Ping(ctx context.Context) error {
 
 // Scan gives a file to the daemon and says what it found, "" for nothing.
 func (c *Clamd) Scan(ctx context.Context, content io.Reader) (found string, err error) {
+	if err := c.resting(time.Now()); err != nil {
+		return "", err
+	}
 	conn, err := c.dial(ctx, "zINSTREAM\x00")
 	if err != nil {
-		return "", err
+		return "", c.leave(time.Now(), err)
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
@@ -86,8 +115,11 @@ func (c *Clamd) Scan(ctx context.Context, content io.Reader) (found string, err 
 	// A daemon that has enough says why and hangs up: its word comes before the
 	// error of writing to it.
 	b, err := c.reply(conn)
+	if err != nil && ctx.Err() == nil {
+		return "", c.leave(time.Now(), errors.Join(err, broken))
+	}
 	if err != nil {
-		return "", errors.Join(err, broken)
+		return "", err
 	}
 	found, err = parseReply(b)
 	if err == nil && found == "" && broken != nil {

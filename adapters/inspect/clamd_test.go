@@ -159,10 +159,24 @@ func TestScanEnds(t *testing.T) {
 	if _, err := silent.Scan(t.Context(), strings.NewReader("x")); !exchange.IsTemporary(err) {
 		t.Errorf("silent: %v", err)
 	}
+	// A daemon that hangs costs its timeout once, and is asked again later.
+	begin := time.Now()
+	for range 100 {
+		if _, err := silent.Scan(t.Context(), strings.NewReader("x")); !exchange.IsTemporary(err) {
+			t.Errorf("silent: %v", err)
+		}
+	}
+	if time.Since(begin) > 3*time.Second {
+		t.Errorf("100 files took %v", time.Since(begin))
+	}
+	if silent.resting(time.Now().Add(clamdRest)) != nil {
+		t.Error("it is never asked again")
+	}
+	silent.rest = time.Time{}
 	silent.timeout = time.Minute
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	begin := time.Now()
+	begin = time.Now()
 	if _, err := silent.Scan(ctx, strings.NewReader("x")); err == nil || time.Since(begin) > 3*time.Second {
 		t.Errorf("cancelled: %v after %v", err, time.Since(begin))
 	}

@@ -17,6 +17,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/yizhan-gateway/yizhan/exchange"
 )
@@ -66,7 +67,8 @@ type Scanner interface {
 
 // Inspector looks into files. Without a Scanner none is asked. Kinds are the
 // kinds that may pass; empty is all that this package knows. AtOnce is how many
-// files are looked into at a time, others wait; 0 is any number. It is safe for
+// files are looked into at a time; others wait for a moment and are then to come
+// again, so that long looks hold up nothing else; 0 is any number. It is safe for
 // concurrent use and not changed once it is used.
 type Inspector struct {
 	Limits  Limits
@@ -78,6 +80,9 @@ type Inspector struct {
 	turns chan struct{}
 }
 
+// turnWait is how long a look waits for its turn.
+const turnWait = 5 * time.Second
+
 // enter waits for a turn.
 func (i *Inspector) enter(ctx context.Context) (leave func(), err error) {
 	if i.AtOnce == 0 {
@@ -87,6 +92,8 @@ func (i *Inspector) enter(ctx context.Context) (leave func(), err error) {
 	select {
 	case i.turns <- struct{}{}:
 		return func() { <-i.turns }, nil
+	case <-time.After(turnWait):
+		return nil, exchange.Fail(exchange.CodeTemporary, "%d files are being looked into already", i.AtOnce)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
