@@ -16,7 +16,7 @@ type Removal struct {
 	// Taken, Back and Published name what is taken out of the entries, what
 	// comes back as it is published, and what of Taken is published, and so ends
 	// for everybody with the next version: "node ID", "agency CODE", "link ID",
-	// "route FROM to TO".
+	// "route FROM to TO", "inspection point NODE of link ID".
 	Taken, Back, Published []string
 
 	*edit
@@ -150,6 +150,13 @@ func (a *Authority) removal() (*Removal, []described, error) {
 			list = append(list, one)
 		}
 	}
+	for i := range list { // an inspection point goes with its link
+		for _, l := range list {
+			if list[i].link != "" && l.file == linkFile(list[i].link) {
+				list[i].nodes = append(list[i].nodes, l.nodes...)
+			}
+		}
+	}
 	slices.SortStableFunc(list, func(x, y described) int { return x.rank - y.rank })
 	return &Removal{edit: e}, list, nil
 }
@@ -158,6 +165,7 @@ func (a *Authority) removal() (*Removal, []described, error) {
 type described struct {
 	file, name string
 	code       string // of an agency
+	link       string // of an inspection point
 	nodes      []string
 	rank       int
 	raw        strictjson.Raw
@@ -178,6 +186,14 @@ func describe(raw strictjson.Raw) (d described, err error) {
 		var e routeEntry
 		err = strictjson.Unmarshal(raw, &e)
 		d.file, d.name, d.nodes = routeFile(e.From, e.To), "route "+e.From+" to "+e.To, []string{e.From, e.To, e.Next}
+	case inspectionType:
+		var e inspectionEntry
+		err = strictjson.Unmarshal(raw, &e)
+		one := Inspection{e.Node, e.Link}
+		d.file, d.name, d.nodes, d.link = inspectionFile(one), "inspection point "+e.Node, []string{e.Node}, e.Link
+		if e.Link != "" {
+			d.name += " of link " + e.Link
+		}
 	case linkType:
 		var e linkEntry
 		err = strictjson.Unmarshal(raw, &e)

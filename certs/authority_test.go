@@ -367,7 +367,7 @@ func TestAddLinkAndRoute(t *testing.T) {
 // as they are; a broken entry is named.
 func TestEntriesByHand(t *testing.T) {
 	a, dir := newAuthority(t)
-	policy := `{"type":"yizhan-inspection","v":1,"domain":"示范域","zulu":1,"alpha":2}`
+	policy := `{"type":"yizhan-watch","v":1,"domain":"示范域","zulu":1,"alpha":2}`
 	path := filepath.Join(dir, "entries", "inspection-1.json")
 	if err := os.WriteFile(path, []byte(policy), 0o600); err != nil {
 		t.Fatal(err)

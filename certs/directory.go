@@ -38,6 +38,7 @@ type Directory struct {
 	ended          map[IssuerID]*Revocation  // what a revoked issuer issued
 	tsas           []*TSA
 	administrators []*Administrator
+	inspections    map[Inspection]bool
 	policy         *Policy
 	approvals      []*given
 
@@ -129,7 +130,7 @@ func newDirectory() *Directory {
 		agencies: map[string]*Agency{}, nodes: map[string]*Node{}, links: map[string]*Link{},
 		between: map[pair]*Link{}, routes: map[pair]string{},
 		owners: map[sm.Digest]string{}, pins: map[[32]byte]string{},
-		revoked: map[sm.Digest]*Revocation{}, ended: map[IssuerID]*Revocation{},
+		revoked: map[sm.Digest]*Revocation{}, ended: map[IssuerID]*Revocation{}, inspections: map[Inspection]bool{},
 	}
 }
 
@@ -220,6 +221,9 @@ func (d *Directory) index(entries []strictjson.Raw, c *chain) error {
 		return err
 	}
 	if err := d.joinLinks(); err != nil {
+		return err
+	}
+	if err := d.checkInspections(); err != nil {
 		return err
 	}
 	return d.checkRoutes()

@@ -179,7 +179,7 @@ func TestUnknownEntriesAreKept(t *testing.T) {
 	f := newForge(t, "unknown")
 	for _, text := range []string{
 		`{"type":"something-else","v":1,"domain":"示范域","zulu":1,"alpha":[true,"x"]}`,
-		`{"type":"yizhan-inspection","v":1,"node":"yi","cert":"AA=="}`,
+		`{"type":"yizhan-watch","v":1,"node":"yi","cert":"AA=="}`,
 		`{"type":"something-later","v":9,"b":{},"a":""}`,
 	} {
 		d, err := f.load(f.draft(append(f.usual(), raw(text))...))

@@ -11,9 +11,8 @@ import (
 	"github.com/yizhan-gateway/yizhan/internal/strictjson"
 )
 
-// The "type" members of the directory format. Entries of the type
-// yizhan-inspection are kept byte for byte, as are those of types unknown
-// here.
+// The "type" members of the directory format. Entries of types unknown here
+// are kept byte for byte.
 const (
 	fileType          = "yizhan-directory-file"
 	listType          = "yizhan-directory"
@@ -24,6 +23,7 @@ const (
 	issuerType        = "yizhan-issuer"
 	revocationType    = "yizhan-revocation"
 	tsaType           = "yizhan-tsa"
+	inspectionType    = "yizhan-inspection"
 	administratorType = "yizhan-administrator"
 	policyType        = "yizhan-policy"
 	requestType       = "yizhan-join-request"
@@ -185,6 +185,8 @@ func (d *Directory) entry(kind string, raw strictjson.Raw, c *chain) error {
 		return d.addRevocation(raw, c)
 	case tsaType:
 		return d.addTSA(raw)
+	case inspectionType:
+		return d.addInspection(raw)
 	case administratorType:
 		return d.addAdministrator(raw, c)
 	case policyType:
@@ -211,7 +213,7 @@ func kindOf(raw strictjson.Raw) (kind string, err error) {
 	}
 	switch kind {
 	case agencyType, nodeType, linkType, routeType,
-		issuerType, revocationType, tsaType, administratorType, policyType:
+		issuerType, revocationType, tsaType, inspectionType, administratorType, policyType:
 		return kind, nil
 	}
 	for _, m := range members {

@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -191,6 +192,10 @@ func identify(of string, raw strictjson.Raw) (kind, id string, list []certEntry,
 		var e revocationEntry
 		err = strictjson.Unmarshal(raw, &e)
 		return kind, e.Cert.String(), nil, err
+	case inspectionType:
+		var e inspectionEntry
+		err = strictjson.Unmarshal(raw, &e)
+		return kind, e.Node + " – " + cmp.Or(e.Link, "*"), nil, err
 	case policyType:
 		return kind, "", nil, nil
 	}

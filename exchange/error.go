@@ -291,6 +291,33 @@ var texts = map[string]bilingual{
 	CodeBackupDamaged: {
 		Text{"The copy is not what was written", "Verify the copies before it with yizhan backup verify, and restore the newest that is intact; replace the disk of the repository."},
 		Text{"备份已损坏，与写入时不一致", "请用 yizhan backup verify 检查更早的备份，恢复其中最新的完好备份，并更换备份库所在磁盘。"}},
+	CodeContentType: {
+		Text{"A file is not what it says it is, or of a kind that may not pass", "Send it as OFD or PDF under its right name; what it really is stands in the operator's record of the refusal."},
+		Text{"文件的实际类型与所称不符，或不允许通过", "请以正确的文件名和类型重新提交，建议使用 OFD 或 PDF。"}},
+	CodeContentDamaged: {
+		Text{"A file is damaged", "Open it on your side, export it again and send the document anew."},
+		Text{"文件已损坏或不完整", "请在本单位打开核对，重新导出后另行发送。"}},
+	CodeContentDigest: {
+		Text{"A signed OFD file was changed after it was signed", "Have it sealed again by whoever sealed it, and send the document anew. Digests other than SM3 and SHA-256 prove nothing."},
+		Text{"OFD 文件签章后被改动，或其摘要算法不可信", "请由原签章单位重新签章（摘要须为 SM3 或 SHA-256）后另行发送。"}},
+	CodeContentActive: {
+		Text{"A file holds a program, a script, macros or embedded files", "Remove them (print it to OFD or PDF), send attachments as files of their own, and send the document anew."},
+		Text{"文件含有程序、脚本、宏或内嵌文件", "请去除后（如转换为版式文件）重新发送；附件请单独提交。"}},
+	CodeContentHidden: {
+		Text{"A file is encrypted by itself and cannot be looked into", "Remove the password and send the document anew: the exchange encrypts it on its way."},
+		Text{"文件自身已加密，无法检查", "请去除文件口令后重新发送；传输过程由本系统加密。"}},
+	CodeContentArchive: {
+		Text{"An archive may not pass", "Send the files by themselves, each as an attachment."},
+		Text{"压缩包不允许通过", "请解压后将各文件分别作为附件发送。"}},
+	CodeContentMalware: {
+		Text{"The virus scanner found something in a file", "Do not send it again. Have your computers looked at, and send the document anew from a clean one."},
+		Text{"文件中检出病毒或恶意代码", "请勿再次发送；请检查本单位终端，处置后重新制作并发送。"}},
+	CodeContentTooLarge: {
+		Text{"A file is larger inside than can be looked into", "Split it, or export images at a lower resolution, and send the document anew."},
+		Text{"文件内容超过检查上限", "请拆分文件或降低图像分辨率后重新发送。"}},
+	CodeInspectionMissing: {
+		Text{"The document has no key for the inspection point on its way", "Send it anew: the sender's node needs the directory that names the inspection point."},
+		Text{"公文未附途经检查点所需的密钥", "请更新发文节点的名录后重新发送。"}},
 	CodeTemporary: {
 		Text{"Not possible at the moment", "Repeat the same request in a little while."},
 		Text{"暂时无法处理", "请稍后原样重试。"}},

@@ -36,6 +36,7 @@ var house = []room{
 	{floor: 5, path: "adapters/ferry"},
 	{floor: 5, path: "adapters/ferry/badgate"},
 	{floor: 5, path: "adapters/trust"},
+	{floor: 5, path: "adapters/inspect"},
 
 	{floor: 4, path: "exchange/link"},
 	{floor: 4, path: "exchange/node"},

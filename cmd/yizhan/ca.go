@@ -21,7 +21,7 @@ func (a *app) caCommand() *cobra.Command {
 	var passFile string
 	c := &cobra.Command{Use: "ca", Short: "The domain's authority: certificates and directory · 名录机构"}
 	c.PersistentFlags().StringVar(&passFile, "passphrase-file", "", "file with the authority's passphrase (or set "+passphraseEnv+")")
-	c.AddCommand(a.caInit(&passFile), a.caAdmit(&passFile), a.caRemove(&passFile), a.caLink(&passFile), a.caRoute(&passFile), a.caAgency(&passFile), a.caTSA(&passFile),
+	c.AddCommand(a.caInit(&passFile), a.caAdmit(&passFile), a.caRemove(&passFile), a.caLink(&passFile), a.caRoute(&passFile), a.caInspection(&passFile), a.caAgency(&passFile), a.caTSA(&passFile),
 		a.caPolicy(&passFile), a.caSucceed(&passFile), a.publishCommand(&passFile), a.caShow())
 	c.AddCommand(a.caCertificates(&passFile)...)
 	return c
@@ -155,6 +155,44 @@ func (a *app) caRoute(passFile *string) *cobra.Command {
 			return a.print(map[string]string{"from": args[1], "to": args[2], "next": args[3]}, "from %s to %s by %s\n", args[1], args[2], args[3])
 		},
 	}
+}
+
+func (a *app) caInspection(passFile *string) *cobra.Command {
+	var one certs.Inspection
+	var remove bool
+	c := &cobra.Command{
+		Use: "inspection DIR --node NODE [--link LINK]", Short: "Let a node look into what passes its links · 设置内容检查点", Args: cobra.ExactArgs(1),
+		Long: `Names an inspection point: NODE looks into the documents that pass LINK, either
+way, or without --link any of its links (docs/inspection.md). NODE is an end of
+the link. Senders seal what goes there for the inspection point too, from the
+directory on that names it; what comes without its key is refused.`,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if one.Node == "" {
+				return usage("--node: the id of a node is expected")
+			}
+			authority, err := openAuthority(args[0], *passFile)
+			if err != nil {
+				return err
+			}
+			word := words(a.language())
+			change, does := authority.AddInspection, word("inspects", "检查")
+			if remove {
+				change, does = authority.RemoveInspection, word("does not inspect any more", "不再检查")
+			}
+			if err := change(one); err != nil {
+				return err
+			}
+			link := one.Link
+			if link == "" {
+				link = word("all its links", "其全部链路")
+			}
+			return a.print(map[string]any{"node": one.Node, "link": one.Link, "removed": remove}, "%s %s %s\n", one.Node, does, link)
+		},
+	}
+	c.Flags().StringVar(&one.Node, "node", "", "the inspection point")
+	c.Flags().StringVar(&one.Link, "link", "", "the link it guards (default: all its links)")
+	c.Flags().BoolVar(&remove, "remove", false, "it does so no more")
+	return c
 }
 
 func (a *app) caShow() *cobra.Command {

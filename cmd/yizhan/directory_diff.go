@@ -70,6 +70,7 @@ func diffOf(before, after *certs.Directory, now time.Time) (*directoryDiff, erro
 		{"node", old.Nodes, one.Nodes, []string{"id"}},
 		{"link", old.Links, one.Links, []string{"id"}},
 		{"route", old.Routes, one.Routes, []string{"from", "to"}},
+		{"inspection", old.Inspections, one.Inspections, []string{"node", "link"}},
 		{"issuer", old.Issuers, one.Issuers, []string{"fingerprint"}},
 		{"timestamp authority", old.TSAs, one.TSAs, []string{"fingerprint"}},
 		{"revocation", old.Revocations, one.Revocations, []string{"certificate"}},

@@ -12,7 +12,7 @@ import (
 
 var kindsInChinese = map[string]string{
 	"authority": "名录机构", "policy": "批准策略", "administrator": "管理员", "agency": "单位", "node": "节点", "link": "链路",
-	"route": "路由", "issuer": "签发机构", "timestamp authority": "时间戳机构", "revocation": "吊销", "list": "名录清单",
+	"route": "路由", "inspection": "检查点", "issuer": "签发机构", "timestamp authority": "时间戳机构", "revocation": "吊销", "list": "名录清单",
 }
 
 // text is the difference for people.

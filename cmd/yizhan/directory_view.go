@@ -27,6 +27,7 @@ type directoryView struct {
 	Nodes          []nodeView          `json:"nodes"`
 	Links          []linkView          `json:"links"`
 	Routes         []routeView         `json:"routes"`
+	Inspections    []inspectionView    `json:"inspections"`
 	Issuers        []issuerView        `json:"issuers"`
 	TSAs           []tsaView           `json:"timestamp_authorities"`
 	Revocations    []revocationView    `json:"revocations"`
@@ -98,6 +99,11 @@ type routeView struct {
 	Next string `json:"next"`
 }
 
+type inspectionView struct {
+	Node string `json:"node"`
+	Link string `json:"link"` // empty: all links of the node
+}
+
 type certificateView struct {
 	Use         string          `json:"use"`
 	Serial      string          `json:"serial"`
@@ -137,7 +143,7 @@ func viewOf(d *certs.Directory, now time.Time) *directoryView {
 		Issued: d.Issued(), NextUpdate: d.NextUpdate(), Stale: d.Stale(now),
 		Successions: d.Successions(), ApprovedBy: append([]string{}, d.Approvals()...), Policy: policyViewOf(d.Quorum(now)),
 		Administrators: []administratorView{}, Agencies: []agencyView{}, Nodes: []nodeView{}, Links: []linkView{},
-		Routes: []routeView{}, Issuers: []issuerView{}, TSAs: []tsaView{}, Revocations: []revocationView{},
+		Routes: []routeView{}, Inspections: []inspectionView{}, Issuers: []issuerView{}, TSAs: []tsaView{}, Revocations: []revocationView{},
 	}
 	v.Authorities = authoritiesOf(d)
 	for _, x := range d.Administrators() {
@@ -157,6 +163,9 @@ func viewOf(d *certs.Directory, now time.Time) *directoryView {
 	}
 	for _, x := range d.Routes() {
 		v.Routes = append(v.Routes, routeView(x))
+	}
+	for _, x := range d.Inspections() {
+		v.Inspections = append(v.Inspections, inspectionView(x))
 	}
 	for _, x := range d.Issuers() {
 		v.Issuers = append(v.Issuers, issuerView{x.Subject, certs.Fingerprint(x.DER), x.CRL, x.OCSP, x.NotBefore, x.NotAfter, revokedView(x.Revoked)})
@@ -243,6 +252,10 @@ func (v *directoryView) text(lang string) string {
 	section(say("routes", "路由"), len(v.Routes))
 	for _, r := range v.Routes {
 		line(say("  from %s to %s by %s", "  从 %s 到 %s 经 %s"), r.From, r.To, r.Next)
+	}
+	section(say("inspection points", "检查点"), len(v.Inspections))
+	for _, x := range v.Inspections {
+		line("  %s  %s", x.Node, or(x.Link, say("all its links", "其全部链路")))
 	}
 	section(say("administrators", "管理员"), len(v.Administrators))
 	for _, x := range v.Administrators {

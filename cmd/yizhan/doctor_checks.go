@@ -45,6 +45,7 @@ func (d *doctor) examine(ctx context.Context) {
 		d.checkApprovals()
 		d.checkSources()
 		d.checkTimestamps(ctx)
+		d.checkInspection(ctx)
 		d.checkQueues(ctx)
 	}
 	if d.keys != nil {

@@ -212,9 +212,14 @@ func (g *gateway) openNode(ctx context.Context) (err error) {
 	if g.blobs, err = g.dir.openBlobs(); err != nil {
 		return err
 	}
+	inspector, err := g.settings.Inspect.inspector()
+	if err != nil {
+		return err
+	}
 	g.node, err = node.New(ctx, node.Config{
 		ID: g.settings.Node, Store: g.store, Blobs: g.blobs, Keys: g.keys, Rand: g.keys.Random(), Directory: g.directory.Load, Directories: distribution{g},
 		CRLs: g.crlFiles, Together: together, Room: g.space.room, DeadLetterAfter: time.Duration(g.settings.DeadLetterAfter),
+		Inspector: inspector,
 	})
 	if err != nil {
 		return err

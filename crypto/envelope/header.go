@@ -63,7 +63,8 @@ const (
 	manifestType = "yizhan-manifest"
 )
 
-// Slot is what the header says of one key slot: whose it is, the SM3 of the
+// Slot is what the header says of one key slot: whose it is (an agency's code, or
+// the id of the node that is an inspection point), the SM3 of the
 // encryption certificate it was made for, and the SM3 of its bytes.
 type Slot struct {
 	Agency      string    `json:"agency"`
@@ -111,6 +112,7 @@ type Envelope struct {
 var (
 	idForm     = regexp.MustCompile(`^[0-7][0-9A-HJKMNP-TV-Z]{25}$`)
 	senderForm = regexp.MustCompile(`^[0-9A-Z]{18}$`)
+	nodeForm   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
 )
 
 // ParseHeader reads a signed header.
@@ -167,7 +169,8 @@ func (h *Header) checkSlots() error {
 			return errors.New("unknown role")
 		}
 		key := string(s.Role) + s.Agency
-		if !senderForm.MatchString(s.Agency) || seen[key] {
+		point := s.Role == RoleInspection && nodeForm.MatchString(s.Agency)
+		if !point && !senderForm.MatchString(s.Agency) || seen[key] {
 			return errors.New("a slot's agency")
 		}
 		seen[key] = true

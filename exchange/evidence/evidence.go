@@ -305,6 +305,8 @@ func proves(event string, stage exchange.Stage) bool {
 		return stage == exchange.StageRelayed
 	case "acted":
 		return stage.ByAgency()
+	case "inspected":
+		return stage == exchange.StageInspected
 	case "recall_refused":
 		return stage == exchange.StageRecallRefused
 	case "ended", "conflict":

@@ -238,7 +238,7 @@ func TestALeafIsOfTheReceiptsOwnEvent(t *testing.T) {
 		{delivered, "delivered", true}, {delivered, "accepted", false}, {delivered, "deferred", true}, {delivered, "receipt", true},
 		{signedFor, "acted", true}, {signedFor, "deferred", true}, {signedFor, "ended", false}, {signedFor, "conflict", false},
 		{signedFor, "taken", false}, {signedFor, "handed", false}, {signedFor, "directory", false}, {signedFor, "restored", false}, {signedFor, "later", false},
-		{delivered, "recall_refused", false}, {delivered, "asked", false}, {delivered, "relayed", false},
+		{delivered, "recall_refused", false}, {delivered, "asked", false}, {delivered, "inspected", false}, {accepted, "inspected", false}, {delivered, "relayed", false},
 	} {
 		f := w.copyFile(t)
 		came(t, w, f, c.receipt, f.Receipts[c.receipt].CMS, c.event, start)

@@ -241,7 +241,8 @@ type world struct {
 	files map[string][][]byte                     // by document id
 	watch func(h *host, keys node.Keys) node.Keys // nil: the keys as they are
 
-	together func(n int, do func(int)) // of the hosts' nodes; nil: in order
+	together  func(n int, do func(int)) // of the hosts' nodes; nil: in order
+	inspector node.Inspector            // of all nodes
 }
 
 type lockedRand struct {
@@ -302,7 +303,7 @@ func (h *host) restart() {
 	h.node, err = node.New(h.w.ctx, node.Config{
 		ID: h.id, Store: h.store, Blobs: h.blobs, Keys: keys,
 		Directory: func() *certs.Directory { return h.shelf.inForce }, Directories: h.shelf,
-		Now: func() time.Time { return h.w.clock }, Rand: h.w.rand, Clock: "test", Together: h.w.together, Room: h.room,
+		Now: func() time.Time { return h.w.clock }, Rand: h.w.rand, Clock: "test", Together: h.w.together, Room: h.room, Inspector: h.w.inspector,
 	})
 	h.w.must(err)
 	h.Session, err = NewSession(h.node, h.link)

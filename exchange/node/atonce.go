@@ -35,7 +35,7 @@ func (n *Node) away(d *certs.Directory, plan *envelope.Plan) *step {
 			continue
 		}
 		link, next, err := d.NextHop(n.c.ID, r.Agency)
-		if err != nil || next == n.c.ID {
+		if err != nil || next == n.c.ID || n.guarded(d, "", r.Agency) {
 			return nil
 		}
 		s.goes(link.ID, i)

@@ -316,7 +316,7 @@ func (c *check) leaf(tx queue.Tx, i uint64) error {
 // leafSpeaks: the receipt that a leaf names is there.
 func (c *check) leafSpeaks(tx queue.Tx, shown string, leaf *merkle.Leaf) error {
 	switch leaf.Event {
-	case eventAccepted, eventDelivered, eventActed, eventReceipt:
+	case eventAccepted, eventDelivered, eventActed, eventReceipt, eventInspected:
 	default:
 		return nil
 	}

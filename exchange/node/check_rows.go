@@ -36,6 +36,7 @@ func init() {
 		"off": decodes[uint64](aString), "exp": decodes[records.Expiry](aNumber, aDigest),
 		"fro": decodes[records.FerryOut](aString), "frb": decodes[records.FerryBundle](aString, aNumber), "fri": decodes[records.FerryIn](aString),
 		"req": checkRequest, "ans": decodes[sm.Digest](aDigest, aString),
+		"isp": decodes[records.Inspection](aDigest, aString),
 		"rst": decodes[records.Restored](), "rsh": decodes[records.LedgerEnd](aString), "rpl": decodes[records.Replay](aString),
 		"stw": decodes[records.UnstampedRow](aString, aNumber), "stp": decodes[records.Stamp](aString, aNumber),
 		"stb":  decodes[records.StampCount](aString),

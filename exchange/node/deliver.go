@@ -166,17 +166,22 @@ func (n *Node) look(ctx context.Context, p *parcel, slot SlotItem) error {
 	if err != nil {
 		return err
 	}
+	p.inside = p.read(opened)
+	return nil
+}
+
+// read compares what the payload says with what the header says.
+func (p *parcel) read(opened *envelope.Opened) *inside {
 	doc, err := exchange.ParseDocument(opened.Manifest.Document)
 	switch {
 	case err != nil:
-		p.inside = &inside{reason: exchange.CodeInvalidDocument}
+		return &inside{reason: exchange.CodeInvalidDocument}
 	case doc.Contradiction(p.e.Header.Sender, exchange.Recipients(p.e), p.routing) != "":
-		p.inside = &inside{reason: reasonContradiction}
-	default:
-		p.inside = &inside{summary: summaryOf(doc, opened.Manifest)}
-		p.inside.summary.Rel = p.routing.RelatesTo
+		return &inside{reason: reasonContradiction}
 	}
-	return nil
+	sum := summaryOf(doc, opened.Manifest)
+	sum.Rel = p.routing.RelatesTo
+	return &inside{summary: sum}
 }
 
 // idTaken says whether the agency has another document under this id: of

@@ -38,6 +38,7 @@ const (
 	eventGivenUp   = "given_up"
 	eventAsked     = "asked"
 	eventRefused   = "recall_refused"
+	eventInspected = "inspected"
 )
 
 // leaf appends one state change to the ledger, in the transaction that makes

@@ -71,7 +71,8 @@ type Keys interface {
 // one another, side by side and returns when all are done: so the signatures
 // of many documents keep every core busy and their commits share one disk
 // flush; nil runs them one after the other. Room says why no new work may begin
-// now, cheaply, since it is asked for every item; nil is never.
+// now, cheaply, since it is asked for every item; nil is never. Inspector looks into
+// documents where the directory names this node an inspection point.
 type Config struct {
 	ID          string
 	Store       queue.Store
@@ -85,6 +86,7 @@ type Config struct {
 	CRLs        func() [][]byte
 	Together    func(n int, do func(i int))
 	Room        func() error
+	Inspector   Inspector
 
 	DeadLetterAfter time.Duration
 }

@@ -211,7 +211,11 @@ func (n *Node) appendConsignment(ctx context.Context, list []Out, o Out, out *re
 		return nil, unreadable{err}
 	}
 	whole.Again += con.Back
-	data, err := whole.only(out.Recipients).Marshal()
+	slots, err := n.onwards(ctx, whole, out.Recipients)
+	if err != nil {
+		return nil, err
+	}
+	data, err := whole.only(slots).Marshal()
 	if err != nil {
 		return nil, err
 	}

@@ -330,7 +330,7 @@ func (n *Node) ownCertificates(d *certs.Directory, r *exchange.Receipt) []certs.
 }
 
 // past is what was signed here of one delivery before the store was put back.
-type past struct{ delivered, collected, acted, ended *storedReceipt }
+type past struct{ inspected, delivered, collected, acted, ended *storedReceipt }
 
 // again is the stored receipt as one to be stored; nil for none.
 func (s *storedReceipt) again() *signedReceipt {
@@ -355,6 +355,8 @@ func (n *Node) pastOf(ctx context.Context, hh sm.Digest, agency string) (p past,
 func (n *Node) pastIn(list []*storedReceipt, agency string) (p past) {
 	for _, s := range list {
 		switch {
+		case s.body.Stage == exchange.StageInspected && s.body.Node == n.c.ID && s.body.Concerns(agency):
+			p.inspected = s
 		case s.body.Stage == exchange.StageDelivered && s.body.Node == n.c.ID && s.body.Concerns(agency):
 			p.delivered = s
 		case !s.body.Stage.ByAgency() && s.body.Stage.End() && s.body.Node == n.c.ID && len(s.body.Recipients) > 0 && s.body.Concerns(agency):

@@ -118,6 +118,11 @@ func (n *Node) plan(d *certs.Directory, s *Submission, document strictjson.Raw) 
 	if err != nil {
 		return nil, certificateError(err)
 	}
+	points, err := n.points(d, s.Document.Recipients(), now)
+	if err != nil {
+		return nil, err
+	}
+	recipients = append(recipients, points...)
 	recipients = append(recipients, envelope.Recipient{Agency: s.Agency, Role: envelope.RoleSelf, Certificate: self.DER})
 	rawRouting, err := strictjson.Marshal(routing)
 	if err != nil {
@@ -359,7 +364,7 @@ func (n *Node) accept(ctx context.Context, d *certs.Directory, s *Submission, pl
 	now := n.now()
 	document := &records.Document{
 		Header: hh, Created: now, Expires: routing.Expires,
-		Recipients: len(plan.Recipients) - 1, Sealed: summary,
+		Recipients: len(s.Document.Recipients()), Sealed: summary,
 	}
 	env := &records.Envelope{
 		ID: plan.ID, Sender: plan.Sender, Size: st.sealed.Payload.Size, Parts: len(st.refs), Have: fullBits(len(st.refs)),

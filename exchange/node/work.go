@@ -122,6 +122,7 @@ type parcel struct {
 	work    uint64
 	payload envelope.Source // its ciphertext
 	inside  *inside         // what the payload holds, once one recipient's slot has opened it
+	found   *found          // what a look into it came to
 }
 
 // inside is what a payload holds, the same for every recipient.
@@ -172,6 +173,7 @@ type step struct {
 	ended     []end
 	delivered []delivery
 	relayed   *signedReceipt
+	inspected []string // agencies for which INSPECTED is signed
 }
 
 func (s *step) goes(link string, recipient int) {
@@ -261,6 +263,9 @@ func (n *Node) direct(ctx context.Context, d *certs.Directory, p *parcel, slot S
 	case n.expired(p.routing):
 		return n.endHere(d, p, s, slot.I, &exchange.Receipt{Stage: exchange.StageExpired})
 	}
+	if ended, err := n.inspectFirst(ctx, d, p, slot, before, s); ended || err != nil {
+		return err
+	}
 	return n.onward(ctx, d, p, slot, s, before)
 }
 
@@ -302,10 +307,17 @@ func rejected(reason string) *exchange.Receipt {
 // step: nothing of it was visible. The last step hands the gathered recipients
 // to their lanes.
 func (n *Node) commitStep(ctx context.Context, d *certs.Directory, p *parcel, s *step) error {
+	attested, err := n.attest(d, p, s)
+	if err != nil {
+		return err
+	}
 	return n.updateLane(ctx, laneWork, func(tx queue.Tx) error {
 		fan, err := records.Fans.Lock(tx, p.hh, p.id)
 		if err != nil || fan == nil || fan.Next != p.fan.Next {
 			return err // another worker did this step
+		}
+		if err := n.inspectedIn(tx, d, p, s, attested); err != nil {
+			return err
 		}
 		if err := n.endIn(tx, d, p, s); err != nil {
 			return err

@@ -51,6 +51,7 @@ var (
 	Answers      = Table[sm.Digest]{"ans"}     // request id, agency: the receipt that refuses it
 	Headers      = RawTable{"hdr"}             // hh: the header of an Envelope, when it is no blob
 	Expiries     = Table[Expiry]{"exp"}        // when, hh
+	Inspections  = Table[Inspection]{"isp"}    // hh, agency; the verdict without one
 	FerryOuts    = Table[FerryOut]{"fro"}      // link
 	FerryBundles = Table[FerryBundle]{"frb"}   // link, number
 	FerryIns     = Table[FerryIn]{"fri"}       // link
@@ -264,6 +265,13 @@ const (
 	StateExpired  = "expired"
 	StateRecalled = "recalled"
 )
+
+// Inspection is what a look into a document came to: without an agency the
+// verdict, with one the INSPECTED receipt that names it.
+type Inspection struct {
+	Reason  string    `json:",omitempty"` // why it may not pass
+	Receipt sm.Digest `json:",omitzero"`
+}
 
 // Receipt is a receipt's stored bytes.
 type Receipt struct {

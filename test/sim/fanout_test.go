@@ -56,6 +56,14 @@ type machine struct {
 	dir   *certs.Directory
 	now   time.Time
 	boots int
+	looks int
+}
+
+// Inspect implements node.Inspector: every file may pass.
+func (m *machine) Inspect(_ context.Context, _, _ string, content io.ReaderAt, size int64) (exchange.Verdict, error) {
+	m.looks++
+	_, err := io.ReadAll(io.NewSectionReader(content, 0, size))
+	return exchange.Verdict{Kind: "text"}, err
 }
 
 func (m *machine) boot() {
@@ -66,7 +74,7 @@ func (m *machine) boot() {
 	}
 	m.node, err = node.New(context.Background(), node.Config{
 		ID: m.id, Store: m.store, Blobs: blobs, Keys: m.keys, Rand: m.keys.rand,
-		Directory: func() *certs.Directory { return m.dir }, Now: func() time.Time { return m.now },
+		Directory: func() *certs.Directory { return m.dir }, Now: func() time.Time { return m.now }, Inspector: m,
 	})
 	if err != nil {
 		m.t.Fatal(err)
@@ -171,6 +179,9 @@ func fanMachines(t *testing.T) (sender *machine, receivers []*machine, agency st
 			t.Fatal(err)
 		}
 	}
+	if err := authority.AddInspection(certs.Inspection{Node: all[1].id}); err != nil {
+		t.Fatal(err)
+	}
 	file, err := authority.Publish(now)
 	if err != nil {
 		t.Fatal(err)
@@ -201,9 +212,9 @@ func admitMachine(t *testing.T, authority *certs.Authority, m *machine, specs []
 	}
 }
 
-// TestFanOutSurvivesEveryCrash: one document to 3,000 recipients on two nodes,
-// the power cut before and after every single commit of distributing it; each
-// recipient has it exactly once.
+// TestFanOutSurvivesEveryCrash: one document to 3,000 recipients on two nodes, of
+// which one looks into it, the power cut before and after every single commit of
+// distributing it; each recipient has it exactly once.
 func TestFanOutSurvivesEveryCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: admits 3,000 agencies; scripts/test runs it")
@@ -246,6 +257,7 @@ func TestFanOutSurvivesEveryCrash(t *testing.T) {
 			t.Fatalf("%s has %d documents, %v", r, len(items), err)
 		}
 	}
+	inspectedOnce(t, receivers[0], recipients[:fanAgencies], id)
 	boots := 0
 	for _, to := range receivers {
 		boots += to.boots
@@ -253,6 +265,30 @@ func TestFanOutSurvivesEveryCrash(t *testing.T) {
 	t.Logf("%d recipients; the power went %d times while fanning out and %d times while delivering", len(recipients), fanBoots-1, boots-len(receivers))
 	if fanBoots < 60 || boots < 100 {
 		t.Errorf("only %d and %d power cuts: the test does not bite", fanBoots, boots)
+	}
+}
+
+// inspectedOnce: what was found holds for all steps of the distribution, and each
+// recipient is named by one receipt.
+func inspectedOnce(t *testing.T, point *machine, recipients []string, id string) {
+	t.Helper()
+	for i := 0; i < len(recipients); i += 10 { // half of a step's
+		tr, err := point.node.Trace(context.Background(), recipients[i], id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		named := 0
+		for _, e := range tr.Events {
+			if e.Stage == exchange.StageInspected {
+				named++
+			}
+		}
+		if named != 1 || !tr.ReceiptsVerified {
+			t.Fatalf("%d INSPECTED receipts name %s", named, recipients[i])
+		}
+	}
+	if point.looks == 0 || point.looks > 3 { // again only as long as the first step is not committed
+		t.Errorf("it was looked into %d times", point.looks)
 	}
 }
 
