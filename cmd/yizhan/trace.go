@@ -104,7 +104,7 @@ func eventLine(e *node.Event) string {
 		parts = append(parts, e.Actor.Name)
 	}
 	if e.Reason != "" {
-		parts = append(parts, e.Reason)
+		parts = append(parts, strings.TrimSpace(e.ReasonZH+" "+e.ReasonEN+" ("+e.Reason+")"))
 	}
 	if e.Detail != nil {
 		parts = append(parts, strings.TrimSpace(e.Detail.Opinion+" "+e.Detail.Number+" "+e.Detail.Reason))

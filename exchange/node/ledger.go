@@ -37,6 +37,9 @@ const (
 	eventGivenUp   = "given_up"
 	eventAsked     = "asked"
 	eventRefused   = "recall_refused"
+	eventGuarded   = "guarded"
+	eventApproval  = "approval"
+	eventLetPass   = "let_pass"
 )
 
 // leaf appends one state change to the ledger, in the transaction that makes

@@ -43,6 +43,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/guard"
 	"github.com/yizhan-gateway/yizhan/exchange/records"
 	"github.com/yizhan-gateway/yizhan/internal/strictjson"
 	"github.com/yizhan-gateway/yizhan/queue"
@@ -71,7 +72,8 @@ type Keys interface {
 // one another, side by side and returns when all are done: so the signatures
 // of many documents keep every core busy and their commits share one disk
 // flush; nil runs them one after the other. Room says why no new work may begin
-// now, cheaply, since it is asked for every item; nil is never.
+// now, cheaply, since it is asked for every item; nil is never. Guard is what may
+// pass the node's links; nil: what the directory's ceilings let pass.
 type Config struct {
 	ID          string
 	Store       queue.Store
@@ -85,6 +87,7 @@ type Config struct {
 	CRLs        func() [][]byte
 	Together    func(n int, do func(i int))
 	Room        func() error
+	Guard       *guard.Policies
 
 	DeadLetterAfter time.Duration
 }
@@ -111,6 +114,7 @@ type Node struct {
 	holds    holds
 	dead     deadSweep
 	expiries expirySweep
+	guarded  guardSweep
 	headers  headerCache
 
 	restored restored

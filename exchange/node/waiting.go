@@ -467,7 +467,7 @@ func (n *Node) resumeHeader(ctx context.Context, item *records.DeferredItem) err
 		}
 		reason = reasonConflict
 	}
-	if _, err := n.rejectHeader(ctx, d, e, b, reason); err != nil {
+	if _, err := n.rejectHeader(ctx, d, item.Link, e, b, reason); err != nil {
 		return err
 	}
 	return n.dropEnvelope(ctx, hh)

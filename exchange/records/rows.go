@@ -54,6 +54,7 @@ var (
 	FerryOuts    = Table[FerryOut]{"fro"}      // link
 	FerryBundles = Table[FerryBundle]{"frb"}   // link, number
 	FerryIns     = Table[FerryIn]{"fri"}       // link
+	Approvals    = Table[Approval]{"gap"}      // hh, link, administrator
 )
 
 // QuarantineSize is how many newest quarantine records are kept.
@@ -251,6 +252,7 @@ type Outbound struct {
 	Reason     string
 	Left       bool `json:",omitempty"` // it may have left before it came to its place
 	Declined   bool `json:",omitempty"` // parked: the neighbour answered that it does not take it
+	Guarded    bool `json:",omitempty"` // it may not leave before administrators approve it
 }
 
 // The states of an Outbound.
@@ -259,10 +261,19 @@ const (
 	StateHanded   = "handed"
 	StateRefused  = "refused"
 	StateParked   = "parked"
+	StateGuarded  = "guarded"
 	StateFailed   = "failed"
 	StateExpired  = "expired"
 	StateRecalled = "recalled"
 )
+
+// Approval is what an administrator signed about a document that is to go over a
+// link, and in which leaf. At is when it came here.
+type Approval struct {
+	CMS  []byte
+	Leaf uint64
+	At   strictjson.Time
+}
 
 // Receipt is a receipt's stored bytes.
 type Receipt struct {
