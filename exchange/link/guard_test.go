@@ -233,15 +233,47 @@ func TestARefusedHeaderConcernsItsWay(t *testing.T) {
 	if got := b.stages(id); !slices.Equal(got, []string{"bing REJECTED label_ceiling", "yi DELIVERED"}) {
 		t.Fatalf("the sender sees %q", got)
 	}
-	e := b.jia.ended2(id, exchange.StageRejected)
+	e := b.jia.only(id, exchange.StageRejected)
 	if !slices.Equal(e.Recipients, []string{b.cast.agencies["bing"]}) || e.Node != "bing" {
 		t.Errorf("REJECTED of %v by %s", e.Recipients, e.Node)
 	}
 	b.sound()
 }
 
-// ended2 gives the only event of a stage.
-func (h *host) ended2(id string, stage exchange.Stage) node.Event {
+// TestNobodyIsLeftOutOfARefusal: while the neighbour has another directory, and may
+// send others this way, a header that would be refused for some stays with it.
+func TestNobodyIsLeftOutOfARefusal(t *testing.T) {
+	b := newBoundary(t)
+	b.policy(b.bing, fmt.Sprintf(between, "yi-bing", "in", `ceiling = "public"`))
+	id := b.send(nil, 100, "yi", "bing")
+	older := b.cast.directory
+	b.publish()
+	b.bing.shelf.inForce, b.yi.shelf.refuse, b.jia.shelf.refuse = b.cast.directory, true, true
+	for _, h := range []*host{b.yi, b.jia} {
+		h.shelf.inForce = older
+	}
+	b.exchange(b.jia, b.yi)
+	for range 3 {
+		b.clock = b.clock.Add(2 * time.Minute)
+		if push, bytes := b.over.next(Push); push != nil {
+			b.bing.receive(bytes)
+			_, reply := b.bing.next(Reply)
+			b.over.receive(reply)
+		}
+	}
+	if q := b.over.backlog(); q.Waiting != 1 {
+		t.Fatalf("%d wait", q.Waiting)
+	}
+	b.yi.shelf.inForce, b.jia.shelf.inForce = b.cast.directory, b.cast.directory
+	b.flow()
+	if got := b.stages(id); !slices.Equal(got, []string{"bing REJECTED label_ceiling", "yi DELIVERED"}) {
+		t.Fatalf("the sender sees %q", got)
+	}
+	b.sound()
+}
+
+// only gives the one event of a stage.
+func (h *host) only(id string, stage exchange.Stage) node.Event {
 	h.w.t.Helper()
 	tr, err := h.node.Trace(h.w.ctx, h.w.cast.agencies[h.id], id)
 	h.w.must(err)
@@ -524,7 +556,7 @@ func TestOneRefusalEnds(t *testing.T) {
 	if got := b.stages(id); !slices.Equal(got, []string{"bing REJECTED guard_refused", "yi DELIVERED"}) {
 		t.Fatalf("the sender sees %q", got)
 	}
-	if e := b.jia.ended2(id, exchange.StageRejected); e.Node != "yi" || e.Detail == nil || e.Detail.Reason != "不宜外发" {
+	if e := b.jia.only(id, exchange.StageRejected); e.Node != "yi" || e.Detail == nil || e.Detail.Reason != "不宜外发" {
 		t.Errorf("%+v", e)
 	}
 	b.bing.delivered()

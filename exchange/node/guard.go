@@ -94,12 +94,22 @@ func (n *Node) comingOver(d *certs.Directory, l *certs.Link, e *envelope.Envelop
 // names, or for those that come over a link.
 func refusedMark(link string) string { return "link:" + link }
 
+// reasonDiffers: two nodes do not have the same directory, and so may not agree who
+// comes over their link. Soon they will.
+const reasonDiffers = "directory_differs"
+
 // rejectHeader signs the refusal of a header that the sender did sign, for the
-// recipients that come over the link, and sends it home.
+// recipients that come over the link, and sends it home. Nobody whom the neighbour
+// sends this way may be left out of it: as long as it has another directory in force
+// it keeps the header.
 func (n *Node) rejectHeader(ctx context.Context, d *certs.Directory, link string, e *envelope.Envelope, b []byte, reason string) (Outcome, error) {
 	who, key := [][]string{nil}, ""
 	if l, ok := d.Link(link); ok {
 		if some := n.comingOver(d, l, e); len(some) < len(exchange.Recipients(e)) {
+			theirs, err := n.neighbourVersion(ctx, link)
+			if err != nil || theirs != 0 && theirs != d.Version() {
+				return Outcome{Damaged, reasonDiffers}, err
+			}
 			who, key = slices.Collect(slices.Chunk(some, exchange.MaxReceiptRecipients)), refusedMark(link)
 		}
 	}
