@@ -2,6 +2,7 @@ package guard
 
 import (
 	"errors"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -11,8 +12,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/internal/config"
 )
 
-// example is the file that docs/guard.md explains; a test of the docs holds the two
-// together.
+// example is a file with everything in it.
 const example = `utc_offset = "+08:00"
 
 [[link]]
@@ -157,6 +157,25 @@ func TestPatternsAreWrittenAsRead(t *testing.T) {
 	var p pattern
 	if err := p.UnmarshalText([]byte("区划:52")); err != nil || p.String() != "region:52" {
 		t.Errorf("%s, %v", p, err)
+	}
+}
+
+// TestTheManualsExample is read, and says what the manual says that it does.
+func TestTheManualsExample(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/guard.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(manual), "```toml\n")
+	text, _, found := strings.Cut(text, "```")
+	ps, err := Parse("docs/guard.md", []byte(text))
+	if err != nil || !found {
+		t.Fatalf("%v, found %v", err, found)
+	}
+	p := ps.For("jia-yi", Out, exchange.WorkSecret)
+	d := p.Decide(facts(func(f *Facts) { f.Label = exchange.Internal }), now.Add(3*time.Hour))
+	if d.Refused != nil || d.Administrators != 2 || d.Until.IsZero() || len(p.Rules) != 2 || len(ps.Tables) != 2 {
+		t.Errorf("%+v", d)
 	}
 }
 

@@ -18,7 +18,9 @@ import (
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/guard"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
+	"github.com/yizhan-gateway/yizhan/exchange/records"
 	"github.com/yizhan-gateway/yizhan/internal/strictjson"
+	"github.com/yizhan-gateway/yizhan/queue"
 )
 
 // boundary is three nodes in a row: jia sends, yi is the node at the boundary, bing
@@ -564,6 +566,116 @@ func TestOneRefusalEnds(t *testing.T) {
 		t.Errorf("%+v", q)
 	}
 	b.sound()
+}
+
+// TestARetryDoesNotLetPass: what an administrator refused, and whose end could not be
+// signed yet, is parked; an operator who puts it back sends it to its end.
+func TestARetryDoesNotLetPass(t *testing.T) {
+	b := newBoundary(t)
+	keys := &losable{Store: b.cast.keys["yi"].WithRandom(b.rand)}
+	b.watch = func(h *host, had node.Keys) node.Keys {
+		if h.id == "yi" {
+			return keys
+		}
+		return had
+	}
+	b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes))
+	id := b.send(nil, 100, "bing")
+	b.flow()
+	b.takes(b.signed("li", &b.waitsForApproval()[0], exchange.VerdictRefuse, nil), "")
+	keys.away.Store(true)
+	for range 3 {
+		b.clock = b.clock.Add(time.Minute)
+		_, _ = b.yi.node.Work(b.ctx)
+	}
+	if q := b.over.backlog(); q.Parked != 1 || q.Waiting+q.Guarded != 0 {
+		t.Fatalf("%+v", q)
+	}
+	if n, err := b.yi.node.Requeue(b.ctx, node.Pick{}, node.Who{By: "值班员"}, nil); n != 1 || err != nil {
+		t.Fatalf("%d requeued, %v", n, err)
+	}
+	if q := b.over.backlog(); q.Guarded != 1 || q.Waiting+q.Parked != 0 {
+		t.Fatalf("a retry let it pass: %+v", q)
+	}
+	keys.away.Store(false)
+	b.clock = b.clock.Add(time.Minute)
+	b.yi.work()
+	b.flow()
+	if got := b.stages(id); !slices.Equal(got, []string{"bing REJECTED guard_refused"}) {
+		t.Fatalf("the sender sees %q", got)
+	}
+	b.bing.delivered()
+	b.sound()
+}
+
+// TestOnePersonCountsOnce: with another certificate of the same administrator, too.
+func TestOnePersonCountsOnce(t *testing.T) {
+	b := newBoundary(t)
+	keys := b.admins["zhang"]
+	old := b.cast.directory.Administrators()
+	pub, err := keys.Generate()
+	b.must(err)
+	_, err = b.cast.authority.Issue(&certs.CSR{PublicKey: pub, KeyID: sm.KeyID(pub), Use: certs.UseSign}, certs.Purpose{Administrator: "zhang", Use: certs.UseSign}, start.AddDate(0, 0, -1))
+	b.must(err)
+	b.publish()
+	for _, h := range []*host{b.jia, b.yi, b.bing} {
+		h.shelf.inForce = b.cast.directory
+	}
+	b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes))
+	b.send(nil, 100, "bing")
+	b.flow()
+	item := &b.waitsForApproval()[0]
+	b.takes(b.signed("zhang", item, exchange.VerdictApprove, nil), "")
+	i := slices.IndexFunc(old, func(a *certs.Administrator) bool { return a.ID == "zhang" })
+	a := exchange.GuardApproval{
+		Domain: "test", Node: "yi", Link: item.Link, Header: item.Header, Verdict: exchange.VerdictApprove, Administrator: "zhang", Time: strictjson.TimeOf(b.clock),
+	}
+	content, err := a.Marshal()
+	b.must(err)
+	again, err := cms.Sign(certs.Signer(keys.WithRandom(b.rand), &old[i].Certificates[0]), content, b.clock.Add(time.Second))
+	b.must(err)
+	b.takes(again, "") // the same words: they are here
+	a.Reason = "再批"
+	content, err = a.Marshal()
+	b.must(err)
+	again, err = cms.Sign(certs.Signer(keys.WithRandom(b.rand), &old[i].Certificates[0]), content, b.clock)
+	b.must(err)
+	b.takes(again, exchange.CodeGuardApproval)
+	b.flow()
+	b.bing.delivered()
+	if given := b.waitsForApproval()[0].Given; len(given) != 1 {
+		t.Errorf("%d approvals are kept", len(given))
+	}
+}
+
+// TestAStoredApprovalIsChecked: fsck finds one that was changed, and it lets nothing
+// pass.
+func TestAStoredApprovalIsChecked(t *testing.T) {
+	b := newBoundary(t)
+	b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes))
+	b.send(nil, 100, "bing")
+	b.flow()
+	item := &b.waitsForApproval()[0]
+	b.takes(b.signed("zhang", item, exchange.VerdictApprove, nil), "")
+	b.sound()
+	other := b.signed("zhang", item, exchange.VerdictApprove, func(a *exchange.GuardApproval) { a.Header[0]++ })
+	b.must(b.yi.store.Update(b.ctx, func(tx queue.Tx) error {
+		row, err := records.Approvals.Get(tx, item.Header, item.Link, "zhang")
+		b.must(err)
+		if row == nil {
+			t.Fatal("no row")
+		}
+		row.CMS = other
+		return records.Approvals.Put(tx, row, item.Header, item.Link, "zhang")
+	}))
+	r := b.yi.check()
+	if r.Found != 1 || r.Problems[0].Table != "gap" || r.Problems[0].What != "it is another approval" {
+		t.Errorf("%+v", r.Problems)
+	}
+	b.takes(b.signed("li", item, exchange.VerdictApprove, nil), "")
+	b.yi.work()
+	b.flow()
+	b.bing.delivered()
 }
 
 // TestWhatWaitsForApprovalEnds: by its time and by a recall as anything else that did
