@@ -243,3 +243,21 @@ func (l *guardedLink) write(b *strings.Builder, offset string) {
 		say("%[1]d administrators approve: %[2]s", "须 %[1]d 名管理员批准：%[2]s", l.Approvals, when)
 	}
 }
+
+// checkGuard reads guard.toml as a start would.
+func (d *doctor) checkGuard() {
+	file := d.dir.path(guardFile)
+	policies, err := d.dir.guard()
+	switch {
+	case err != nil:
+		d.fail("guard", both("%v: the node will not start", "放行策略有误，节点将无法启动：%v", err), both("correct the line; yizhan guard check reads it again", "请更正该行；可用 yizhan guard check 复查"))
+	case policies == nil:
+		d.ok("guard", both("no guard.toml: the directory's ceilings alone decide", "没有 guard.toml：仅以名录规定的密级上限为准"))
+	default:
+		if w := checkGuard(file, policies, d.directory, d.settings.Node).Warnings; len(w) > 0 {
+			d.warn("guard", both("%s:%d and %d more: %s", "%s:%d 等 %d 处：%s", file, w[0].Line, len(w)-1, w[0].What), both("look at what yizhan guard check shows", "请核对 yizhan guard check 的输出"))
+			return
+		}
+		d.ok("guard", both("guard.toml has policies for %d links", "guard.toml 含 %d 项链路策略", len(policies.Tables)))
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,9 +32,29 @@ type boundary struct {
 	admins              map[string]*keystore.Store
 }
 
-// boundary makes them in a domain of its own, with administrators zhang
-// wang, who has the key of zhang as well.
+// theBoundary is the domain of the tests that leave the directory as it is.
+var theBoundary struct {
+	sync.Mutex
+	cast   *cast
+	admins map[string]*keystore.Store
+}
+
 func newBoundary(t *testing.T) *boundary {
+	theBoundary.Lock()
+	defer theBoundary.Unlock()
+	w := newWorld(t)
+	if theBoundary.cast == nil {
+		b := ownBoundary(t)
+		theBoundary.cast, theBoundary.admins = b.cast, b.admins
+	}
+	w.cast = theBoundary.cast
+	b := &boundary{world: w, admins: theBoundary.admins}
+	b.hosts()
+	return b
+}
+
+// ownBoundary has a domain of its own, with administrators zhang and li.
+func ownBoundary(t *testing.T) *boundary {
 	w := ownWorld(t)
 	b := &boundary{world: w, admins: map[string]*keystore.Store{}}
 	w.must(w.cast.authority.AddRoute("jia", "bing", "yi"))
@@ -45,9 +66,13 @@ func newBoundary(t *testing.T) *boundary {
 		b.admins[id] = keys
 	}
 	w.publish()
-	b.jia, b.yi, b.bing = w.host("jia", "jia-yi", nil, nil), w.host("yi", "jia-yi", nil, nil), w.host("bing", "yi-bing", nil, nil)
-	b.restart()
+	b.hosts()
 	return b
+}
+
+func (b *boundary) hosts() {
+	b.jia, b.yi, b.bing = b.host("jia", "jia-yi", nil, nil), b.host("yi", "jia-yi", nil, nil), b.host("bing", "yi-bing", nil, nil)
+	b.restart()
 }
 
 // policy gives a node a policy, and starts it anew.
@@ -245,7 +270,7 @@ func TestARefusedHeaderConcernsItsWay(t *testing.T) {
 // TestNobodyIsLeftOutOfARefusal: while the neighbour has another directory, and may
 // send others this way, a header that would be refused for some stays with it.
 func TestNobodyIsLeftOutOfARefusal(t *testing.T) {
-	b := newBoundary(t)
+	b := ownBoundary(t)
 	b.policy(b.bing, fmt.Sprintf(between, "yi-bing", "in", `ceiling = "public"`))
 	id := b.send(nil, 100, "yi", "bing")
 	older := b.cast.directory
@@ -498,6 +523,7 @@ func TestApprovals(t *testing.T) {
 	}
 	b.takes(b.signed("li", item, exchange.VerdictRefuse, nil), exchange.CodeGuardApproval)
 	b.takes(first, "")
+	b.flow()
 	if got := b.stages(id); !slices.Equal(got, []string{"bing COLLECTED", "yi COLLECTED"}) {
 		t.Errorf("the sender sees %q", got)
 	}
@@ -610,7 +636,7 @@ func TestARetryDoesNotLetPass(t *testing.T) {
 
 // TestOnePersonCountsOnce: with another certificate of the same administrator, too.
 func TestOnePersonCountsOnce(t *testing.T) {
-	b := newBoundary(t)
+	b := ownBoundary(t)
 	keys := b.admins["zhang"]
 	old := b.cast.directory.Administrators()
 	pub, err := keys.Generate()
