@@ -63,10 +63,13 @@ func (n *Node) GuardItems(ctx context.Context, link string, limit int) ([]GuardI
 	}
 	for _, lane := range lanes {
 		var entries []laneItem
-		err := n.view(ctx, func(tx queue.Tx) (err error) {
-			entries, err = readLane(tx, lane, 0, min(limit, MaxQueueItems)-len(list))
-			return err
-		})
+		_, err := n.readFronts(ctx, lane) // moves the cursor over what has gone
+		if err == nil {
+			err = n.view(ctx, func(tx queue.Tx) (err error) {
+				entries, err = n.standing(tx, lane, min(limit, MaxQueueItems)-len(list))
+				return err
+			})
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -270,6 +270,9 @@ func unmarkedFiles(files iter.Seq2[envelope.File, error]) iter.Seq2[envelope.Fil
 // sealedPasses asks the guards of the first links again, now that it is known what a
 // document weighs.
 func (n *Node) sealedPasses(d *certs.Directory, plan *envelope.Plan, size int64) error {
+	if n.c.Guard == nil {
+		return nil
+	}
 	routing, err := exchange.ParseRouting(plan.Routing)
 	if err != nil {
 		return err

@@ -164,7 +164,7 @@ func (n *Node) judgeOne(ctx context.Context, e *envelope.Envelope, g guardedOut)
 
 // letPass is the commit point of going on.
 func (n *Node) letPass(ctx context.Context, hh sm.Digest, g guardedOut) error {
-	return n.update(ctx, func(tx queue.Tx) error {
+	return n.updateLane(ctx, g.out.Lane, func(tx queue.Tx) error {
 		out, err := records.Outgoing.Lock(tx, hh, g.link, g.id)
 		if err != nil || out == nil || out.State != records.StateGuarded || out.Seq != g.out.Seq {
 			return err
@@ -224,9 +224,15 @@ func (n *Node) lookAtGuarded(ctx context.Context) (did bool, err error) {
 		return false, err
 	}
 	for _, lane := range lanes {
-		for after := uint64(0); ; {
+		after := uint64(0)
+		for first := true; ; first = false {
 			var list []laneItem
 			err := n.update(ctx, func(tx queue.Tx) (err error) {
+				if first {
+					if after, _, err = queue.Front(tx, lane); err != nil {
+						return err
+					}
+				}
 				if list, err = readLane(tx, lane, after, parkStep); err != nil {
 					return err
 				}
