@@ -130,6 +130,13 @@ const (
 	CodeStoreDamaged        = "store_damaged"
 	CodeRootMissing         = "blobs_missing"
 	CodeWrongUser           = "wrong_user"
+	CodeClassificationMark  = "classification_mark"
+	CodeGuardKind           = "guard_kind"
+	CodeGuardSize           = "guard_size"
+	CodeGuardPair           = "guard_pair"
+	CodeGuardRefused        = "guard_refused"
+	CodeGuardApproval       = "guard_approval"
+	CodeUnknownCritical     = "unknown_critical"
 	CodeTemporary           = "temporary"
 	CodeInternal            = "internal"
 )
@@ -148,6 +155,15 @@ func Explain(code, lang string) Text {
 		return pair.zh
 	}
 	return pair.en
+}
+
+// Reason is what a person reads of the reason in a receipt; empty when the code has no
+// text of its own.
+func Reason(code, lang string) string {
+	if _, known := texts[code]; !known {
+		return ""
+	}
+	return Explain(code, lang).Title
 }
 
 type bilingual struct{ en, zh Text }
@@ -318,6 +334,27 @@ var texts = map[string]bilingual{
 	CodeInspectionMissing: {
 		Text{"The document has no key for the inspection point on its way", "Send it anew: the sender's node needs the directory that names the inspection point."},
 		Text{"公文未附途经检查点所需的密钥", "请更新发文节点的名录后重新发送。"}},
+	CodeClassificationMark: {
+		Text{"A title, document number or file name carries a mark of a state secret", "If it is one, it must use the classified network. If it is none, remove the mark (绝密, 机密 or 秘密 with a star, in brackets or set apart) and submit again."},
+		Text{"标题、文号或文件名带有国家秘密标志", "如确属国家秘密，须经涉密网络传输；如不属国家秘密，请去掉密级标志（带★、加括号或单独标注的绝密、机密、秘密）后重新提交。"}},
+	CodeGuardKind: {
+		Text{"Documents of this kind do not pass the boundary", "Choose the right kind, or ask the operator of the boundary node what may pass."},
+		Text{"边界不放行此类公文", "请核对公文类别，或向边界节点运维人员了解可放行的类别。"}},
+	CodeGuardSize: {
+		Text{"The document is larger than the boundary lets pass", "Split the attachments over several documents, or ask the operator of the boundary node for its bound."},
+		Text{"公文大小超过边界上限", "请将附件拆分到多份公文，或向边界节点运维人员了解大小上限。"}},
+	CodeGuardPair: {
+		Text{"The boundary does not let this sender send to this recipient", "Check the recipient; if it is the right one, have the operator of the boundary node add the pair to its policy."},
+		Text{"边界不允许该发文单位向该收文单位发文", "请核对收文单位；如无误，请联系边界节点运维人员在放行策略中增加该收发关系。"}},
+	CodeGuardRefused: {
+		Text{"An administrator of the boundary refused the document", "The reason stands beside the receipt; settle it with the administrator and send a new document."},
+		Text{"边界管理员审核未通过", "理由见回执附言；请与管理员沟通后另行发文。"}},
+	CodeGuardApproval: {
+		Text{"The approval does not count", "Nothing was changed. Look at the document again with yizhan guard show, and sign with the key of an administrator that the directory names and who has not signed yet."},
+		Text{"该审核意见无效", "未作任何更改。请用 yizhan guard show 重新核对，并由名录所列、尚未签署的管理员以本人密钥签署。"}},
+	CodeUnknownCritical: {
+		Text{"The document asks for something that a node on its way does not know", "Have the operator of that node upgrade its program, or send it without the new feature."},
+		Text{"公文要求途经节点支持其尚不了解的功能", "请联系该节点运维人员升级程序，或不使用该新功能重新发文。"}},
 	CodeTemporary: {
 		Text{"Not possible at the moment", "Repeat the same request in a little while."},
 		Text{"暂时无法处理", "请稍后原样重试。"}},

@@ -341,6 +341,8 @@ func TestBadSubmissions(t *testing.T) {
 		{"秘密", []part{doc(map[string]any{"label": "秘密"}), body}, 422, exchange.CodeStateSecret, "label"},
 		{"机密", []part{doc(map[string]any{"label": "机密"}), body}, 422, exchange.CodeStateSecret, "label"},
 		{"绝密", []part{doc(map[string]any{"label": "top_secret"}), body}, 422, exchange.CodeStateSecret, "label"},
+		{"a mark in the title", []part{doc(map[string]any{"title": "人事安排（机密★10年）"}), body}, 422, exchange.CodeClassificationMark, "title"},
+		{"a mark in a file name", []part{doc(nil), body, {"attachment", "名单_机密.xlsx", "x"}}, 422, exchange.CodeClassificationMark, "file 2"},
 		{"unknown label", []part{doc(map[string]any{"label": "geheim"}), body}, 422, exchange.CodeInvalidDocument, "label"},
 		{"no title", []part{doc(map[string]any{"title": nil}), body}, 422, exchange.CodeInvalidDocument, "title"},
 		{"no recipient", []part{doc(map[string]any{"to": nil}), body}, 422, exchange.CodeInvalidDocument, "to"},

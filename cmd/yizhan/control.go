@@ -35,6 +35,7 @@ func (g *gateway) controlRoutes() *control.Server {
 	g.checkRoutes(s)
 	g.rootRoutes(s)
 	g.ferryRoutes(s)
+	g.guardRoutes(s)
 	return s
 }
 
@@ -128,12 +129,16 @@ func (s *stoppedNode) openNode(ctx context.Context, c *settings, now nowFunc) er
 	if err != nil {
 		return err
 	}
+	policies, err := s.dir.guard()
+	if err != nil {
+		return err
+	}
 	if s.blobs, err = s.dir.openBlobs(); err != nil {
 		return err
 	}
 	s.node, err = node.New(ctx, node.Config{
 		ID: c.Node, Store: s.store, Blobs: s.blobs, Keys: s.keys, Now: now,
-		Directory: func() *certs.Directory { return directory }, DeadLetterAfter: time.Duration(c.DeadLetterAfter),
+		Directory: func() *certs.Directory { return directory }, DeadLetterAfter: time.Duration(c.DeadLetterAfter), Guard: policies,
 	})
 	return err
 }

@@ -27,6 +27,7 @@ func (d dataDir) path(name string) string { return filepath.Join(string(d), name
 // Names in a data directory.
 const (
 	configFile    = "config.toml"
+	guardFile     = "guard.toml"
 	keysDir       = "keys"
 	tlsCertFile   = "tls.crt"
 	tlsKeyFile    = "tls.key"

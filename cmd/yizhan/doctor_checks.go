@@ -43,6 +43,7 @@ func (d *doctor) examine(ctx context.Context) {
 		d.checkListing()
 		d.checkCertificates()
 		d.checkApprovals()
+		d.checkGuard()
 		d.checkSources()
 		d.checkTimestamps(ctx)
 		d.checkInspection(ctx)

@@ -149,7 +149,8 @@ func (d *doctor) judgeBacklog(b *backlog) {
 	for _, q := range b.Links {
 		waiting, dead = waiting+q.Waiting, dead+q.Parked
 		for _, one := range q.Queues {
-			if one.Oldest != 0 {
+			waitsForHours := q.ClosedUntil != 0 && slices.Contains([]string{"normal", "urgent", "very_urgent"}, one.Rank)
+			if one.Oldest != 0 && !waitsForHours {
 				if age := d.now.Sub(one.Oldest.Time()); age > oldest {
 					oldest, where = age, q.Link
 				}

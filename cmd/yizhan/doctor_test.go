@@ -41,6 +41,11 @@ func TestTheDoctorJudgesWhatWaits(t *testing.T) {
 			t.Errorf("%s: %+v", name, good[name])
 		}
 	}
+	closed := queue(2*time.Hour, 0)
+	closed.Links[0].ClosedUntil = strictjson.TimeOf(now.Add(time.Hour))
+	if f := results(backlog{Running: true, Backlog: closed, Status: up})["queue"]; f.Result != resultOK {
+		t.Errorf("outside the hours of the link: %+v", f)
+	}
 	if f := results(backlog{})["neighbours"]; !strings.Contains(f.Cause, "not run") {
 		t.Errorf("of a stopped node: %+v", f)
 	}

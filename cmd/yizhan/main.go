@@ -98,7 +98,7 @@ func exitCode(err error) int {
 	switch code {
 	case exchange.CodeNotFound:
 		return exitNotFound
-	case exchange.CodeUnauthenticated, exchange.CodeForbidden, exchange.CodeApproval, exchange.CodeRequestUnproven, exchange.CodeDirectoryList,
+	case exchange.CodeUnauthenticated, exchange.CodeForbidden, exchange.CodeApproval, exchange.CodeRequestUnproven, exchange.CodeDirectoryList, exchange.CodeGuardApproval,
 		exchange.CodeKeystorePIN, exchange.CodeKeystorePassphrase:
 		return exitAuth
 	case exchange.CodeSignatureInvalid, exchange.CodeFingerprint, exchange.CodeDirectorySignature:
@@ -183,7 +183,7 @@ func (a *app) root() *cobra.Command {
 		a.initCommand(), a.joinCommand(), a.caCommand(), a.directoryCommand(), a.serveCommand(), a.keyCommand(), a.certCommand(),
 		a.sendCommand(), a.inboxCommand(), a.collectCommand(), a.signForCommand(), a.returnCommand(),
 		a.recallCommand(), a.remindCommand(), a.resendCommand(), a.supplementCommand(),
-		a.traceCommand(), a.verifyCommand(), a.demoCommand(), a.benchCommand(), a.doctorCommand(), a.queueCommand(), a.ferryCommand(), a.backupCommand(), a.fsckCommand(), a.blobsCommand(), a.ballastCommand(), a.versionCommand(),
+		a.traceCommand(), a.verifyCommand(), a.demoCommand(), a.benchCommand(), a.doctorCommand(), a.queueCommand(), a.guardCommand(), a.ferryCommand(), a.backupCommand(), a.fsckCommand(), a.blobsCommand(), a.ballastCommand(), a.versionCommand(),
 	)
 	for _, c := range root.Commands() {
 		usageOfArgs(c)

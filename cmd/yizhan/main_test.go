@@ -104,6 +104,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exitcode":  exitCodeIs,
+			"headerof":  headerOf,
 			"keep":      keep,
 			"looked":    looked,
 			"outsideca": outsideCA,
@@ -170,6 +171,15 @@ func waitFor(ts *testscript.TestScript, _ bool, args []string) {
 		_ = ts.Exec("sleep", "0.05")
 	}
 	ts.Fatalf("%q did not come: %s", args[0], ts.ReadFile("stdout"))
+}
+
+// headerOf DATADIR ID is an administrator who looks at what waits for approval: HEADER
+// is then what was shown.
+func headerOf(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(ts.Exec("yizhan", "guard", "show", args[1], "--data", args[0], "--json"))
+	var item struct{ Header string }
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &item))
+	ts.Setenv("HEADER", item.Header)
 }
 
 // softHSM is where Debian puts the module; empty when it is not installed.

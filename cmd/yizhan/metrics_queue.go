@@ -18,6 +18,7 @@ var (
 	metricOldest      = describe("yizhan_queue_oldest_seconds", "How long the first of a rank has waited for a link.", "link", "rank")
 	metricPaused      = describe("yizhan_queue_held_back", "Entries for a link that met trouble and wait for themselves.", "link")
 	metricDead        = describe("yizhan_dead_letters", "Deliveries over a link that are parked until an operator decides.", "link")
+	metricApproval    = describe("yizhan_awaiting_approval", "Deliveries over a link that wait for administrators to approve them.", "link")
 	metricHeld        = describe("yizhan_link_held", "1 while an operator holds the link.", "link")
 	metricFailures    = describe("yizhan_link_failures", "Calls over a link that failed, in a row.", "link")
 	metricDown        = describe("yizhan_links_down", "Links of this node that are not connected.")
@@ -30,7 +31,7 @@ var (
 )
 
 var queueMetrics = []*prometheus.Desc{
-	metricWaiting, metricOldest, metricPaused, metricDead, metricHeld, metricFailures, metricDown, metricUnnamed,
+	metricWaiting, metricOldest, metricPaused, metricDead, metricApproval, metricHeld, metricFailures, metricDown, metricUnnamed,
 	metricUndone, metricQuarantine, metricDiskFree, metricDiskRefuses, metricBallast,
 }
 
@@ -61,7 +62,7 @@ func (c collector) queues(ctx context.Context, now time.Time, out gauge) {
 	for i := range b.Links {
 		q := &b.Links[i]
 		switch {
-		case q.Waiting == 0 && q.Parked == 0 && q.Hold == nil && failures[q.Link] == 0:
+		case q.Waiting == 0 && q.Parked == 0 && q.Guarded == 0 && q.Hold == nil && failures[q.Link] == 0:
 		case named == namedLinks:
 			unnamed++
 		default:
@@ -81,6 +82,7 @@ func linkMetrics(q *node.LinkQueues, failures int, now time.Time, out gauge) {
 	}
 	out(metricPaused, float64(q.Paused), q.Link)
 	out(metricDead, float64(q.Parked), q.Link)
+	out(metricApproval, float64(q.Guarded), q.Link)
 	out(metricHeld, one(q.Hold != nil), q.Link)
 	out(metricFailures, float64(failures), q.Link)
 }

@@ -87,6 +87,17 @@ func (b *backlog) linkText(out *strings.Builder, q *node.LinkQueues, now time.Ti
 	if h := q.Hold; h != nil {
 		fmt.Fprintf(out, "  %s\n", both("held since %s by %s: %s", "%s 起由 %s 暂停：%s", h.At.Time().Local().Format(time.DateTime), h.By, h.Reason))
 	}
+	if q.ClosedUntil != 0 {
+		en, zh := "documents", "公文"
+		if q.ClosedBelow != "" {
+			en, zh = "documents below "+q.ClosedBelow, q.ClosedBelow+" 以下的公文"
+		}
+		until := q.ClosedUntil.Time().Local().Format(time.DateTime)
+		fmt.Fprintf(out, "  %s · %s\n", "outside its hours: "+en+" wait until "+until, "不在放行时段："+zh+"等待至 "+until)
+	}
+	if q.Guarded > 0 {
+		fmt.Fprintf(out, "  %s\n", both("%d wait for approval; yizhan guard ls shows them", "%d 件待批准；可用 yizhan guard ls 查看", q.Guarded))
+	}
 	if q.Parked > 0 {
 		fmt.Fprintf(out, "  %s\n", both("%d dead letters; yizhan queue retry requeues them", "%d 件死信；可用 yizhan queue retry 重新投递", q.Parked))
 	}

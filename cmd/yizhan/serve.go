@@ -22,6 +22,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/keystore"
 	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/guard"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
 	"github.com/yizhan-gateway/yizhan/queue"
 	"github.com/yizhan-gateway/yizhan/queue/badgerstore"
@@ -56,6 +57,7 @@ func (a *app) serveCommand() *cobra.Command {
 type gateway struct {
 	dir         dataDir
 	settings    *settings
+	policies    *guard.Policies // nil: the directory's ceilings alone
 	log         *slog.Logger
 	keys        *keystore.Store
 	shelf       *certs.Shelf
@@ -135,6 +137,9 @@ func openGateway(ctx context.Context, f *serveFlags, log *slog.Logger) (*gateway
 	g := &gateway{dir: dataDir(f.data), log: log}
 	var err error
 	if g.settings, err = g.dir.settings(); err != nil {
+		return nil, err
+	}
+	if g.policies, err = g.dir.guard(); err != nil {
 		return nil, err
 	}
 	if err = g.dir.checkOwner(); err != nil {
@@ -218,7 +223,7 @@ func (g *gateway) openNode(ctx context.Context) (err error) {
 	}
 	g.node, err = node.New(ctx, node.Config{
 		ID: g.settings.Node, Store: g.store, Blobs: g.blobs, Keys: g.keys, Rand: g.keys.Random(), Directory: g.directory.Load, Directories: distribution{g},
-		CRLs: g.crlFiles, Together: together, Room: g.space.room, DeadLetterAfter: time.Duration(g.settings.DeadLetterAfter),
+		CRLs: g.crlFiles, Together: together, Room: g.space.room, DeadLetterAfter: time.Duration(g.settings.DeadLetterAfter), Guard: g.policies,
 		Inspector: inspector,
 	})
 	if err != nil {

@@ -104,7 +104,7 @@ func eventLine(e *node.Event) string {
 		parts = append(parts, e.Actor.Name)
 	}
 	if e.Reason != "" {
-		parts = append(parts, reasonWords(e.Reason))
+		parts = append(parts, strings.TrimSpace(e.ReasonZH+" "+e.ReasonEN+" ("+e.Reason+")"))
 	}
 	if e.Detail != nil {
 		parts = append(parts, strings.TrimSpace(e.Detail.Opinion+" "+e.Detail.Number+" "+e.Detail.Reason))
@@ -113,15 +113,6 @@ func eventLine(e *node.Event) string {
 		parts = append(parts, "✗ 未通过验证 NOT VERIFIED")
 	}
 	return strings.Join(parts, " · ")
-}
-
-// reasonWords says what a reason code means, where there are words for it.
-func reasonWords(code string) string {
-	zh, en := exchange.Explain(code, "zh"), exchange.Explain(code, "en")
-	if en == exchange.Explain(exchange.CodeInternal, "en") {
-		return code
-	}
-	return fmt.Sprintf("%s %s (%s)", zh.Title, en.Title, code)
 }
 
 func verdict(ok bool) string {

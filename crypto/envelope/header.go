@@ -115,18 +115,24 @@ var (
 	nodeForm   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
 )
 
-// ParseHeader reads a signed header.
+// ParseHeader reads a signed header. One that is well formed and asks for
+// something that is not known here is given with its error, for whoever is to
+// refuse it.
 func ParseHeader(der []byte) (*Envelope, error) {
 	s, err := cms.Parse(der, MaxHeader)
 	if err != nil {
 		return nil, fmt.Errorf("%w: header: %w", ErrMalformed, err)
 	}
 	e := &Envelope{Hash: s.ID(), signed: s}
-	if err := strictjson.Unmarshal(s.Content, &e.Header); err != nil {
-		return nil, fmt.Errorf("%w: header: %w", ErrMalformed, err)
+	critical := strictjson.Unmarshal(s.Content, &e.Header)
+	if critical != nil && !errors.Is(critical, strictjson.ErrCritical) {
+		return nil, fmt.Errorf("%w: header: %w", ErrMalformed, critical)
 	}
 	if err := e.Header.check(); err != nil {
 		return nil, fmt.Errorf("%w: header: %w", ErrMalformed, err)
+	}
+	if critical != nil {
+		return e, fmt.Errorf("%w: header: %w", ErrMalformed, critical)
 	}
 	return e, nil
 }

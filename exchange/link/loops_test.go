@@ -18,7 +18,7 @@ import (
 func loopWorld(t *testing.T) (w *world, versions []*certs.Directory) {
 	t.Helper()
 	w = relayWorld(t, []string{"dong", "xi", "he", "men"},
-		[]certs.Link{between("jia", "dong"), between("dong", "xi"), between("xi", "he"), between("he", "dong"), between("dong", "men"), between("xi", "men"), between("he", "men"), between("men", "yi"), between("jia", "bing")},
+		[]certs.Link{hop("jia", "dong"), hop("dong", "xi"), hop("xi", "he"), hop("he", "dong"), hop("dong", "men"), hop("xi", "men"), hop("he", "men"), hop("men", "yi"), hop("jia", "bing")},
 		[][3]string{
 			{"jia", "yi", "dong"}, {"dong", "yi", "xi"}, {"xi", "yi", "men"}, {"he", "yi", "men"},
 			{"yi", "jia", "men"}, {"men", "jia", "dong"}, {"xi", "jia", "dong"}, {"he", "jia", "dong"},

@@ -14,8 +14,8 @@ import (
 	"github.com/yizhan-gateway/yizhan/queue"
 )
 
-// between is a link whose first node dials.
-func between(a, b string) certs.Link {
+// hop is a link whose first node dials.
+func hop(a, b string) certs.Link {
 	return certs.Link{ID: a + "-" + b, A: a, B: b, Dialer: a, Kind: "https", Ceiling: "work_secret"}
 }
 
@@ -61,7 +61,7 @@ func (k countedKeys) Unwrap(id sm.Digest, sealed []byte) ([]byte, error) {
 // rowOfRelays: jia – dong – xi – yi.
 func rowOfRelays(t *testing.T) *world {
 	return relayWorld(t, []string{"dong", "xi"},
-		[]certs.Link{between("jia", "dong"), between("dong", "xi"), between("xi", "yi"), between("jia", "bing")},
+		[]certs.Link{hop("jia", "dong"), hop("dong", "xi"), hop("xi", "yi"), hop("jia", "bing")},
 		[][3]string{{"jia", "yi", "dong"}, {"dong", "yi", "xi"}, {"yi", "jia", "xi"}, {"xi", "jia", "dong"}})
 }
 
@@ -204,7 +204,7 @@ func (w *world) noSlotOpens(h *host) {
 // with the slots that are needed behind it.
 func TestRoutesThatSplitAndRejoin(t *testing.T) {
 	w := relayWorld(t, []string{"dong", "xi", "he"},
-		[]certs.Link{between("jia", "dong"), between("jia", "xi"), between("dong", "he"), between("xi", "he"), between("he", "yi"), between("he", "bing")},
+		[]certs.Link{hop("jia", "dong"), hop("jia", "xi"), hop("dong", "he"), hop("xi", "he"), hop("he", "yi"), hop("he", "bing")},
 		[][3]string{
 			{"jia", "yi", "dong"}, {"jia", "bing", "xi"}, {"dong", "yi", "he"}, {"xi", "bing", "he"},
 			{"yi", "jia", "he"}, {"bing", "jia", "he"}, {"he", "jia", "dong"},

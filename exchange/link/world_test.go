@@ -21,6 +21,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
 	"github.com/yizhan-gateway/yizhan/crypto/keystore"
 	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/guard"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
 	"github.com/yizhan-gateway/yizhan/internal/durable/crashfs"
 	"github.com/yizhan-gateway/yizhan/queue"
@@ -273,6 +274,7 @@ type host struct {
 	node  *node.Node
 	shelf *shelf
 	full  bool // its disk has no room for new work
+	guard *guard.Policies
 	*Session
 }
 
@@ -303,7 +305,7 @@ func (h *host) restart() {
 	h.node, err = node.New(h.w.ctx, node.Config{
 		ID: h.id, Store: h.store, Blobs: h.blobs, Keys: keys,
 		Directory: func() *certs.Directory { return h.shelf.inForce }, Directories: h.shelf,
-		Now: func() time.Time { return h.w.clock }, Rand: h.w.rand, Clock: "test", Together: h.w.together, Room: h.room, Inspector: h.w.inspector,
+		Now: func() time.Time { return h.w.clock }, Rand: h.w.rand, Clock: "test", Together: h.w.together, Room: h.room, Inspector: h.w.inspector, Guard: h.guard,
 	})
 	h.w.must(err)
 	h.Session, err = NewSession(h.node, h.link)

@@ -2,9 +2,12 @@ package node
 
 import (
 	"context"
+	"slices"
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
+	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/guard"
 	"github.com/yizhan-gateway/yizhan/exchange/records"
 	"github.com/yizhan-gateway/yizhan/queue"
 )
@@ -17,7 +20,7 @@ import (
 // enough, or something stands in its way that the work has to wait for.
 func (n *Node) onlyStep(ctx context.Context, d *certs.Directory, p *parcel) *step {
 	s, err := n.nextStep(ctx, d, p, 0)
-	if err != nil || s.next < len(p.item.Slots) {
+	if err != nil || s.next < len(p.item.Slots) || slices.ContainsFunc(s.links, func(link string) bool { return n.approvalsFor(p, link) > 0 }) {
 		return nil
 	}
 	return s
@@ -25,7 +28,7 @@ func (n *Node) onlyStep(ctx context.Context, d *certs.Directory, p *parcel) *ste
 
 // away is the whole distribution of a document whose recipients are all served by
 // other nodes; nil when the work has more to do.
-func (n *Node) away(d *certs.Directory, plan *envelope.Plan) *step {
+func (n *Node) away(d *certs.Directory, plan *envelope.Plan, routing *exchange.Routing, size int64) *step {
 	if len(plan.Recipients) > fanStep {
 		return nil
 	}
@@ -35,7 +38,7 @@ func (n *Node) away(d *certs.Directory, plan *envelope.Plan) *step {
 			continue
 		}
 		link, next, err := d.NextHop(n.c.ID, r.Agency)
-		if err != nil || next == n.c.ID || n.guarded(d, "", r.Agency) {
+		if err != nil || next == n.c.ID || n.looksInto(d, "", r.Agency) || n.approvals(link.ID, guard.FactsOf(routing, plan.Sender, r.Agency, size)) > 0 {
 			return nil
 		}
 		s.goes(link.ID, i)
@@ -69,7 +72,7 @@ func (n *Node) begin(tx queue.Tx, d *certs.Directory, p *parcel, con *records.Co
 func (n *Node) sendOn(tx queue.Tx, p *parcel, s *step) error {
 	for _, link := range s.links {
 		out := newOutbound(p.env, s.byLink[link])
-		if err := n.enterLane(tx, p.hh, p.id, link, rankOf(p.routing.Urgency), out); err != nil {
+		if err := n.enterLane(tx, p, link, out); err != nil {
 			return err
 		}
 		if err := records.Outgoing.Insert(tx, out, p.hh, link, p.id); err != nil {

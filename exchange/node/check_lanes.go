@@ -14,7 +14,7 @@ func checkEntry(c *check, tx queue.Tx, k *keyReader, b []byte) (string, error) {
 	c.stand[lane]++
 	link, out := "", false
 	if link, out = strings.CutPrefix(lane, parkedPrefix); !out {
-		link, _, out = laneOf(lane)
+		link, _, out = waitsIn(lane)
 	}
 	if !out && lane != laneWork { // of another part of the program
 		return "", nil
@@ -27,6 +27,9 @@ func checkEntry(c *check, tx queue.Tx, k *keyReader, b []byte) (string, error) {
 	case e.Kind == KindRequest:
 		row, err := records.Requests.Get(tx, e.Envelope, e.Object)
 		return missingRow("its request", row, err)
+	case lane == laneWork && e.Kind == kindGuarded:
+		env, err := records.Envelopes.Get(tx, e.Envelope)
+		return missingRow("its envelope", env, err)
 	case lane == laneWork:
 		fan, err := records.Fans.Get(tx, e.Envelope, e.Object)
 		if err == nil && fan != nil && fan.Work != seq {

@@ -35,7 +35,7 @@ func init() {
 		"hold": decodes[records.Hold](aString), "act": decodes[records.OperatorAct](aNumber),
 		"off": decodes[uint64](aString), "exp": decodes[records.Expiry](aNumber, aDigest),
 		"fro": decodes[records.FerryOut](aString), "frb": decodes[records.FerryBundle](aString, aNumber), "fri": decodes[records.FerryIn](aString),
-		"req": checkRequest, "ans": decodes[sm.Digest](aDigest, aString),
+		"req": checkRequest, "gap": checkApproval, "ans": decodes[sm.Digest](aDigest, aString),
 		"isp": decodes[records.Inspection](aDigest, aString),
 		"rst": decodes[records.Restored](), "rsh": decodes[records.LedgerEnd](aString), "rpl": decodes[records.Replay](aString),
 		"stw": decodes[records.UnstampedRow](aString, aNumber), "stp": decodes[records.Stamp](aString, aNumber),
@@ -283,7 +283,7 @@ func checkOutbound(_ *check, tx queue.Tx, k *keyReader, b []byte) (string, error
 		return what, err
 	}
 	// Recipients are gathered before the entry is made.
-	if out.Lane == "" || out.State != records.StateQueued && out.State != records.StateParked {
+	if out.Lane == "" || out.State != records.StateQueued && out.State != records.StateParked && out.State != records.StateGuarded {
 		return "", nil
 	}
 	return entryMissing(tx, out.Lane, out.Seq)
@@ -301,6 +301,31 @@ func checkRequest(_ *check, _ queue.Tx, k *keyReader, b []byte) (string, error) 
 		return "not a request: " + exchange.CodeOf(err), nil
 	case r.id != id || r.body.Header != hh:
 		return "it is another request", nil
+	}
+	return "", nil
+}
+
+func checkApproval(c *check, tx queue.Tx, k *keyReader, b []byte) (string, error) {
+	hh, link, who := k.digest(), k.str(), k.str()
+	row, err := value[records.Approval](b)
+	if err != nil {
+		return "", err
+	}
+	s, a, err := openApproval(row.CMS)
+	switch {
+	case err != nil:
+		return "not an approval: " + exchange.CodeOf(err), nil
+	case a.Header != hh || a.Link != link || a.Administrator != who:
+		return "it is another approval", nil
+	case !s.Holds():
+		return "its signature does not hold", nil
+	}
+	raw, err := c.n.ledger.Leaf(tx, row.Leaf)
+	if err != nil {
+		return "its leaf is missing", nil
+	}
+	if leaf, err := merkle.ParseLeaf(raw); err == nil && (leaf.Object != s.ID() || leaf.Envelope != hh.String()) {
+		return fmt.Sprintf("leaf %d does not speak of it", row.Leaf), nil
 	}
 	return "", nil
 }

@@ -79,7 +79,7 @@ func handedOn(tx queue.Tx, hh, id sm.Digest) (gone bool, err error) {
 	err = records.Outgoing.Each(tx, 0, func(key []byte, out *records.Outbound) bool {
 		if lastDigest(key) == id {
 			gone = gone || out.State == records.StateHanded
-			kept = kept || out.State == records.StateQueued || out.State == records.StateParked
+			kept = kept || slices.Contains([]string{records.StateQueued, records.StateParked, records.StateGuarded}, out.State)
 		}
 		return !kept
 	}, hh)

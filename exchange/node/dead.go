@@ -116,7 +116,7 @@ func (n *Node) lanesWithDocuments(ctx context.Context) (lanes []string, err erro
 				return err
 			}
 			link, rank, ok := laneOf(c.Lane)
-			if _, held := n.LinkHold(link); ok && !held && rank < rankReceipt && c.Waiting > 0 {
+			if _, held := n.LinkHold(link); ok && !held && rank < rankReceipt && rank >= n.lowestOpen(link) && c.Waiting > 0 {
 				lanes = append(lanes, c.Lane)
 			}
 		}
@@ -126,11 +126,11 @@ func (n *Node) lanesWithDocuments(ctx context.Context) (lanes []string, err erro
 }
 
 // overdue are the entries at the front of a lane that have waited too long. A
-// link's hold does not count against what waits behind it.
+// link's hold does not count against what waits behind it, nor do its hours.
 func (n *Node) overdue(ctx context.Context, lane string) (list []laneItem, err error) {
 	link, _, _ := laneOf(lane)
 	limit := n.c.Now().Add(-n.c.DeadLetterAfter)
-	if n.releasedAt(link).After(limit) {
+	if n.releasedAt(link).After(limit) || n.justOpened(link) {
 		return nil, nil
 	}
 	err = n.view(ctx, func(tx queue.Tx) error {
@@ -210,7 +210,7 @@ func (n *Node) parkAll(ctx context.Context, lane string, list []laneItem) error 
 
 // parkIn moves an Outbound out of its lane.
 func (n *Node) parkIn(tx queue.Tx, link string, e laneEntry, out *records.Outbound, reason string) error {
-	_, rank, ok := laneOf(out.Lane)
+	_, rank, ok := waitsIn(out.Lane)
 	if !ok {
 		return fmt.Errorf("node: an Outbound stands in lane %q", out.Lane)
 	}
@@ -380,7 +380,12 @@ func (n *Node) requeueOne(tx queue.Tx, link string, e *parkedItem, who Who) erro
 		return err
 	}
 	out.Lane, out.State, out.Reason, out.Declined = laneName(link, e.Rank), records.StateQueued, "", false
-	if out.Seq, err = enqueueEntry(tx, out.Lane, entry); err != nil {
+	if out.Guarded {
+		err = n.enterGuard(tx, link, e.Rank, entry, out)
+	} else {
+		out.Seq, err = enqueueEntry(tx, out.Lane, entry)
+	}
+	if err != nil {
 		return err
 	}
 	a := &records.OperatorAct{What: eventRequeued, Link: link, Item: Pick{link, e.seq}.String(), By: who.By, Reason: who.Reason}

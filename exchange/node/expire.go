@@ -127,7 +127,7 @@ func (n *Node) unfinished(ctx context.Context, hh sm.Digest, reason string, want
 			case want != nil && !want(out):
 			case out.State == records.StateParked:
 				picks = append(picks, pickOf(out))
-			case out.State == records.StateQueued:
+			case out.State == records.StateQueued, out.State == records.StateGuarded:
 				waiting = append(waiting, place{out.Lane, out.Seq})
 			}
 			return true
@@ -167,7 +167,7 @@ func (n *Node) certainlyOurs(ctx context.Context, hh sm.Digest) (bool, error) {
 // withdraw parks one entry of a lane, unless the neighbour may have it. From
 // then on no bundle is filled with it, and its end can be signed in steps.
 func (n *Node) withdraw(ctx context.Context, at place, reason string) (p *Pick, err error) {
-	link, _, ok := laneOf(at.lane)
+	link, _, ok := waitsIn(at.lane)
 	if !ok {
 		return nil, errors.New("node: an Outbound stands in a lane of no link")
 	}
@@ -180,7 +180,7 @@ func (n *Node) withdraw(ctx context.Context, at place, reason string) (p *Pick, 
 		}
 		e := list[0].laneEntry
 		out, err := records.Outgoing.Lock(tx, e.Envelope, link, e.Object)
-		if err != nil || out == nil || out.State != records.StateQueued || out.Lane != at.lane || out.Seq != at.seq {
+		if err != nil || out == nil || out.Lane != at.lane || out.Seq != at.seq {
 			return err
 		}
 		if left, err := mayHaveLeft(tx, out); left || err != nil {

@@ -34,10 +34,12 @@ func (n *Node) GiveUp(ctx context.Context, p Pick, who Who) error {
 // ending is how a dead letter ends; who is the operator who says so, nil when
 // it ends by itself.
 type ending struct {
-	stage exchange.Stage
-	state string
-	who   *Who
-	after []sm.Digest // what it builds on
+	stage  exchange.Stage
+	state  string
+	who    *Who
+	after  []sm.Digest // what it builds on
+	reason string      // a code; empty: of an operator's, what the dead letter has
+	text   string      // for the sender, sealed
 }
 
 func (n *Node) endParked(ctx context.Context, p Pick, how ending) error {
@@ -142,14 +144,18 @@ func (n *Node) signEnd(g *doomed, how ending) (*signedReceipt, error) {
 	if len(g.names) == 0 {
 		return nil, nil
 	}
-	body := &exchange.Receipt{Stage: how.stage, Envelope: g.env.ID, Header: g.entry.Envelope, Recipients: g.names, After: how.after}
-	var detail []byte
+	body := &exchange.Receipt{Stage: how.stage, Envelope: g.env.ID, Header: g.entry.Envelope, Recipients: g.names, After: how.after, Reason: how.reason}
+	text := how.text
 	if how.who != nil {
+		body.Reason, text = g.out.Reason, how.who.Reason
+	}
+	var detail []byte
+	if text != "" {
 		var err error
-		if detail, err = n.sealDetail(g.entry.Envelope, g.env.Sender, Action{Reason: how.who.Reason}); err != nil {
+		if detail, err = n.sealDetail(g.entry.Envelope, g.env.Sender, Action{Reason: text}); err != nil {
 			return nil, err
 		}
-		body.Reason, body.Detail = g.out.Reason, sm.Sum(detail).String()
+		body.Detail = sm.Sum(detail).String()
 	}
 	r, err := n.nodeReceipt(n.Directory(), body)
 	if err == nil {

@@ -97,7 +97,8 @@ func (n *Node) FerryBundles(ctx context.Context, link string, after uint64, limi
 }
 
 // NextLoad chooses what goes into the next bundle: from the top lane down, what is
-// in none yet. It is empty when nothing waits, or an operator holds the link.
+// in none yet. It is empty when nothing waits, or an operator holds the link; outside
+// the hours of the link it has no documents.
 func (n *Node) NextLoad(ctx context.Context, link string, maxBytes int64, maxItems int) (*Load, error) {
 	l := new(Load)
 	if _, held := n.LinkHold(link); held {
@@ -120,7 +121,7 @@ func (n *Node) NextLoad(ctx context.Context, link string, maxBytes int64, maxIte
 	for _, o := range b.first {
 		l.Outs, l.entries = append(l.Outs, o), append(l.entries, records.FerryEntry{Rank: -1, Seq: o.seq, Items: 1})
 	}
-	for rank := topRank; rank >= 0; rank-- {
+	for rank := topRank; rank >= n.lowestOpen(link); rank-- {
 		if full, err := n.loadLane(ctx, link, rank, l, b); full || err != nil {
 			return l, err
 		}

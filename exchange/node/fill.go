@@ -252,7 +252,7 @@ func (n *Node) Urgent(ctx context.Context, link string, outs []Out, since Ends) 
 		}
 	}
 	now, err := n.LaneEnds(ctx, link)
-	for rank := top + 1; rank <= topRank; rank++ {
+	for rank := max(top+1, n.lowestOpen(link)); rank <= topRank; rank++ {
 		if now[rank] > since[rank] {
 			return true, err
 		}

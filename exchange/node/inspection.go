@@ -41,9 +41,9 @@ type found struct {
 // errLook: the document is to be looked into, which is work of its own.
 var errLook = errors.New("node: the document is to be looked into")
 
-// guarded says whether this node looks into what comes over a link, or goes on
+// looksInto says whether this node looks into what comes over a link, or goes on
 // over the next one, to an agency.
-func (n *Node) guarded(d *certs.Directory, from, agency string) bool {
+func (n *Node) looksInto(d *certs.Directory, from, agency string) bool {
 	if !d.Inspected() {
 		return false
 	}
@@ -107,7 +107,7 @@ func (n *Node) onwards(ctx context.Context, c *ConsignmentItem, recipients []int
 // it is to be. ended says that the copy does not pass and its end was signed.
 func (n *Node) inspectFirst(ctx context.Context, d *certs.Directory, p *parcel, slot SlotItem, before past, s *step) (ended bool, err error) {
 	agency := p.e.Header.Recipients[slot.I].Agency
-	if !n.guarded(d, p.from, agency) || n.passable(d, agency, p.routing) != nil {
+	if !n.looksInto(d, p.from, agency) || n.passable(d, p.env.Sender, agency, p.routing, p.e.Header.Payload.Size) != nil {
 		return false, nil // or refused for what its header says
 	}
 	known, attested, err := n.inspected(ctx, p, agency)

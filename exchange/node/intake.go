@@ -13,7 +13,6 @@ import (
 	"github.com/yizhan-gateway/yizhan/crypto/merkle"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
-	"github.com/yizhan-gateway/yizhan/exchange/guard"
 	"github.com/yizhan-gateway/yizhan/exchange/records"
 	"github.com/yizhan-gateway/yizhan/queue"
 )
@@ -104,12 +103,12 @@ func (n *Node) damaged(ctx context.Context, link string, it Item, reason string,
 func (n *Node) intakeHeader(ctx context.Context, link string, it Item, b []byte) (Outcome, error) {
 	e, routing, ok := parseHeader(b, it)
 	if !ok {
-		return n.damaged(ctx, link, it, "unparsable", b)
+		return n.unusableHeader(ctx, link, it, b)
 	}
 	if out, err := n.knownHeader(ctx, link, e.Hash); out.Status != "" || err != nil {
 		return out, err
 	}
-	if out, err := n.refusedBefore(ctx, e.Hash); out.Status != "" || err != nil {
+	if out, err := n.refusedBefore(ctx, link, e.Hash); out.Status != "" || err != nil {
 		return out, err
 	}
 	if out, full := n.noRoom(); full {
@@ -127,7 +126,7 @@ func (n *Node) intakeHeader(ctx context.Context, link string, it Item, b []byte)
 		reason = n.inadmissible(d, link, e, routing)
 	}
 	if reason != "" {
-		return n.rejectHeader(ctx, d, e, b, reason)
+		return n.rejectHeader(ctx, d, link, e, b, reason)
 	}
 	return n.takeHeader(ctx, d, link, e, b, routing)
 }
@@ -182,22 +181,6 @@ func (n *Node) faulty(ctx context.Context, link string, it Item, fault error, b 
 	return n.damaged(ctx, link, it, exchange.CodeOf(fault), b)
 }
 
-// inadmissible names the reason why policy will not pass a header; empty when
-// it passes.
-func (n *Node) inadmissible(d *certs.Directory, link string, e *envelope.Envelope, r *exchange.Routing) string {
-	l, ok := d.Link(link)
-	if !ok {
-		return exchange.CodeNoRoute
-	}
-	if err := guard.Check(guard.Policy{Ceiling: exchange.Label(l.Ceiling)}, r); err != nil {
-		return exchange.CodeOf(err)
-	}
-	if e.Header.Domain != d.Domain() {
-		return "domain"
-	}
-	return ""
-}
-
 // newEnvelope is the record of a header that came over a link; its bytes are
 // durable before the record is.
 func (n *Node) newEnvelope(ctx context.Context, d *certs.Directory, link string, e *envelope.Envelope, b []byte, r *exchange.Routing) (*records.Envelope, error) {
@@ -243,7 +226,7 @@ func (n *Node) takeHeader(ctx context.Context, d *certs.Directory, link string, 
 		n.headers.put(e, int64(len(b)))
 	}
 	if conflict && err == nil {
-		return n.rejectHeader(ctx, d, e, b, reasonConflict)
+		return n.rejectHeader(ctx, d, link, e, b, reasonConflict)
 	}
 	return out, err
 }
@@ -267,63 +250,6 @@ func headerConflict(tx queue.Tx, e *envelope.Envelope) (bool, error) {
 		return false, err
 	}
 	return *first != e.Hash, nil
-}
-
-// rejectHeader signs the refusal of a header that the sender did sign, and
-// sends it home.
-func (n *Node) rejectHeader(ctx context.Context, d *certs.Directory, e *envelope.Envelope, b []byte, reason string) (Outcome, error) {
-	// Signed first: when that is not possible now, the header comes again and
-	// nothing was noted.
-	receipt, err := n.nodeReceipt(d, &exchange.Receipt{
-		Stage: exchange.StageRejected, Envelope: e.Header.ID, Header: e.Hash, Reason: reason,
-	})
-	if err != nil {
-		return Outcome{}, err
-	}
-	if err := n.Quarantine(ctx, "", "header "+e.Hash.String(), reason, b); err != nil {
-		return Outcome{}, err
-	}
-	event := eventEnded
-	if reason == reasonConflict {
-		event = eventConflict
-	}
-	return Outcome{Refused, reason}, n.update(ctx, func(tx queue.Tx) error {
-		// One refusal for each header: a resent header gets the stored bytes.
-		mark := &records.Dedup{Stage: exchange.StageRejected, Receipt: receipt.id}
-		err := records.Delivered.Insert(tx, mark, e.Hash, "")
-		if errors.Is(err, queue.ErrExists) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if _, err := n.putReceipt(tx, e.Hash, receipt, event); err != nil {
-			return err
-		}
-		return n.homeward(tx, d, e.Header.Sender, e.Hash, receipt.id)
-	})
-}
-
-// refusedBefore says that a header was refused here: it stays so whatever has
-// come into force since, for its sender holds a receipt that says so.
-func (n *Node) refusedBefore(ctx context.Context, hh sm.Digest) (out Outcome, err error) {
-	err = n.view(ctx, func(tx queue.Tx) error {
-		mark, err := records.Delivered.Get(tx, hh, "")
-		if mark == nil || err != nil {
-			return err
-		}
-		row, err := records.Receipts.Get(tx, hh, mark.Receipt)
-		if err != nil || row == nil {
-			return errors.Join(err, absent(row == nil, "receipt"))
-		}
-		stored, err := openStored(row)
-		if err != nil {
-			return err
-		}
-		out = Outcome{Refused, stored.body.Reason}
-		return nil
-	})
-	return out, err
 }
 
 // intakeConsignment takes the slots and part digests. They are checked

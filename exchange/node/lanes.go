@@ -382,7 +382,7 @@ func (n *Node) Held(link string) bool {
 			return true
 		}
 	}
-	return n.pauses.has(directoryLane(link)) || n.pauses.has(spaceOf(link))
+	return n.pauses.has(directoryLane(link)) || n.pauses.has(spaceOf(link)) || n.lowestOpen(link) > 0
 }
 
 func (c *laneCursors) holds(lane string) bool {

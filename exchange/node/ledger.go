@@ -39,6 +39,9 @@ const (
 	eventAsked     = "asked"
 	eventRefused   = "recall_refused"
 	eventInspected = "inspected"
+	eventGuarded   = "guarded"
+	eventApproval  = "approval"
+	eventLetPass   = "let_pass"
 )
 
 // leaf appends one state change to the ledger, in the transaction that makes

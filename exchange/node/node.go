@@ -43,6 +43,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/guard"
 	"github.com/yizhan-gateway/yizhan/exchange/records"
 	"github.com/yizhan-gateway/yizhan/internal/strictjson"
 	"github.com/yizhan-gateway/yizhan/queue"
@@ -72,7 +73,8 @@ type Keys interface {
 // of many documents keep every core busy and their commits share one disk
 // flush; nil runs them one after the other. Room says why no new work may begin
 // now, cheaply, since it is asked for every item; nil is never. Inspector looks into
-// documents where the directory names this node an inspection point.
+// documents where the directory names this node an inspection point. Guard is
+// what may pass the node's links; nil: what the directory's ceilings let pass.
 type Config struct {
 	ID          string
 	Store       queue.Store
@@ -87,6 +89,7 @@ type Config struct {
 	Together    func(n int, do func(i int))
 	Room        func() error
 	Inspector   Inspector
+	Guard       *guard.Policies
 
 	DeadLetterAfter time.Duration
 }
@@ -113,6 +116,7 @@ type Node struct {
 	holds    holds
 	dead     deadSweep
 	expiries expirySweep
+	guarded  guardSweep
 	headers  headerCache
 
 	restored restored

@@ -30,7 +30,8 @@ type Out struct {
 // maxItems of it: the urgent first, with a share for the rest. Nothing is
 // changed: an item stays in its lane until Settle hears that the neighbour has
 // it. Offer must come before any of it leaves. Of a link that is held nothing
-// goes, and only receipts to a neighbour that has no room. Entries that a bundle
+// goes, and only receipts to a neighbour that has no room, or outside the hours of
+// the link. Entries that a bundle
 // under way carries may be left out.
 func (n *Node) Outgoing(ctx context.Context, link string, maxBytes int64, maxItems int, underWay ...Out) ([]Out, error) {
 	if _, held := n.LinkHold(link); held {
@@ -44,7 +45,7 @@ func (n *Node) Outgoing(ctx context.Context, link string, maxBytes int64, maxIte
 	if err := n.addDirectory(ctx, link, b, except); err != nil || b.room <= 0 {
 		return b.outs(), err
 	}
-	lowest := 0
+	lowest := n.lowestOpen(link)
 	if n.documentsWait(link) {
 		lowest = rankReceipt
 	}

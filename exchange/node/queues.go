@@ -23,17 +23,24 @@ type Queue struct {
 
 // LinkQueues is what waits for one link, the most urgent first. Paused counts
 // entries that met trouble and wait for themselves; they are among those that
-// wait. Parked counts the dead letters, which are not among them. Hold is set while an operator holds the link. A link that no directory
+// wait. Parked counts the dead letters, which are not among them, nor are those that wait
+// for approval (Guarded). Outside the hours of the link, documents of ranks below
+// ClosedBelow, or all, stay until ClosedUntil. Hold is set while an operator holds the link. A link that no directory
 // names any more is shown as long as something waits for it.
 type LinkQueues struct {
-	Link      string  `json:"link"`
-	Neighbour string  `json:"neighbour,omitempty"`
-	Known     bool    `json:"known"`
-	Waiting   uint64  `json:"waiting"`
-	Paused    int     `json:"paused"`
-	Parked    uint64  `json:"parked"`
-	Hold      *Hold   `json:"hold,omitempty"`
-	Queues    []Queue `json:"queues"`
+	Link      string `json:"link"`
+	Neighbour string `json:"neighbour,omitempty"`
+	Known     bool   `json:"known"`
+	Waiting   uint64 `json:"waiting"`
+	Paused    int    `json:"paused"`
+	Parked    uint64 `json:"parked"`
+	Guarded   uint64 `json:"awaiting_approval"`
+	Hold      *Hold  `json:"hold,omitempty"`
+
+	ClosedUntil strictjson.Time `json:"closed_until,omitzero"`
+	ClosedBelow string          `json:"closed_below,omitempty"`
+
+	Queues []Queue `json:"queues"`
 }
 
 // Backlog is what waits on a node: for each link, to be distributed, and what
@@ -60,7 +67,7 @@ func (n *Node) Queues(ctx context.Context, link string) (*Backlog, error) {
 			return err
 		}
 		for _, q := range links.list {
-			if q.Known || q.Waiting > 0 || q.Parked > 0 {
+			if q.Known || q.Waiting > 0 || q.Parked > 0 || q.Guarded > 0 {
 				s.Links = append(s.Links, *q)
 			}
 		}
@@ -102,6 +109,11 @@ func (t *linkTable) of(link string) *LinkQueues {
 			q.Queues[topRank-rank].Rank = name
 			q.Paused += t.n.lanes.paused(laneName(link, rank))
 		}
+		if lowest, until := t.n.hoursOf(link); lowest > 0 {
+			if q.ClosedUntil = strictjson.TimeOf(until); lowest < rankReceipt {
+				q.ClosedBelow = rankNames[lowest]
+			}
+		}
 		if h, held := t.n.LinkHold(link); held {
 			q.Hold = &h
 		}
@@ -131,6 +143,14 @@ func (n *Node) countLanes(tx queue.Tx, only string, links *linkTable) error {
 		one.Waiting = c.Waiting
 		if one.Oldest, err = n.oldest(tx, c.Lane); err != nil {
 			return err
+		}
+	}
+	for c, err := range queue.Counts(tx, guardPrefix) {
+		if err != nil {
+			return err
+		}
+		if link, _, ok := waitsIn(c.Lane); ok && c.Waiting > 0 && (only == "" || link == only) {
+			links.of(link).Guarded += c.Waiting
 		}
 	}
 	for c, err := range queue.Counts(tx, parkedPrefix+only) {

@@ -109,6 +109,9 @@ func (n *Node) plan(d *certs.Directory, s *Submission, document strictjson.Raw) 
 	if ok, why := sender.ExistsAt(now); !ok {
 		return nil, exchange.Fail(exchange.CodeAgencyNotActive, "%s", why)
 	}
+	if err := unmarked(&s.Document); err != nil {
+		return nil, err
+	}
 	routing := n.routing(s, now)
 	recipients, err := n.recipients(d, &s.Document, routing, now)
 	if err != nil {
@@ -130,7 +133,7 @@ func (n *Node) plan(d *certs.Directory, s *Submission, document strictjson.Raw) 
 	}
 	return &envelope.Plan{
 		Domain: d.Domain(), ID: n.newID(), Sender: s.Agency, Directory: d.Version(),
-		Recipients: recipients, Routing: rawRouting, Document: document, Files: s.Files,
+		Recipients: recipients, Routing: rawRouting, Document: document, Files: unmarkedFiles(s.Files),
 	}, nil
 }
 
@@ -162,7 +165,7 @@ func (n *Node) recipients(d *certs.Directory, doc *exchange.Document, r *exchang
 		if err != nil {
 			return nil, certificateError(err)
 		}
-		if err := n.passable(d, code, r); err != nil {
+		if err := n.passable(d, doc.Sender, code, r, 0); err != nil { // what it weighs is known when it is sealed
 			return nil, err
 		}
 		out = append(out, envelope.Recipient{Agency: code, Role: envelope.RoleRecipient, Certificate: cert.DER})
@@ -171,16 +174,19 @@ func (n *Node) recipients(d *certs.Directory, doc *exchange.Document, r *exchang
 }
 
 // passable asks the guard of the first link towards an agency.
-func (n *Node) passable(d *certs.Directory, agency string, r *exchange.Routing) error {
+func (n *Node) passable(d *certs.Directory, sender, agency string, r *exchange.Routing, size int64) error {
 	link, node, err := d.NextHop(n.c.ID, agency)
 	if err != nil {
 		return exchange.Fail(exchange.CodeNoRoute, "%s", agency)
 	}
 	policy := guard.Policy{Ceiling: exchange.WorkSecret}
 	if node != n.c.ID {
-		policy.Ceiling = exchange.Label(link.Ceiling)
+		policy = n.policy(link, guard.Out)
 	}
-	return guard.Check(policy, r)
+	if refused := policy.Decide(guard.FactsOf(r, sender, agency, size), n.c.Now()).Refused; refused != nil {
+		return refused
+	}
+	return nil
 }
 
 // fingerprint tells whether two submissions under one idempotency key are the
@@ -267,6 +273,9 @@ type staged struct {
 
 func (n *Node) sealAndAccept(ctx context.Context, d *certs.Directory, s *Submission, plan *envelope.Plan) (*Accepted, error) {
 	st, err := n.seal(ctx, plan)
+	if err == nil {
+		err = n.sealedPasses(d, plan, st.sealed.Payload.Size)
+	}
 	if err != nil {
 		n.discard(ctx, st)
 		return nil, submissionError(err)
@@ -371,7 +380,7 @@ func (n *Node) accept(ctx context.Context, d *certs.Directory, s *Submission, pl
 		Header: st.header, Directory: d.Version(), At: now, Expires: routing.Expires, Complete: true,
 	}
 	idem := &records.Idempotent{Document: plan.ID, Header: hh, Fingerprint: print, At: now}
-	away := n.away(d, plan)
+	away := n.away(d, plan, routing, env.Size)
 	var earlier *records.Idempotent
 	err = n.update(ctx, func(tx queue.Tx) error {
 		earlier = nil

@@ -54,6 +54,8 @@ type Event struct {
 	Actor      *exchange.Actor `json:"actor,omitempty"`
 	Recipients []string        `json:"recipients,omitempty"`
 	Reason     string          `json:"reason,omitempty"`
+	ReasonZH   string          `json:"reason_zh,omitempty"`
+	ReasonEN   string          `json:"reason_en,omitempty"`
 	Detail     *ActDetail      `json:"detail,omitempty"`
 	Receipt    sm.Digest       `json:"receipt"`
 	After      []sm.Digest     `json:"after,omitempty"` // what it builds on: receipts, a request
@@ -197,7 +199,7 @@ func (n *Node) addEvents(t *Trace, d *dossier, agency string) error {
 		ev := Event{
 			Time: r.Time, Stage: r.Stage, Chinese: r.Stage.Chinese(), English: r.Stage.English(), Node: r.Node,
 			Agency: r.Agency, AgencyName: n.agencyName(r.Agency), Actor: r.Actor, Recipients: r.Recipients,
-			Reason: r.Reason, Receipt: s.id, After: r.After, Leaf: s.row.Leaf,
+			Reason: r.Reason, ReasonZH: exchange.Reason(r.Reason, "zh"), ReasonEN: exchange.Reason(r.Reason, "en"), Receipt: s.id, After: r.After, Leaf: s.row.Leaf,
 			Verified: exchange.Judge(n.Directory(), d.e, r, s.signed, s.row.At.Time()) == nil,
 		}
 		if d.sender {

@@ -467,7 +467,11 @@ func (n *Node) resumeHeader(ctx context.Context, item *records.DeferredItem) err
 		}
 		reason = reasonConflict
 	}
-	if _, err := n.rejectHeader(ctx, d, e, b, reason); err != nil {
+	out, err := n.rejectHeader(ctx, d, item.Link, e, b, reason)
+	if err == nil && out.Status != Refused {
+		err = exchange.Fail(exchange.CodeTemporary, "%s", out.Reason)
+	}
+	if err != nil {
 		return err
 	}
 	return n.dropEnvelope(ctx, hh)

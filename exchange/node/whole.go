@@ -88,7 +88,7 @@ func (n *Node) understand(ctx context.Context, link string, w *Whole) (*whole, e
 	if known, err := n.knownHeader(ctx, link, e.Hash); known.Status != "" || err != nil {
 		return nil, err
 	}
-	if refused, err := n.refusedBefore(ctx, e.Hash); refused.Status != "" || err != nil {
+	if refused, err := n.refusedBefore(ctx, link, e.Hash); refused.Status != "" || err != nil {
 		return nil, err
 	}
 	d := n.Directory()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
@@ -35,7 +36,7 @@ func (n *Node) Work(ctx context.Context) (did bool, err error) {
 		return did, err
 	}
 	// Each may have much to do, or trouble: none waits for another.
-	for _, step := range []func(context.Context) (bool, error){n.resumeDeferred, n.expire, n.park, n.giveAgain, n.workOnEntries} {
+	for _, step := range []func(context.Context) (bool, error){n.resumeDeferred, n.expire, n.park, n.giveAgain, n.lookAtGuarded, n.workOnEntries} {
 		some, trouble := step(ctx)
 		did, err = did || some, errors.Join(err, trouble)
 		if ctx.Err() != nil {
@@ -61,8 +62,11 @@ func (n *Node) workOnEntries(ctx context.Context) (did bool, err error) {
 
 func (n *Node) workOn(ctx context.Context, entry laneItem) error {
 	do := n.fan
-	if entry.Kind == KindRequest {
+	switch entry.Kind {
+	case KindRequest:
 		do = n.carryOut
+	case kindGuarded:
+		do = n.judgeGuarded
 	}
 	err := do(ctx, entry)
 	if errors.Is(err, errBusy) { // no trouble: its turn comes behind the document's
@@ -276,13 +280,19 @@ func (n *Node) onward(ctx context.Context, d *certs.Directory, p *parcel, slot S
 	switch {
 	case err != nil:
 		return n.endHere(d, p, s, slot.I, rejected(exchange.CodeNoRoute))
-	case next == n.c.ID:
-		return n.deliver(ctx, d, p, slot, before, s)
-	case link.ID == p.from:
+	case next != n.c.ID && link.ID == p.from:
 		return n.endHere(d, p, s, slot.I, rejected("loop"))
 	}
-	if err := n.passable(d, agency, p.routing); err != nil {
-		return n.endHere(d, p, s, slot.I, rejected(exchange.CodeOf(err)))
+	f := factsOf(p.e, p.routing, agency)
+	// What was delivered before this node was restored had passed by then.
+	if refused := n.refusedIn(d, p.from, f); refused != nil && before.delivered == nil {
+		return n.endHere(d, p, s, slot.I, rejected(refused.Code))
+	}
+	if next == n.c.ID {
+		return n.deliver(ctx, d, p, slot, before, s)
+	}
+	if refused := n.refusedOut(link, f); refused != nil {
+		return n.endHere(d, p, s, slot.I, rejected(refused.Code))
 	}
 	s.goes(link.ID, slot.I)
 	return nil
@@ -392,17 +402,19 @@ func newOutbound(env *records.Envelope, recipients []int) *records.Outbound {
 // finishFan enters the gathered Outbounds in their lanes, those of some links in a
 // step, and ends the work.
 func (n *Node) finishFan(tx queue.Tx, p *parcel, fan *records.Fan) error {
-	rank := rankOf(p.routing.Urgency)
 	links, more, err := gathered(tx, p)
 	if err != nil {
 		return err
+	}
+	if len(links) > endStep && slices.ContainsFunc(links, func(link string) bool { return n.approvalsFor(p, link) > 0 }) {
+		links, more = links[:endStep], true // each has a leaf, too
 	}
 	for _, link := range links {
 		out, err := records.Outgoing.Lock(tx, p.hh, link, p.id)
 		if err != nil {
 			return err
 		}
-		if err := n.enterLane(tx, p.hh, p.id, link, rank, out); err != nil {
+		if err := n.enterLane(tx, p, link, out); err != nil {
 			return err
 		}
 		if err := records.Outgoing.Put(tx, out, p.hh, link, p.id); err != nil {
@@ -434,10 +446,18 @@ func gathered(tx queue.Tx, p *parcel) (links []string, more bool, err error) {
 	return links, more, err
 }
 
-func (n *Node) enterLane(tx queue.Tx, hh, id sm.Digest, link string, rank int, out *records.Outbound) (err error) {
+// enterLane puts a document into the lane of a link, or to what has to be approved
+// before.
+func (n *Node) enterLane(tx queue.Tx, p *parcel, link string, out *records.Outbound) (err error) {
+	e := laneEntry{Kind: KindHeader, Envelope: p.hh, Object: p.id, Since: n.now()}
+	rank := rankOf(p.routing.Urgency)
+	if n.approvalsFor(p, link) > 0 {
+		out.Guarded = true
+		return n.enterGuard(tx, link, rank, e, out)
+	}
 	grows(tx, link)
 	out.Lane = laneName(link, rank)
-	out.Seq, err = enqueueEntry(tx, out.Lane, laneEntry{Kind: KindHeader, Envelope: hh, Object: id, Since: n.now()})
+	out.Seq, err = enqueueEntry(tx, out.Lane, e)
 	return err
 }
 

@@ -55,6 +55,7 @@ var (
 	FerryOuts    = Table[FerryOut]{"fro"}      // link
 	FerryBundles = Table[FerryBundle]{"frb"}   // link, number
 	FerryIns     = Table[FerryIn]{"fri"}       // link
+	Approvals    = Table[Approval]{"gap"}      // hh, link, administrator
 )
 
 // QuarantineSize is how many newest quarantine records are kept.
@@ -253,6 +254,7 @@ type Outbound struct {
 	Reason     string
 	Left       bool `json:",omitempty"` // it may have left before it came to its place
 	Declined   bool `json:",omitempty"` // parked: the neighbour answered that it does not take it
+	Guarded    bool `json:",omitempty"` // it may not leave before administrators approve it
 }
 
 // The states of an Outbound.
@@ -261,6 +263,7 @@ const (
 	StateHanded   = "handed"
 	StateRefused  = "refused"
 	StateParked   = "parked"
+	StateGuarded  = "guarded"
 	StateFailed   = "failed"
 	StateExpired  = "expired"
 	StateRecalled = "recalled"
@@ -271,6 +274,14 @@ const (
 type Inspection struct {
 	Reason  string    `json:",omitempty"` // why it may not pass
 	Receipt sm.Digest `json:",omitzero"`
+}
+
+// Approval is what an administrator signed about a document that is to go over a
+// link, and in which leaf. At is when it came here.
+type Approval struct {
+	CMS  []byte
+	Leaf uint64
+	At   strictjson.Time
 }
 
 // Receipt is a receipt's stored bytes.

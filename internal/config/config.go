@@ -128,6 +128,11 @@ func unknownKey(name string, e *toml.DecodeError, into any) *Error {
 func wrongValue(name string, e *toml.DecodeError) *Error {
 	line, column := e.Position()
 	out := &Error{File: name, Line: line, Column: column, Key: strings.Join(e.Key(), "."), Problem: plain(e.Error())}
+	if _, said, refused := strings.Cut(e.Error(), refusalMark); refused {
+		problem, hint, _ := strings.Cut(said, refusalMark)
+		out.Problem, out.Hint = fmt.Sprintf("%q: %s", clip(out.Key), problem), hint
+		return out
+	}
 	out.Hint = "check quotes, brackets and the = sign on this line"
 	if out.Key != "" {
 		out.Problem = fmt.Sprintf("%q has a value of the wrong kind", clip(out.Key))
@@ -135,6 +140,17 @@ func wrongValue(name string, e *toml.DecodeError) *Error {
 	}
 	return out
 }
+
+// Refuse is what a value that reads itself (encoding.TextUnmarshaler) says when it
+// does not like what is written: the problem and what to do. Neither may show the
+// value. The parser keeps of an error its text alone, hence the marks in it.
+func Refuse(problem, hint string) error { return refusal{problem, hint} }
+
+type refusal struct{ problem, hint string }
+
+const refusalMark = "\x00"
+
+func (r refusal) Error() string { return refusalMark + r.problem + refusalMark + r.hint }
 
 // plain cuts the parser's message where it might quote the file.
 func plain(message string) string {
