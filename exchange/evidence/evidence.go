@@ -303,6 +303,10 @@ func proves(event string, stage exchange.Stage) bool {
 		return stage == exchange.StageDelivered
 	case "acted":
 		return stage.ByAgency()
+	case "ferried":
+		return stage == exchange.StageFerried
+	case "confirmed":
+		return stage == exchange.StageConfirmed
 	case "recall_refused":
 		return stage == exchange.StageRecallRefused
 	case "ended", "conflict":

@@ -170,6 +170,11 @@ func theCast(t testing.TB) *cast {
 }
 
 func newCast(dir string) (*cast, error) {
+	return newCastOver(dir, certs.Link{ID: "jia-yi", A: "jia", B: "yi", Dialer: "jia", Kind: "https", Ceiling: "work_secret"})
+}
+
+// newCastOver is newCast with its own links between jia and yi.
+func newCastOver(dir string, links ...certs.Link) (*cast, error) {
 	random := rand.NewChaCha8(sha256.Sum256([]byte("link tests")))
 	c := &cast{dir: dir, random: random, keys: map[string]*keystore.Store{}, agencies: map[string]string{}}
 	pass, begin := []byte("link tests"), start.AddDate(0, -1, 0)
@@ -200,11 +205,16 @@ func newCast(dir string) (*cast, error) {
 			return nil, err
 		}
 	}
-	for _, l := range []certs.Link{
-		{ID: "jia-yi", A: "jia", B: "yi", Dialer: "jia", Kind: "https", Ceiling: "work_secret"},
-		{ID: "yi-bing", A: "yi", B: "bing", Dialer: "yi", Kind: "https", Ceiling: "work_secret"},
-	} {
+	for _, l := range append(links, certs.Link{ID: "yi-bing", A: "yi", B: "bing", Dialer: "yi", Kind: "https", Ceiling: "work_secret"}) {
 		if err := authority.AddLink(l); err != nil {
+			return nil, err
+		}
+	}
+	if len(links) > 0 && links[0].OneWay != "" { // then CONFIRMED needs somebody to sign it
+		if c.keys["zhang-san"], err = keystore.Create(filepath.Join(dir, "zhang-san"), pass, random); err != nil {
+			return nil, err
+		}
+		if err := authority.AddAdministrator("zhang-san", "张三", c.keys["zhang-san"], begin); err != nil {
 			return nil, err
 		}
 	}

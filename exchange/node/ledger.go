@@ -37,6 +37,8 @@ const (
 	eventGivenUp   = "given_up"
 	eventAsked     = "asked"
 	eventRefused   = "recall_refused"
+	eventFerried   = "ferried"
+	eventConfirmed = "confirmed"
 )
 
 // leaf appends one state change to the ledger, in the transaction that makes
