@@ -262,8 +262,9 @@ type Confirmation struct {
 	Statements [][]byte `json:"statements"`
 }
 
-// statementsAtOnce bounds what an operator signs in one go.
-const statementsAtOnce = 40
+// statementsAtOnce bounds what an operator signs in one go: signed and written in
+// base64 it fits a request to the node.
+const statementsAtOnce = 200
 
 // Confirm checks a code, takes what the operator signed of the statements that an
 // earlier call gave, and gives the next ones. Each CONFIRMED is durable and on its way
@@ -297,10 +298,13 @@ func (f *Ferry) Confirm(ctx context.Context, text, operator string, signed [][]b
 // mayConfirm: the directory names who answers for CONFIRMED by name.
 func mayConfirm(d *certs.Directory, operator string, now time.Time) error {
 	for _, a := range d.Administrators() {
-		if a.ID == operator {
-			_, err := a.Current(certs.UseSign, now)
-			return err
+		if a.ID != operator {
+			continue
 		}
+		if _, err := a.Current(certs.UseSign, now); err != nil {
+			return &exchange.Error{Code: exchange.CodeFerryOperator, Detail: "administrator " + operator + " has no certificate that is valid now", Err: err}
+		}
+		return nil
 	}
 	return exchange.Fail(exchange.CodeFerryOperator, "the directory in force here names no administrator %.40q", operator)
 }

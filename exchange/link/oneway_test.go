@@ -161,6 +161,9 @@ func TestNoWayBack(t *testing.T) {
 	}
 	w.wantStage(yi.host, small, "COLLECTED")
 
+	if q := yi.quarantined(); len(q) > 0 {
+		t.Errorf("shown: %v", q)
+	}
 	code := yi.code()
 	if code.UpTo != uint64(got.Bundles) || len(code.Missing)+len(code.Refused) > 0 {
 		t.Fatalf("%+v", code)
@@ -723,5 +726,40 @@ func TestALongGap(t *testing.T) {
 	}
 	if left > 0 {
 		t.Errorf("%d secrets are left", left)
+	}
+}
+
+// TestALinkThatLosesItsWayBack begins anew: what was on its way leaves once more, with
+// secrets, and waits for a code.
+func TestALinkThatLosesItsWayBack(t *testing.T) {
+	w := newWorld(t)
+	var err error
+	other := certs.Link{ID: "yi-jia", A: "yi", B: "jia", Dialer: "yi", Kind: "ferry", Ceiling: "work_secret", OneWay: "yi"}
+	both := oneWayLink
+	both.OneWay = ""
+	w.cast, err = newCastOver(t.TempDir(), other, both) // the first one brings an administrator
+	w.must(err)
+	jia, yi := w.bank("jia"), w.bank("yi")
+	first := w.submit(jia.host, "yi", 3000)
+	jia.export()
+	if got := jia.stage(first); got != "ACCEPTED" {
+		t.Fatalf("over a ferry with a way back it is %s", got)
+	}
+	w.carryAll(jia, yi)
+	w.clock = w.clock.Add(time.Second)
+	w.must(w.cast.authority.AddLink(oneWayLink))
+	jia.shelf.inForce = w.publish()
+	yi.shelf.inForce = jia.shelf.inForce
+	w.cast.directory = jia.shelf.inForce
+	second := w.submit(jia.host, "yi", 3000)
+	jia.export()
+	for _, id := range []string{first, second} {
+		w.wantStage(jia.host, id, "FERRIED "+exchange.ReasonNoWayBack)
+	}
+	jia.booked()
+	w.carryAll(jia, yi)
+	yi.delivered(first, second)
+	if _, receipts, err := jia.confirm(yi.code().Code); err != nil || receipts != 2 {
+		t.Fatal(receipts, err)
 	}
 }

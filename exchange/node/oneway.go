@@ -45,6 +45,9 @@ const (
 	WayIn
 )
 
+// String names it; empty for both.
+func (w Way) String() string { return [...]string{"", "out", "in"}[w] }
+
 // Way says it of a link of this node.
 func (n *Node) Way(link string) Way {
 	l, ok := n.Directory().Link(link)
@@ -277,14 +280,17 @@ type Statement struct {
 	body  *exchange.Receipt
 }
 
-// Statements are those of one bundle that are not signed yet, at most so many, for an
-// administrator of the directory.
+// statementBytes bounds what an operator is asked to sign at once.
+const statementBytes = 256 << 10
+
+// Statements are those of one bundle that are not signed yet, at most so many and so
+// long, for an administrator of the directory.
 func (n *Node) Statements(ctx context.Context, link string, b NumberedBundle, operator string, most int) (list []Statement, err error) {
 	all, err := n.completed(ctx, link, b)
 	if err != nil {
 		return nil, err
 	}
-	d := n.Directory()
+	d, size := n.Directory(), 0
 	for _, e := range all {
 		for i, names := range e.chunks() {
 			if i >= len(e.out.Ferried) || i < len(e.out.Confirmed) && !e.out.Confirmed[i].IsZero() {
@@ -299,9 +305,10 @@ func (n *Node) Statements(ctx context.Context, link string, b NumberedBundle, op
 			if err != nil {
 				return nil, err
 			}
-			if list = append(list, Statement{content, e, i, r}); len(list) == most {
+			if size += len(content); len(list) == most || len(list) > 0 && size > statementBytes {
 				return list, nil
 			}
+			list = append(list, Statement{content, e, i, r})
 		}
 	}
 	return list, nil
