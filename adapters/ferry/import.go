@@ -217,6 +217,9 @@ func (s *Spool) prune(folder string) error {
 
 // ImportFrom reads a medium, and leaves its files where they are.
 func (s *Spool) ImportFrom(ctx context.Context, dir string) (got Report, err error) {
+	if err := s.f.Receives(); err != nil {
+		return got, err
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return got, fmt.Errorf("ferry: the medium: %w", err)

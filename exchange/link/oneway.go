@@ -176,6 +176,14 @@ func (f *Ferry) heard(ctx context.Context, epoch string, p *Passage) error {
 	return nil
 }
 
+// Receives refuses an import by hand where nothing can have come.
+func (f *Ferry) Receives() error {
+	if f.way() == node.WayOut {
+		return exchange.Fail(exchange.CodeOneWay, "link %s has one way, and nothing comes to this node over it", f.s.link)
+	}
+	return nil
+}
+
 func errNotFrom(link string) error {
 	return exchange.Fail(exchange.CodeOneWay, "link %s has one way, and this node is not the one that sends", link)
 }
