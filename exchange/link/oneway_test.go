@@ -763,3 +763,42 @@ func TestALinkThatLosesItsWayBack(t *testing.T) {
 		t.Fatal(receipts, err)
 	}
 }
+
+// TestARelayBeforeOneWay: FERRIED and CONFIRMED are said by the relay and its operator,
+// and are judged where the document came from.
+func TestARelayBeforeOneWay(t *testing.T) {
+	w := newWorld(t)
+	var err error
+	last := oneWayLink
+	last.OneWay = "yi"
+	w.cast, err = newCastOver(t.TempDir(), last)
+	w.must(err)
+	w.must(w.cast.authority.AddRoute("bing", "jia", "yi"))
+	w.cast.directory = w.publish()
+	bing, relay, jia := w.host("bing", "yi-bing", nil, nil), w.host("yi", "yi-bing", nil, nil), w.bank("jia")
+	yi := &bank{host: relay, kept: shed{}, limit: jia.limit}
+	yi.ferry, err = NewFerry(w.ctx, relay.node, "jia-yi", yi.kept)
+	w.must(err)
+	id := w.submit(bing, "jia", 3000)
+	w.exchange(relay, bing)
+	yi.export()
+	w.exchange(relay, bing)
+	w.wantStage(bing, id, "FERRIED "+exchange.ReasonNoWayBack)
+	w.carryAll(yi, jia)
+	jia.delivered(id)
+	if _, receipts, err := yi.confirm(jia.code().Code); err != nil || receipts != 1 {
+		t.Fatal(receipts, err)
+	}
+	w.exchange(relay, bing)
+	w.wantStage(bing, id, "CONFIRMED "+exchange.ReasonNoWayBack)
+	trace, err := bing.node.Trace(w.ctx, w.cast.agencies["bing"], id)
+	w.must(err)
+	if said := trace.Events[len(trace.Events)-1]; said.Node != "yi" || said.Actor == nil || said.Actor.Name != "zhang-san" {
+		t.Errorf("said by %+v", said)
+	}
+	for _, h := range []*host{bing, relay, jia.host} {
+		if q := h.quarantined(); len(q) > 0 {
+			t.Errorf("%s shows %v", h.id, q)
+		}
+	}
+}
