@@ -244,12 +244,19 @@ func (a *Authority) AddLink(l Link) error {
 	if l.A == l.B || l.Dialer != l.A && l.Dialer != l.B {
 		return fail(codeRequest, "link %s joins two nodes, and one of them dials", l.ID)
 	}
+	if why := l.oneWayFault(); why != "" {
+		return fail(codeRequest, "link %s: %s", l.ID, why)
+	}
 	if err := a.admitted(l.A, l.B); err != nil {
 		return err
 	}
-	return a.putEntry(linkFile(l.ID), &linkEntry{
-		Type: linkType, V: 1, Domain: a.domain, ID: l.ID, A: l.A, B: l.B, Dialer: l.Dialer, Kind: l.Kind, Ceiling: l.Ceiling,
-	})
+	entry := &linkEntry{
+		Type: linkType, V: 1, Domain: a.domain, ID: l.ID, A: l.A, B: l.B, Dialer: l.Dialer, Kind: l.Kind, Ceiling: l.Ceiling, OneWay: l.OneWay,
+	}
+	if l.OneWay != "" {
+		entry.Crit = []string{"oneway"}
+	}
+	return a.putEntry(linkFile(l.ID), entry)
 }
 
 // AddRoute notes that what is for agencies of node to goes from node from to

@@ -363,6 +363,68 @@ func TestAddLinkAndRoute(t *testing.T) {
 	}
 }
 
+// TestALinkOfOneWay: it leads nowhere from the side that only receives, an entry of a
+// link with both ways has the bytes it always had, and a program that does not know
+// the member refuses the directory.
+func TestALinkOfOneWay(t *testing.T) {
+	a, dir := newAuthority(t)
+	f := newForge(t, "oneway")
+	f.must(a.Admit(parsed(t, f.request("jia")), testNow))
+	f.must(a.Admit(parsed(t, f.request("yi")), testNow))
+	l := Link{ID: "jia-yi", A: "jia", B: "yi", Dialer: "jia", Kind: "ferry", Ceiling: "internal"}
+	f.must(a.AddLink(l))
+	entry := func() string {
+		b, err := os.ReadFile(filepath.Join(dir, "entries", "link-jia-yi.json"))
+		f.must(err)
+		return string(b)
+	}
+	if want := `{"type":"yizhan-link","v":1,"domain":"` + testDomain + `","id":"jia-yi","a":"jia","b":"yi","dialer":"jia","kind":"ferry","ceiling":"internal"}`; entry() != want {
+		t.Errorf("got %s, want %s", entry(), want)
+	}
+	l.OneWay = "bing"
+	wantCode(t, a.AddLink(l), "request_content")
+	l.OneWay, l.Kind = "jia", "https"
+	wantCode(t, a.AddLink(l), "request_content")
+	l.Kind = "ferry"
+	f.must(a.AddLink(l))
+	if want := `"v":1,"crit":["oneway"],"domain"`; !strings.Contains(entry(), want) || !strings.HasSuffix(entry(), `"ceiling":"internal","oneway":"jia"}`) {
+		t.Errorf("got %s", entry())
+	}
+	var older struct {
+		Type    string   `json:"type"`
+		V       int      `json:"v"`
+		Crit    []string `json:"crit,omitempty"`
+		Domain  string   `json:"domain"`
+		ID      string   `json:"id"`
+		A       string   `json:"a"`
+		B       string   `json:"b"`
+		Dialer  string   `json:"dialer"`
+		Kind    string   `json:"kind"`
+		Ceiling string   `json:"ceiling"`
+		Extra   strictjson.Extra
+	}
+	if err := strictjson.Unmarshal([]byte(entry()), &older); !errors.Is(err, strictjson.ErrCritical) {
+		t.Errorf("a program that does not know the member: %v", err)
+	}
+	d := published(t, a, 1)
+	if got, ok := d.LinkBetween("jia", "yi"); !ok || got.OneWay != "jia" || !got.Carries("jia") || got.Carries("yi") {
+		t.Errorf("there: %+v", got)
+	}
+	if got, ok := d.LinkBetween("yi", "jia"); ok {
+		t.Errorf("back: %+v", got)
+	}
+	f.must(a.AddLink(Link{ID: "yi-jia", A: "yi", B: "jia", Dialer: "yi", Kind: "ferry", OneWay: "yi"}))
+	if got, ok := published(t, a, 2).LinkBetween("yi", "jia"); !ok || got.ID != "yi-jia" {
+		t.Errorf("back over the other: %+v", got)
+	}
+	// A route back needs a way back.
+	back := Link{ID: "yi-jia", A: "yi", B: "jia", Dialer: "yi", Kind: "ferry", OneWay: "jia"}
+	f.must(a.AddLink(back))
+	f.must(a.AddRoute("yi", "*", "jia"))
+	_, err := a.Publish(testNow)
+	wantCode(t, err, "directory_content")
+}
+
 // TestEntriesByHand: kinds of entries this version does not act on are put in
 // as they are; a broken entry is named.
 func TestEntriesByHand(t *testing.T) {

@@ -77,13 +77,32 @@ type Node struct {
 }
 
 // Link is a pair of neighbouring nodes. Ceiling is the highest label that may
-// pass; certs does not interpret it.
+// pass; certs does not interpret it. OneWay is the node that sends, on a link over
+// which nothing can come back; empty: both do.
 type Link struct {
 	ID      string
 	A, B    string
 	Dialer  string
 	Kind    string
 	Ceiling string
+	OneWay  string
+}
+
+// Carries says whether something can leave from a node over the link.
+func (l *Link) Carries(from string) bool { return l.OneWay == "" || l.OneWay == from }
+
+// oneWayFault says why a link cannot have one way only as it says; empty when it
+// can.
+func (l *Link) oneWayFault() string {
+	switch {
+	case l.OneWay == "":
+		return ""
+	case l.OneWay != l.A && l.OneWay != l.B:
+		return "who sends over a link of one way is one of its two nodes"
+	case l.Kind != "ferry":
+		return "over https there is always a way back; a link of one way is of kind ferry"
+	}
+	return ""
 }
 
 // LoadDirectory verifies a directory file under a certificate (DER) of the
@@ -261,7 +280,7 @@ func (d *Directory) joinLinks() error {
 			return fail(codeContent, "link %s does not join two nodes of which one dials", l.ID)
 		}
 		for _, p := range []pair{{l.A, l.B}, {l.B, l.A}} {
-			if d.between[p] == nil {
+			if d.between[p] == nil && l.Carries(p.from) {
 				d.between[p] = l
 			}
 		}
@@ -390,7 +409,8 @@ func (d *Directory) LinksOf(node string) []*Link {
 	return out
 }
 
-// LinkBetween finds the link of two nodes; of several, the first by id.
+// LinkBetween finds the link over which something passes from one node to
+// another; of several, the first by id.
 func (d *Directory) LinkBetween(a, b string) (*Link, bool) {
 	l, ok := d.between[pair{a, b}]
 	return l, ok

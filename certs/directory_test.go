@@ -285,6 +285,12 @@ func TestRefusedDirectories(t *testing.T) {
 		{"link to itself", func() *draft { return f.draft(append(f.usual(), link("l", "jia", "jia"))...) }, "directory_content", "link l"},
 		{"dialer elsewhere", func() *draft { return changed(f, 6, func(e *linkEntry) { e.Dialer = "bing" }) }, "directory_content", "dials"},
 		{"link of unknown kind", func() *draft { return changed(f, 6, func(e *linkEntry) { e.Kind = "pigeon" }) }, "directory_content", "pigeon"},
+		{"one way from a node that is none of its two", func() *draft { return changed(f, 6, oneWay("bing")) }, "directory_content", "one of its two nodes"},
+		{"one way over https", func() *draft { return changed(f, 6, oneWay("jia")) }, "directory_content", "of kind ferry"},
+		{"one way that is not critical", func() *draft {
+			return changed(f, 6, func(e *linkEntry) { oneWay("jia")(e); e.Kind, e.Crit = "ferry", nil })
+		}, "directory_content", "crit"},
+		{"no way that is critical", func() *draft { return changed(f, 6, func(e *linkEntry) { e.Crit = []string{"oneway"} }) }, "directory_content", "crit"},
 		{"link with a bad id", func() *draft { return changed(f, 6, func(e *linkEntry) { e.ID = "-a" }) }, "directory_content", "id"},
 		{"route to no node", func() *draft { return f.draft(append(f.usual(), route("jia", "nowhere", "yi"))...) }, "directory_content", "route"},
 		{"route over no node", func() *draft { return f.draft(append(f.usual(), route("bing", "jia", "nowhere"))...) }, "directory_content", "route"},
@@ -559,4 +565,8 @@ func TestDirectoryIsItsOwnCopy(t *testing.T) {
 	if len(print) != 64+15 || strings.Count(print, " ") != 15 {
 		t.Errorf("fingerprint %q", print)
 	}
+}
+
+func oneWay(from string) func(*linkEntry) {
+	return func(e *linkEntry) { e.OneWay, e.Crit = from, []string{"oneway"} }
 }

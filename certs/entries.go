@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"net/url"
 	"regexp"
+	"slices"
 	"unicode"
 	"unicode/utf8"
 
@@ -128,6 +129,7 @@ type linkEntry struct {
 	Dialer  string   `json:"dialer"`
 	Kind    string   `json:"kind"`
 	Ceiling string   `json:"ceiling"`
+	OneWay  string   `json:"oneway,omitempty"` // the node that sends; named in crit
 	Extra   strictjson.Extra
 }
 
@@ -353,7 +355,16 @@ func (d *Directory) addLink(raw strictjson.Raw) error {
 	if e.Kind != "https" && e.Kind != "ferry" {
 		return fail(codeContent, "link %s is of kind %.20q: there are https and ferry", e.ID, e.Kind)
 	}
-	d.links[e.ID] = &Link{ID: e.ID, A: e.A, B: e.B, Dialer: e.Dialer, Kind: e.Kind, Ceiling: e.Ceiling}
+	l := &Link{ID: e.ID, A: e.A, B: e.B, Dialer: e.Dialer, Kind: e.Kind, Ceiling: e.Ceiling, OneWay: e.OneWay}
+	// A program that does not know the member would wait for answers for ever: so
+	// it must be critical.
+	if (e.OneWay != "") != slices.Contains(e.Crit, "oneway") {
+		return fail(codeContent, "link %s: oneway is there exactly if crit names it", e.ID)
+	}
+	if why := l.oneWayFault(); why != "" {
+		return fail(codeContent, "link %s: %s", e.ID, why)
+	}
+	d.links[e.ID] = l
 	return nil
 }
 

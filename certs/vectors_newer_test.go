@@ -98,6 +98,21 @@ func (n *newerVectors) places() {
 	}))
 }
 
+func (n *newerVectors) oneWay() {
+	change := func(what func(l *linkEntry)) *draft {
+		list := slices.Clone(n.usual)
+		l := *list[6].(*linkEntry)
+		l.Kind, l.OneWay, l.Crit = "ferry", l.A, []string{"oneway"}
+		what(&l)
+		list[6] = &l
+		return n.f.draft(list...)
+	}
+	n.directory("oneway.yzd", "accept", "a link over which only one node sends", change(func(*linkEntry) {}))
+	n.directory("oneway-crit.yzd", "directory_content", "one way only, and nothing says that it must be understood", change(func(l *linkEntry) { l.Crit = nil }))
+	n.directory("oneway-node.yzd", "directory_content", "the node that sends is none of the link's", change(func(l *linkEntry) { l.OneWay = "bing" }))
+	n.directory("oneway-https.yzd", "directory_content", "one way only over https", change(func(l *linkEntry) { l.Kind = "https" }))
+}
+
 func (n *newerVectors) approvals() {
 	f := n.f
 	zhang, byZhang := f.person("zhang-san")

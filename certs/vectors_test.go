@@ -108,6 +108,7 @@ func makeVectors(t *testing.T) (list []vector, files map[string][]byte) {
 	newer.successions()
 	newer.after()
 	newer.requests()
+	newer.oneWay()
 	return list, files
 }
 

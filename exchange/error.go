@@ -128,6 +128,10 @@ const (
 	CodeNoSpace             = "no_space"
 	CodeBackupDamaged       = "backup_damaged"
 	CodeStoreDamaged        = "store_damaged"
+	CodeOneWay              = "one_way"
+	CodeFerryCode           = "ferry_code"
+	CodeFerryCodePause      = "ferry_code_pause"
+	CodeFerryOperator       = "ferry_operator"
 	CodeRootMissing         = "blobs_missing"
 	CodeWrongUser           = "wrong_user"
 	CodeClassificationMark  = "classification_mark"
@@ -265,6 +269,18 @@ var texts = map[string]bilingual{
 	CodeFateUnknown: {
 		Text{"The neighbour may have the delivery", "Nothing was signed: two ends of one delivery would contradict each other. Ask the neighbour's operator, or put it back with yizhan queue retry: a neighbour that has it says so, and it is handed over."},
 		Text{"相邻节点可能已收到该件", "未作任何签署：同一投递不能有两个互相矛盾的结局。请询问对端运维人员，或用 yizhan queue retry 重新投递：对端如已收到会予以确认，随即移交。"}},
+	CodeOneWay: {
+		Text{"The link has one way only", "Look at the link with yizhan ferry status: export, --again and confirm are for the side that sends, import and code for the one that receives."},
+		Text{"该链路为单向链路", "请用 yizhan ferry status 查看链路方向：导出、补发（--again）与确认（confirm）在发送侧进行，导入与取码（code）在接收侧进行。"}},
+	CodeFerryCode: {
+		Text{"The acknowledgement code does not hold", "Nothing was confirmed. Have the other side run yizhan ferry code again and read it group by group."},
+		Text{"到达确认码不成立", "未作任何确认。请对方重新运行 yizhan ferry code 并逐组读出。"}},
+	CodeFerryCodePause: {
+		Text{"Too many wrong codes", "Wait until the time that is named. If you do not know who entered them, tell whoever is responsible for security."},
+		Text{"错误的确认码过多", "请等到所列时间之后再试；如不清楚是何人输入，请告知安全负责人。"}},
+	CodeFerryOperator: {
+		Text{"Nobody who may confirm is named", "CONFIRMED is signed by an administrator of the directory with a key of their own. The authority registers one with yizhan directory administrator and publishes; then repeat with --administrator and --keys."},
+		Text{"缺少有权确认的操作人", "“到达（人工确认）”须由名录中的管理员以本人密钥签署。请名录机构用 yizhan directory administrator 登记并发布名录，再以 --administrator 与 --keys 重试。"}},
 	CodeFingerprint: {
 		Text{"The fingerprint is another one", "Have it read out again. If it stays different, the directory file is not from the authority: do not use it, and tell the authority."},
 		Text{"指纹不一致", "请对方重读一次；如仍不一致，该名录文件并非出自名录机构：请勿使用，并告知名录机构。"}},

@@ -74,6 +74,9 @@ func CheckSigner(list []certs.Certificate, der []byte, s Signature, at time.Time
 
 // speaker gives the certificates of whoever may say what the receipt says.
 func speaker(d *certs.Directory, e *envelope.Envelope, r *Receipt) ([]certs.Certificate, error) {
+	if r.Stage == StageConfirmed {
+		return operator(d, r)
+	}
 	if !r.Stage.ByAgency() {
 		node, ok := d.Node(r.Node)
 		if !ok || !serves(d, e, r) {
@@ -86,6 +89,20 @@ func speaker(d *certs.Directory, e *envelope.Envelope, r *Receipt) ([]certs.Cert
 		return nil, Fail(CodeSignatureInvalid, "agency %s may not say %s here", r.Agency, r.Stage)
 	}
 	return agency.Certificates, nil
+}
+
+// operator gives the certificates of the person who says CONFIRMED: the
+// administrator of the directory that the receipt names. No node says it, for no
+// node has seen that the document arrived.
+func operator(d *certs.Directory, r *Receipt) ([]certs.Certificate, error) {
+	if _, ok := d.Node(r.Node); ok && r.Actor != nil && len(r.Recipients) > 0 {
+		for _, a := range d.Administrators() {
+			if a.ID == r.Actor.Name {
+				return a.Certificates, nil
+			}
+		}
+	}
+	return nil, Fail(CodeSignatureInvalid, "%s is said by an administrator of the directory, of recipients that it names", r.Stage)
 }
 
 // Recipients lists the receiving agencies a header names.

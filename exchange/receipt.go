@@ -81,6 +81,26 @@ func (s Stage) English() string {
 	return stages[s].english
 }
 
+// ReasonNoWayBack is the reason of FERRIED and CONFIRMED over a link from which no
+// receipt of the other side can come.
+const ReasonNoWayBack = "no_way_back"
+
+// ChineseFor and EnglishFor give the words for a stage that was reached for a reason.
+func (s Stage) ChineseFor(reason string) string {
+	if s == StageFerried && reason == ReasonNoWayBack {
+		return s.Chinese() + "（无回执通道）"
+	}
+	return s.Chinese()
+}
+
+// EnglishFor is ChineseFor in English.
+func (s Stage) EnglishFor(reason string) string {
+	if s == StageFerried && reason == ReasonNoWayBack {
+		return s.English() + " (no way back)"
+	}
+	return s.English()
+}
+
 // ByAgency says whether the agency itself signs this stage.
 func (s Stage) ByAgency() bool { return stages[s].agency }
 

@@ -81,6 +81,7 @@ var parsers = map[string]string{
 	"exchange.ParseRouting":             "exchange.FuzzParseRouting",
 	"exchange/evidence.Parse":           "exchange/evidence.FuzzParse",
 	"exchange/evidence.Verify":          "exchange/evidence.FuzzVerify",
+	"exchange/link.ParseCode":           "exchange/link.FuzzParseCode",
 	"exchange/link.Receive":             "exchange/link.FuzzReceive",
 	"exchange/link.parseClear":          "exchange/link.FuzzClear",
 	"exchange/link.parseInner":          "exchange/link.FuzzSection",

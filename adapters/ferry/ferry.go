@@ -21,8 +21,6 @@ package ferry
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -150,18 +148,7 @@ func (s *Spool) ExportTo(ctx context.Context, dir string) (got link.Exported, sh
 		return got, nil, fmt.Errorf("ferry: the medium: %w", err)
 	}
 	defer root.Close()
-	got, err = s.f.Export(ctx, s.limits, true, func(name string, write func(io.Writer) error) error {
-		sum, n := sha256.New(), int64(0)
-		err := place(root, name, func(w io.Writer) error {
-			sum.Reset()
-			n = 0
-			return write(io.MultiWriter(w, sum, counter{&n}))
-		})
-		if err == nil {
-			sheets = append(sheets, Sheet{name, n, hex.EncodeToString(sum.Sum(nil))})
-		}
-		return err
-	})
+	got, err = s.f.Export(ctx, s.limits, true, onto(root, &sheets))
 	return got, sheets, err
 }
 

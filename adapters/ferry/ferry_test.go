@@ -42,6 +42,14 @@ type pier struct {
 // piers are two nodes with a ferry between them.
 func piers(t *testing.T) (jia, yi *pier) {
 	t.Helper()
+	jia, yi, _ = piersOver(t, "")
+	return jia, yi
+}
+
+// piersOver are piers with a link over which only one of them sends, if one is named;
+// zhang-san may confirm then.
+func piersOver(t *testing.T, sends string) (jia, yi *pier, operator *keystore.Store) {
+	t.Helper()
 	clock := time.Now().Truncate(time.Second)
 	begin := clock.Add(-time.Hour)
 	pass := []byte("ferry tests")
@@ -61,7 +69,12 @@ func piers(t *testing.T) (jia, yi *pier) {
 		check(t, err)
 		check(t, authority.Admit(parsed, begin))
 	}
-	check(t, authority.AddLink(certs.Link{ID: "jia-yi", A: "jia", B: "yi", Dialer: "jia", Kind: "ferry", Ceiling: "work_secret"}))
+	check(t, authority.AddLink(certs.Link{ID: "jia-yi", A: "jia", B: "yi", Dialer: "jia", Kind: "ferry", Ceiling: "work_secret", OneWay: sends}))
+	if sends != "" {
+		operator, err = keystore.Create(filepath.Join(t.TempDir(), "zhang-san"), pass, rand.Reader)
+		check(t, err)
+		check(t, authority.AddAdministrator("zhang-san", "张三", operator, begin))
+	}
 	file, err := authority.Publish(begin)
 	check(t, err)
 	d, err := certs.LoadDirectory(file, authority.Certificate(), 0, clock)
@@ -82,7 +95,7 @@ func piers(t *testing.T) (jia, yi *pier) {
 		p.open()
 		return p
 	}
-	return made("jia"), made("yi")
+	return made("jia"), made("yi"), operator
 }
 
 func check(t *testing.T, err error) {

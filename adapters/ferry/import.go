@@ -150,10 +150,17 @@ func (s *Spool) take(ctx context.Context, path string, copied *os.File, got *Rep
 		return s.quarantine(path, "其中没有可用的驿包（不是本链路的文件，或已损坏） · no bundle in it can be used (not of this link, or damaged)", got)
 	case found.Faults > 0 || found.Truncated:
 		got.Files++
-		return s.quarantine(path, "部分损坏或不完整；其余已接收，缺失部分将自动重传 · damaged or cut in part; the rest was taken, and what is missing comes again by itself", got)
+		return s.quarantine(path, s.cutReason(), got)
 	}
 	got.Files++
 	return s.move(path, doneFolder)
+}
+
+func (s *Spool) cutReason() string {
+	if s.f.OneWay() {
+		return "部分损坏或不完整；其余已接收，缺失部分须请对方补发（yizhan ferry code 列出编号） · damaged or cut in part; the rest was taken; ask the other side to let the bundles leave again that yizhan ferry code names"
+	}
+	return "部分损坏或不完整；其余已接收，缺失部分将自动重传 · damaged or cut in part; the rest was taken, and what is missing comes again by itself"
 }
 
 // quarantine moves a file away, with the reason beside it.
@@ -210,6 +217,9 @@ func (s *Spool) prune(folder string) error {
 
 // ImportFrom reads a medium, and leaves its files where they are.
 func (s *Spool) ImportFrom(ctx context.Context, dir string) (got Report, err error) {
+	if err := s.f.Receives(); err != nil {
+		return got, err
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return got, fmt.Errorf("ferry: the medium: %w", err)

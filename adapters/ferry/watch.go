@@ -47,7 +47,7 @@ func (s *Spool) step(ctx context.Context, reminder bool) (came bool, err error) 
 		if err != nil {
 			return in.Files > 0, err
 		}
-		reminder = status.Outstanding > 0
+		reminder = status.Outstanding > 0 && status.OneWay == nil // else nobody could answer
 	}
 	_, err = s.Export(ctx, reminder)
 	return in.Files > 0, err

@@ -126,7 +126,7 @@ func (s *ferrySite) Import(ctx context.Context) error {
 
 func (s *ferrySite) order(ctx context.Context, n *pairNode, path string, out any) error {
 	return onRunning(ctx, dataDir(n.data), func(c *control.Client) error {
-		return c.Call(ctx, http.MethodPost, path, ferryOrder{"jia-yi", s.medium}, out, nil)
+		return c.Call(ctx, http.MethodPost, path, ferryOrder{Link: "jia-yi", Medium: s.medium}, out, nil)
 	})
 }
 

@@ -131,12 +131,18 @@ func (a *app) caLink(passFile *string) *cobra.Command {
 			if err := authority.AddLink(l); err != nil {
 				return err
 			}
-			return a.print(map[string]string{"a": l.A, "b": l.B, "dialer": l.Dialer}, "%s and %s are neighbours; %s dials\n", l.A, l.B, l.Dialer)
+			out := map[string]string{"a": l.A, "b": l.B, "dialer": l.Dialer}
+			if l.OneWay != "" {
+				out["oneway"] = l.OneWay
+				return a.print(out, "%s and %s are neighbours; only %s sends, and nothing comes back\n", l.A, l.B, l.OneWay)
+			}
+			return a.print(out, "%s and %s are neighbours; %s dials\n", l.A, l.B, l.Dialer)
 		},
 	}
 	c.Flags().StringVar(&l.Dialer, "dialer", "", "the node that dials (default: the first)")
 	c.Flags().StringVar(&l.Kind, "kind", "https", "how bytes pass: https, or ferry (files over a gate or on media)")
 	c.Flags().StringVar(&l.Ceiling, "ceiling", "internal", "highest label that may pass")
+	c.Flags().StringVar(&l.OneWay, "one-way", "", "with --kind ferry: the node that sends; nothing comes back over the link")
 	c.Flags().StringVar(&l.ID, "name", "", "the link's name (default: made of the nodes)")
 	return c
 }

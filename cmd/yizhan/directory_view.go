@@ -91,6 +91,7 @@ type linkView struct {
 	Dialer  string `json:"dialer"`
 	Kind    string `json:"kind"`
 	Ceiling string `json:"ceiling"`
+	OneWay  string `json:"oneway,omitempty"` // who sends; absent: both
 }
 
 type routeView struct {
@@ -159,7 +160,7 @@ func viewOf(d *certs.Directory, now time.Time) *directoryView {
 		v.Nodes = append(v.Nodes, nodeView{x.ID, x.Zone, x.URL, hex.EncodeToString(x.TLSPin[:]), certificateViews(x.Certificates)})
 	}
 	for _, x := range d.Links() {
-		v.Links = append(v.Links, linkView{x.ID, x.A, x.B, x.Dialer, x.Kind, x.Ceiling})
+		v.Links = append(v.Links, linkView{x.ID, x.A, x.B, x.Dialer, x.Kind, x.Ceiling, x.OneWay})
 	}
 	for _, x := range d.Routes() {
 		v.Routes = append(v.Routes, routeView(x))
@@ -248,6 +249,9 @@ func (v *directoryView) text(lang string) string {
 	section(say("links", "链路"), len(v.Links))
 	for _, l := range v.Links {
 		line(say("  %s  %s – %s  %s, %s dials, up to %s", "  %s  %s – %s  %s，由 %s 拨号，上限 %s"), l.ID, l.A, l.B, l.Kind, l.Dialer, l.Ceiling)
+		if l.OneWay != "" {
+			line(say("    one way: only %s sends, nothing comes back", "    单向：仅 %s 发送，无回执通道"), l.OneWay)
+		}
 	}
 	section(say("routes", "路由"), len(v.Routes))
 	for _, r := range v.Routes {

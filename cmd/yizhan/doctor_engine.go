@@ -11,6 +11,7 @@ import (
 
 	"github.com/yizhan-gateway/yizhan/adapters/control"
 	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/node"
 )
 
 // checkFileSystem says what serve would refuse.
@@ -142,12 +143,31 @@ func (d *doctor) checkQueues(ctx context.Context) {
 // longWait is how long the first of a lane may wait before it is warned of it.
 const longWait = time.Hour
 
+// longUnconfirmed leaves some days to call the other side of a link without a way
+// back, before nothing can be confirmed any more.
+const longUnconfirmed = node.Unconfirmed - 9*24*time.Hour
+
+// judgeUnconfirmed: over such a link things wait for a person.
+func (d *doctor) judgeUnconfirmed(q *node.LinkQueues) {
+	for _, one := range q.Queues {
+		if one.Oldest != 0 && d.now.Sub(one.Oldest.Time()) > longUnconfirmed {
+			d.warn("unconfirmed", both("link %s has no way back, and the first of what waits there came on %s", "链路 %s 无回执通道，最早的待确认件始于 %s", q.Link, one.Oldest.Time().Format(time.DateOnly)),
+				both("have the other side run yizhan ferry code, and enter what it reads with yizhan ferry confirm", "请对方运行 yizhan ferry code，并用 yizhan ferry confirm 输入其读出的确认码"))
+			return
+		}
+	}
+}
+
 func (d *doctor) judgeBacklog(b *backlog) {
 	var waiting, dead uint64
 	var oldest time.Duration
 	where := ""
 	for _, q := range b.Links {
 		waiting, dead = waiting+q.Waiting, dead+q.Parked
+		if q.OneWay == "out" {
+			d.judgeUnconfirmed(&q)
+			continue
+		}
 		for _, one := range q.Queues {
 			waitsForHours := q.ClosedUntil != 0 && slices.Contains([]string{"normal", "urgent", "very_urgent"}, one.Rank)
 			if one.Oldest != 0 && !waitsForHours {

@@ -50,3 +50,25 @@ func TestTheDoctorJudgesWhatWaits(t *testing.T) {
 		t.Errorf("of a stopped node: %+v", f)
 	}
 }
+
+// TestWhatWaitsForACode is no queue that stands still, until its time is nearly over.
+func TestWhatWaitsForACode(t *testing.T) {
+	now := time.Now()
+	judge := func(age time.Duration) map[string]string {
+		d := &doctor{now: now}
+		d.judgeBacklog(&backlog{Running: true, Backlog: node.Backlog{Links: []node.LinkQueues{{
+			Link: "jia-yi", OneWay: "out", Waiting: 1, Queues: []node.Queue{{Rank: "normal", Waiting: 1, Oldest: strictjson.TimeOf(now.Add(-age))}},
+		}}}})
+		got := map[string]string{}
+		for _, f := range d.list {
+			got[f.Name] = f.Result
+		}
+		return got
+	}
+	if got := judge(20 * 24 * time.Hour); got["queue"] != resultOK || got["unconfirmed"] != "" {
+		t.Errorf("after 20 days: %v", got)
+	}
+	if got := judge(22 * 24 * time.Hour); got["queue"] != resultOK || got["unconfirmed"] == resultOK || got["unconfirmed"] == "" {
+		t.Errorf("after 22 days: %v", got)
+	}
+}

@@ -147,6 +147,11 @@ func (g *gateway) watchFerry(ctx context.Context, f *ferrySettings) {
 type ferryOrder struct {
 	Link   string `json:"link"`
 	Medium string `json:"medium,omitempty"`
+
+	Again    string   `json:"again,omitempty"` // FROM-TO or all
+	Code     string   `json:"code,omitempty"`
+	Operator string   `json:"operator,omitempty"`
+	Signed   [][]byte `json:"signed,omitempty"`
 }
 
 type ferryExported struct {
@@ -194,6 +199,7 @@ func (g *gateway) ferryRoutes(s *control.Server) {
 		got, err := spool.ImportFrom(ctx, o.Medium)
 		return ferryImported{o.Link, got}, err
 	}))
+	g.ferryCodeRoutes(s, ordered)
 	s.Handle("GET /ferry", func(ctx context.Context, q *control.Request) (any, error) {
 		return g.ferryStatus(ctx, q.Query.Get("link"))
 	})
@@ -229,7 +235,7 @@ itself; export and import do one step now, or serve a medium that a person carri
 must run.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.ferryExportCommand(), a.ferryImportCommand(), a.ferryStatusCommand())
+	c.AddCommand(a.withAgain(a.ferryExportCommand()), a.ferryImportCommand(), a.ferryStatusCommand(), a.ferryCodeCommand(), a.ferryConfirmCommand())
 	return c
 }
 
@@ -252,7 +258,7 @@ func (f *ferryFlags) asked(ctx context.Context, path, medium string, out any) er
 		}
 	}
 	return onRunning(ctx, dataDir(f.data), func(c *control.Client) error {
-		return c.Call(ctx, http.MethodPost, path, ferryOrder{f.link, medium}, out, nil)
+		return c.Call(ctx, http.MethodPost, path, ferryOrder{Link: f.link, Medium: medium}, out, nil)
 	})
 }
 
@@ -327,6 +333,7 @@ func (a *app) ferryStatusCommand() *cobra.Command {
 			for _, s := range out.Ferries {
 				fmt.Fprintf(&text, "%s\n", both("%s: %d bundles on their way (%d bytes), %d of them lost; of the neighbour all up to %d, %d gaps", "%s：在途驿包 %d 个（%d 字节），其中丢失 %d 个；对方驿包已收至第 %d 个，缺口 %d 处",
 					s.Link, s.Outstanding, s.Bytes, s.Lost, s.UpTo, len(s.Gaps)))
+				text.WriteString(oneWayText(s.OneWay))
 			}
 			return a.print(out, "%s", text.String())
 		},

@@ -99,11 +99,11 @@ func exitCode(err error) int {
 	case exchange.CodeNotFound:
 		return exitNotFound
 	case exchange.CodeUnauthenticated, exchange.CodeForbidden, exchange.CodeApproval, exchange.CodeRequestUnproven, exchange.CodeDirectoryList, exchange.CodeGuardApproval,
-		exchange.CodeKeystorePIN, exchange.CodeKeystorePassphrase:
+		exchange.CodeKeystorePIN, exchange.CodeKeystorePassphrase, exchange.CodeFerryOperator:
 		return exitAuth
 	case exchange.CodeSignatureInvalid, exchange.CodeFingerprint, exchange.CodeDirectorySignature:
 		return exitSignature
-	case exchange.CodeTemporary, exchange.CodeNoSpace, exchange.CodeQuota:
+	case exchange.CodeTemporary, exchange.CodeNoSpace, exchange.CodeQuota, exchange.CodeFerryCodePause:
 		return exitTemporary
 	}
 	return exitError

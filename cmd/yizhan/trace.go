@@ -79,7 +79,7 @@ func timeline(t *node.Trace) string {
 		fmt.Fprintf(&b, "  %s  %-6s %-14s %s\n", r.Time.Time().Local().Format("15:04:05.000"), r.Chinese, r.English, requestLine(&r))
 	}
 	for _, r := range t.Recipients {
-		fmt.Fprintf(&b, "  → %s %s: %s %s\n", r.Agency, r.Name, r.Stage.Chinese(), r.Stage.English())
+		fmt.Fprintf(&b, "  → %s %s: %s %s\n", r.Agency, r.Name, r.Stage.ChineseFor(r.Reason), r.Stage.EnglishFor(r.Reason))
 	}
 	fmt.Fprintf(&b, "  %d 份回执 receipts: %s; 台账 ledger: %s\n", t.Receipts, verdict(t.ReceiptsVerified), verdict(t.LedgerVerified))
 	return b.String()
@@ -224,7 +224,7 @@ func reportText(r *evidence.Report) string {
 	fmt.Fprintf(&b, "%s  %s %s\n", r.Document, r.Sender, r.SenderName)
 	fmt.Fprintf(&b, "  %s %s\n", r.State.Chinese(), r.State.English())
 	for _, s := range r.Recipients {
-		fmt.Fprintf(&b, "  → %s %s: %s %s\n", s.Agency, s.Name, s.Stage.Chinese(), s.Stage.English())
+		fmt.Fprintf(&b, "  → %s %s: %s %s\n", s.Agency, s.Name, s.Stage.ChineseFor(s.Reason), s.Stage.EnglishFor(s.Reason))
 	}
 	fmt.Fprintf(&b, "  %d 份回执 receipts: %s\n  台账 ledger: %s\n", r.Receipts, verdict(r.ReceiptsVerified), verdict(r.LedgerVerified))
 	if r.Timestamp != "" {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"os"
@@ -80,5 +81,49 @@ func TestRelabelWritesANewFolder(t *testing.T) {
 	}
 	if code := run([]string{"-relabel", dir, evidence}, &out, &problem); code != 1 || !strings.Contains(problem.String(), "not empty") {
 		t.Errorf("again into the same folder: exit code %d: %s", code, &problem)
+	}
+}
+
+// TestConfirmed: what an operator confirmed verifies with that person's certificate in
+// the directory, and says so; under another name, or as an other stage, it does not.
+func TestConfirmed(t *testing.T) {
+	authority := filepath.Join("testdata", "confirmed-authority.crt")
+	good, err := os.ReadFile(filepath.Join("testdata", "confirmed.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	judge := func(b []byte) (code int, said string) {
+		path := filepath.Join(t.TempDir(), "proof.json")
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var out, trouble bytes.Buffer
+		code = run([]string{"-authority", authority, path}, &out, &trouble)
+		return code, out.String()
+	}
+	if code, said := judge(good); code != 0 || !strings.Contains(said, "CONFIRMED") {
+		t.Errorf("exit code %d: %s", code, said)
+	}
+	var f struct {
+		Receipts []struct {
+			CMS string `json:"cms"`
+		} `json:"receipts"`
+	}
+	if err := json.Unmarshal(good, &f); err != nil {
+		t.Fatal(err)
+	}
+	last := f.Receipts[len(f.Receipts)-1].CMS
+	der, err := base64.StdEncoding.DecodeString(last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range [][2]string{{"zhang-san", "zhang-sam"}, {"CONFIRMED", "DELIVERED"}} {
+		if !bytes.Contains(der, []byte(change[0])) {
+			t.Fatalf("the last receipt does not say %s", change[0])
+		}
+		bad := base64.StdEncoding.EncodeToString(bytes.Replace(der, []byte(change[0]), []byte(change[1]), 1))
+		if code, said := judge(bytes.Replace(good, []byte(last), []byte(bad), 1)); code != 6 {
+			t.Errorf("%s for %s: exit code %d: %s", change[1], change[0], code, said)
+		}
 	}
 }

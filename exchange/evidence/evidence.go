@@ -307,6 +307,10 @@ func proves(event string, stage exchange.Stage) bool {
 		return stage.ByAgency()
 	case "inspected":
 		return stage == exchange.StageInspected
+	case "ferried":
+		return stage == exchange.StageFerried
+	case "confirmed":
+		return stage == exchange.StageConfirmed
 	case "recall_refused":
 		return stage == exchange.StageRecallRefused
 	case "ended", "conflict":

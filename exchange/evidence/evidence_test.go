@@ -413,3 +413,16 @@ func TestParseRefusesOtherObjects(t *testing.T) {
 		t.Errorf("too large: %v", err)
 	}
 }
+
+// TestALeafOfAFerryProvesItsStageAlone: one of FERRIED is none of CONFIRMED, and neither of
+// anything else.
+func TestALeafOfAFerryProvesItsStageAlone(t *testing.T) {
+	for _, stage := range []exchange.Stage{exchange.StageFerried, exchange.StageConfirmed, exchange.StageDelivered, exchange.StageSignedFor} {
+		if proves("ferried", stage) != (stage == exchange.StageFerried) || proves("confirmed", stage) != (stage == exchange.StageConfirmed) {
+			t.Errorf("a leaf proves %s", stage)
+		}
+		if !proves("receipt", stage) {
+			t.Errorf("%s that came from elsewhere is not proven", stage)
+		}
+	}
+}

@@ -107,6 +107,7 @@ type Inner struct {
 	Heads      [][]byte        `json:"heads"`
 	Inside     bool            `json:"inside,omitempty"` // the parts lie in the section as well
 	Items      []ManifestEntry `json:"items"`
+	Secret     []byte          `json:"secret,omitempty"` // over a link of one way
 	Extra      strictjson.Extra
 }
 

@@ -36,6 +36,7 @@ type Passage struct {
 	UpTo   uint64  `json:"upto"`
 	Ranges []Range `json:"ranges"`
 	Lacks  []Lack  `json:"lacks"`
+	Base   []byte  `json:"base,omitempty"` // without a way back: the chain before From
 	Extra  strictjson.Extra
 }
 
@@ -75,8 +76,9 @@ type Ferry struct {
 	s    *Session
 	keep Keeper
 
-	mu    sync.Mutex
-	noted bool // the last export said all there is to say
+	mu     sync.Mutex
+	noted  bool                         // the last export said all there is to say
+	issued map[sm.Digest]node.Statement // to the operator, by the SM3 of the content
 }
 
 // NewFerry goes on where the last process stopped.
@@ -106,7 +108,8 @@ func (f *Ferry) name(seq uint64, header sm.Digest) string {
 // pack makes the next bundle and keeps it. Its bytes are durable before its number
 // is: a crash in between leaves a file that nothing refers to.
 func (f *Ferry) pack(ctx context.Context, load *node.Load) (ok bool, size int64, err error) {
-	if err := f.goOn(ctx); err != nil {
+	st, err := f.goOn(ctx)
+	if err != nil {
 		return false, 0, err
 	}
 	// Sealed with everything else: what is packed again then has other bytes.
@@ -114,6 +117,11 @@ func (f *Ferry) pack(ctx context.Context, load *node.Load) (ok bool, size int64,
 	in, items, err := f.s.inner(ctx, o)
 	if err != nil {
 		return false, 0, err
+	}
+	if f.way() == node.WayOut {
+		if load.Chain, err = f.enchain(in, st); err != nil {
+			return false, 0, err
+		}
 	}
 	section, err := joinSection(in, items)
 	if err != nil {
@@ -137,15 +145,30 @@ func (f *Ferry) pack(ctx context.Context, load *node.Load) (ok bool, size int64,
 
 // goOn takes the last number from the store, which alone knows it when a commit was
 // not answered.
-func (f *Ferry) goOn(ctx context.Context) error {
-	st, err := f.s.node.FerryState(ctx, f.s.link, func() string { return f.s.epoch })
+func (f *Ferry) goOn(ctx context.Context) (*records.FerryOut, error) {
+	st, err := f.state(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	f.s.mu.Lock()
 	defer f.s.mu.Unlock()
 	f.s.seq = st.Seq
-	return nil
+	return st, nil
+}
+
+// state is how far the link is. When a directory took its way back away, or gave it
+// one, another epoch begins.
+func (f *Ferry) state(ctx context.Context) (*records.FerryOut, error) {
+	var drawn error
+	st, err := f.s.node.FerryState(ctx, f.s.link, func() (epoch string) {
+		epoch, drawn = newEpoch(f.s.node)
+		return epoch
+	})
+	if err = errors.Join(err, drawn); err != nil {
+		return nil, err
+	}
+	f.s.epoch = st.Epoch
+	return st, nil
 }
 
 // packAll packs what waits, until there is about as much as may leave at once. What
@@ -209,6 +232,7 @@ type Exported struct {
 	Again   int    `json:"again"` // of them, those that had left before
 	Bytes   int64  `json:"bytes"`
 	Round   uint64 `json:"round"`
+	Rest    int    `json:"rest,omitempty"` // bundles for which there was no room in so many files
 }
 
 // Limits are how much may leave in one export.
@@ -224,11 +248,26 @@ type Limits struct {
 func (f *Ferry) Export(ctx context.Context, limits Limits, anyhow bool, place func(name string, write func(io.Writer) error) error) (got Exported, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.way() == node.WayIn {
+		if anyhow {
+			return got, errNotFrom(f.s.link)
+		}
+		return got, nil
+	}
 	room := limits.FileBytes * int64(limits.Files)
 	due, err := f.due(ctx, room, limits.FileBytes)
 	if err != nil || len(due) == 0 && f.noted && !anyhow {
 		return got, err
 	}
+	if got, err = f.write(ctx, limits, due, place); err == nil {
+		f.noted = true
+	}
+	return got, err
+}
+
+// write writes bundles into files, and notes that they left. Without a way back it
+// says so to whoever sent what is in them.
+func (f *Ferry) write(ctx context.Context, limits Limits, due []node.NumberedBundle, place func(name string, write func(io.Writer) error) error) (got Exported, err error) {
 	note, round, err := f.note(ctx)
 	if err != nil {
 		return got, err
@@ -254,13 +293,21 @@ func (f *Ferry) Export(ctx context.Context, limits Limits, anyhow bool, place fu
 			}
 		}
 		got.Files, got.Bundles, got.Bytes, due = got.Files+1, got.Bundles+n, got.Bytes+written, due[n:]
+		if f.way() == node.WayOut {
+			if err := f.sayFerried(ctx); err != nil {
+				return got, err
+			}
+		}
 	}
-	f.noted = true
+	got.Rest = len(due)
 	return got, nil
 }
 
 // due packs what waits and gives the bundles that are to leave, oldest first.
 func (f *Ferry) due(ctx context.Context, room, file int64) (due []node.NumberedBundle, err error) {
+	if f.way() == node.WayOut {
+		return f.dueOneWay(ctx, room, file)
+	}
 	blocked, err := f.outstanding(ctx, func(b *records.FerryBundle) bool { return b.Lost && b.Again >= repackAfter })
 	if err != nil {
 		return nil, err
@@ -286,8 +333,12 @@ func (f *Ferry) due(ctx context.Context, room, file int64) (due []node.NumberedB
 // outstanding are bundles that are not acknowledged, of those that are wanted,
 // without what they carry.
 func (f *Ferry) outstanding(ctx context.Context, want func(*records.FerryBundle) bool) (list []node.NumberedBundle, err error) {
+	return f.outstandingBehind(ctx, 0, want)
+}
+
+func (f *Ferry) outstandingBehind(ctx context.Context, after uint64, want func(*records.FerryBundle) bool) (list []node.NumberedBundle, err error) {
 	const step = 100
-	for after := uint64(0); len(list) < dueAtOnce; {
+	for len(list) < dueAtOnce {
 		some, err := f.s.node.FerryBundles(ctx, f.s.link, after, step)
 		if err != nil || len(some) == 0 {
 			return list, err
@@ -345,20 +396,9 @@ func (f *Ferry) note(ctx context.Context) (b []byte, round uint64, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	in, err := f.s.node.FerryArrivals(ctx, f.s.link)
+	p, err := f.passage(ctx, round, from, last)
 	if err != nil {
 		return nil, 0, err
-	}
-	p := &Passage{Round: round, From: from, Last: last, Heard: in.Round, Epoch: in.Epoch, UpTo: in.UpTo, Ranges: []Range{}, Lacks: []Lack{}}
-	for _, r := range in.Ranges {
-		p.Ranges = append(p.Ranges, Range{From: r[0], To: r[1]})
-	}
-	for _, t := range in.Lacks {
-		var said []node.Outcome
-		if err := json.Unmarshal(t.Outcomes, &said); err != nil {
-			return nil, 0, fmt.Errorf("%w: %w", records.ErrUnreadable, err)
-		}
-		p.Lacks = append(p.Lacks, Lack{Seq: t.Seq, Items: ackItems(said)})
 	}
 	o := &Outgoing{s: f.s, kind: Reply}
 	head, items, err := f.s.inner(ctx, o)
@@ -376,6 +416,29 @@ func (f *Ferry) note(ctx context.Context) (b []byte, round uint64, err error) {
 	var out bytes.Buffer
 	_, err = o.writeTo(ctx, &out)
 	return out.Bytes(), round, err
+}
+
+// passage is what a note says.
+func (f *Ferry) passage(ctx context.Context, round, from, last uint64) (*Passage, error) {
+	if f.way() == node.WayOut {
+		return f.announcement(ctx, round, from, last)
+	}
+	in, err := f.s.node.FerryArrivals(ctx, f.s.link)
+	if err != nil {
+		return nil, err
+	}
+	p := &Passage{Round: round, From: from, Last: last, Heard: in.Round, Epoch: in.Epoch, UpTo: in.UpTo, Ranges: []Range{}, Lacks: []Lack{}}
+	for _, r := range in.Ranges {
+		p.Ranges = append(p.Ranges, Range{From: r[0], To: r[1]})
+	}
+	for _, t := range in.Lacks {
+		var said []node.Outcome
+		if err := json.Unmarshal(t.Outcomes, &said); err != nil {
+			return nil, fmt.Errorf("%w: %w", records.ErrUnreadable, err)
+		}
+		p.Lacks = append(p.Lacks, Lack{Seq: t.Seq, Items: ackItems(said)})
+	}
+	return p, nil
 }
 
 func ackItems(outcomes []node.Outcome) []AckItem {
@@ -407,6 +470,7 @@ type FerryStatus struct {
 	UpTo        uint64          `json:"arrived_up_to"`
 	Gaps        []Range         `json:"gaps"`
 	Lacks       int             `json:"lacks"` // bundles that are here but for some item
+	OneWay      *OneWayStatus   `json:"oneway,omitempty"`
 }
 
 // Status reads how the link stands.
@@ -431,11 +495,17 @@ func (f *Ferry) Status(ctx context.Context) (st FerryStatus, err error) {
 			st.MostOften = max(st.MostOften, b.Row.Again+1)
 		}
 	}
-	own, err := f.s.node.FerryState(ctx, f.s.link, func() string { return f.s.epoch })
+	own, err := f.state(ctx)
 	if err != nil {
 		return st, err
 	}
 	in, err := f.s.node.FerryArrivals(ctx, f.s.link)
+	if err != nil {
+		return st, err
+	}
+	if st.OneWay, err = f.oneWayStatus(ctx, own, in); err != nil {
+		return st, err
+	}
 	st.Round, st.Heard, st.UpTo, st.Lacks = own.Round, in.Round, in.UpTo, len(in.Lacks)
 	for last, i := in.UpTo, 0; i < len(in.Ranges); i++ {
 		st.Gaps = append(st.Gaps, Range{From: last + 1, To: in.Ranges[i][0] - 1})

@@ -29,6 +29,9 @@ type Imported struct {
 func (f *Ferry) Import(ctx context.Context, file io.ReaderAt, size int64) (got Imported, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.way() == node.WayOut { // nobody can have sent it
+		return Imported{Faults: 1}, nil
+	}
 	err = f.importAll(ctx, file, size, &got)
 	if errors.Is(err, ErrNewer) { // the directory may have come behind what needs it
 		got = Imported{}
@@ -108,6 +111,10 @@ func (f *Ferry) take(ctx context.Context, r io.Reader, got *Imported) error {
 			return err
 		}
 	}
+	oneWay := f.way() == node.WayIn
+	if oneWay && b.clear.Seq > 0 && len(b.inner.Secret) != secretSize {
+		return fault("a bundle without a secret of %d bytes, over a link that has no way back", secretSize)
+	}
 	if b.clear.Seq == 0 {
 		if !whole(b.rest, b.total) {
 			got.Truncated = true
@@ -130,7 +137,14 @@ func (f *Ferry) take(ctx context.Context, r io.Reader, got *Imported) error {
 		got.Truncated = true
 		return nil
 	}
-	return s.node.FerryArrived(ctx, s.link, b.clear.Epoch, b.clear.Seq, outcomes)
+	if !oneWay {
+		return s.node.FerryArrived(ctx, s.link, b.clear.Epoch, b.clear.Seq, outcomes)
+	}
+	if err := s.node.FerryOpened(ctx, s.link, b.clear.Epoch, b.clear.Seq, outcomes, b.inner.Secret); err != nil {
+		return err
+	}
+	_, _, err = f.advance(ctx)
+	return err
 }
 
 // hear applies a neighbour's note.
@@ -138,6 +152,9 @@ func (f *Ferry) hear(ctx context.Context, epoch string, p *Passage, got *Importe
 	n, link := f.s.node, f.s.link
 	if len(p.Ranges) > node.MaxFerryRanges || len(p.Lacks) > node.MaxFerryLacks {
 		return fault("a note of %d ranges and %d lacks", len(p.Ranges), len(p.Lacks))
+	}
+	if f.way() == node.WayIn {
+		return f.heard(ctx, epoch, p)
 	}
 	got.owes = got.owes || p.From <= p.Last
 	if err := n.FerryHeard(ctx, link, epoch, p.Round, p.From); err != nil {

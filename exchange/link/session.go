@@ -100,12 +100,17 @@ func NewSession(n *node.Node, link string) (*Session, error) {
 	if !ok || l.A != n.ID() && l.B != n.ID() {
 		return nil, fmt.Errorf("link: %q is not a link of node %s", link, n.ID())
 	}
-	var random [8]byte
-	if _, err := io.ReadFull(n.Rand(), random[:]); err != nil {
+	epoch, err := newEpoch(n)
+	if err != nil {
 		return nil, err
 	}
-	epoch := fmt.Sprintf("%016x%s", uint64(n.Now().UnixMilli()), hex.EncodeToString(random[:]))
 	return &Session{node: n, link: link, neighbour: l.Neighbour(n.ID()), epoch: epoch}, nil
+}
+
+func newEpoch(n *node.Node) (string, error) {
+	var random [8]byte
+	_, err := io.ReadFull(n.Rand(), random[:])
+	return fmt.Sprintf("%016x%s", uint64(n.Now().UnixMilli()), hex.EncodeToString(random[:])), err
 }
 
 // Link is the link's name.

@@ -171,10 +171,13 @@ func theCast(t testing.TB) *cast {
 }
 
 func newCast(dir string) (*cast, error) {
-	return castOf(dir, []string{"jia", "yi", "bing"}, nil, []certs.Link{
-		{ID: "jia-yi", A: "jia", B: "yi", Dialer: "jia", Kind: "https", Ceiling: "work_secret"},
-		{ID: "yi-bing", A: "yi", B: "bing", Dialer: "yi", Kind: "https", Ceiling: "work_secret"},
-	}, nil)
+	return newCastOver(dir, certs.Link{ID: "jia-yi", A: "jia", B: "yi", Dialer: "jia", Kind: "https", Ceiling: "work_secret"})
+}
+
+// newCastOver is newCast with its own links between jia and yi.
+func newCastOver(dir string, links ...certs.Link) (*cast, error) {
+	links = append(links, certs.Link{ID: "yi-bing", A: "yi", B: "bing", Dialer: "yi", Kind: "https", Ceiling: "work_secret"})
+	return castOf(dir, []string{"jia", "yi", "bing"}, nil, links, nil)
 }
 
 // castOf is a domain of nodes with one agency each, but for relays, with the links
@@ -221,6 +224,14 @@ func castOf(dir string, serving, relays []string, links []certs.Link, routes [][
 	}
 	for _, r := range routes {
 		if err := authority.AddRoute(r[0], r[1], r[2]); err != nil {
+			return nil, err
+		}
+	}
+	if len(links) > 0 && links[0].OneWay != "" { // then CONFIRMED needs somebody to sign it
+		if c.keys["zhang-san"], err = keystore.Create(filepath.Join(dir, "zhang-san"), pass, random); err != nil {
+			return nil, err
+		}
+		if err := authority.AddAdministrator("zhang-san", "张三", c.keys["zhang-san"], begin); err != nil {
 			return nil, err
 		}
 	}

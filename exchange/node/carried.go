@@ -41,7 +41,7 @@ func carriedOn(tx queue.Tx, hh, except sm.Digest, locks bool) (map[int]bool, err
 		if out == nil {
 			continue
 		}
-		left := out.State == records.StateHanded
+		left := out.State == records.StateHanded || out.State == records.StateUnconfirmed
 		if !left {
 			if left, err = mayHaveLeftBy(tx, out, locks); err != nil {
 				return nil, err

@@ -35,6 +35,7 @@ func init() {
 		"hold": decodes[records.Hold](aString), "act": decodes[records.OperatorAct](aNumber),
 		"off": decodes[uint64](aString), "exp": decodes[records.Expiry](aNumber, aDigest),
 		"fro": decodes[records.FerryOut](aString), "frb": decodes[records.FerryBundle](aString, aNumber), "fri": decodes[records.FerryIn](aString),
+		"frs": decodes[records.FerrySecret](aString, aString, aNumber), "nwb": decodes[records.NoWayBack](aString),
 		"req": checkRequest, "gap": checkApproval, "ans": decodes[sm.Digest](aDigest, aString),
 		"isp": decodes[records.Inspection](aDigest, aString),
 		"rst": decodes[records.Restored](), "rsh": decodes[records.LedgerEnd](aString), "rpl": decodes[records.Replay](aString),

@@ -116,7 +116,9 @@ func (n *Node) lanesWithDocuments(ctx context.Context) (lanes []string, err erro
 				return err
 			}
 			link, rank, ok := laneOf(c.Lane)
-			if _, held := n.LinkHold(link); ok && !held && rank < rankReceipt && rank >= n.lowestOpen(link) && c.Waiting > 0 {
+			// Over a link of one way nobody answers: what left waits in its lane for a
+			// code, and what did not ends when its document does.
+			if _, held := n.LinkHold(link); ok && !held && rank < rankReceipt && rank >= n.lowestOpen(link) && c.Waiting > 0 && n.Way(link) != WayOut {
 				lanes = append(lanes, c.Lane)
 			}
 		}

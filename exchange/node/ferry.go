@@ -28,6 +28,8 @@ type Load struct {
 	before, behind records.FerryOut
 	entries        []records.FerryEntry
 	again          uint64 // the bundle that it is taken out of; 0 for none
+
+	Chain *Linkage // over a link of one way
 }
 
 // Entries says how many lane entries a load has something of.
@@ -40,7 +42,8 @@ func (n *Node) FerryState(ctx context.Context, link string, epoch func() string)
 		row, err = records.FerryOuts.Get(tx, link)
 		return err
 	}
-	if err := n.view(ctx, get); err != nil || row != nil && row.Ledger == n.ledgerID {
+	oneWay := n.Way(link) == WayOut
+	if err := n.view(ctx, get); err != nil || row != nil && row.Ledger == n.ledgerID && row.OneWay == oneWay {
 		return row, err
 	}
 	if err := n.recallBundles(ctx, link); err != nil {
@@ -52,11 +55,12 @@ func (n *Node) FerryState(ctx context.Context, link string, epoch func() string)
 		if err != nil {
 			return err
 		}
-		row = &records.FerryOut{Epoch: begun, Ledger: n.ledgerID}
+		row = &records.FerryOut{Epoch: begun, Ledger: n.ledgerID, OneWay: oneWay}
 		if have == nil {
 			return records.FerryOuts.Insert(tx, row, link)
 		}
 		row.After, row.Part = have.After, have.Part
+		row.Wrong, row.Pause, row.Until = have.Wrong, have.Pause, have.Until
 		return records.FerryOuts.Put(tx, row, link)
 	})
 	return row, err
@@ -71,7 +75,7 @@ func (n *Node) recallBundles(ctx context.Context, link string) error {
 			return err
 		}
 		for _, b := range list {
-			if err := n.putBack(ctx, link, b.Seq, b.Row.Entries); err != nil {
+			if err := n.putBack(ctx, link, b.Seq, b.Row.Entries, nil); err != nil {
 				return err
 			}
 		}
@@ -101,7 +105,8 @@ func (n *Node) FerryBundles(ctx context.Context, link string, after uint64, limi
 // the hours of the link it has no documents.
 func (n *Node) NextLoad(ctx context.Context, link string, maxBytes int64, maxItems int) (*Load, error) {
 	l := new(Load)
-	if _, held := n.LinkHold(link); held {
+	way := n.Way(link)
+	if _, held := n.LinkHold(link); held || way == WayIn {
 		return l, nil
 	}
 	err := n.view(ctx, func(tx queue.Tx) error {
@@ -115,7 +120,12 @@ func (n *Node) NextLoad(ctx context.Context, link string, maxBytes int64, maxIte
 		return nil, err
 	}
 	b := &batch{room: maxBytes, items: maxItems}
-	if err := n.addDirectory(ctx, link, b, nil); err != nil {
+	if way == WayOut {
+		err = n.addDirectoryUnasked(ctx, link, b, l.before.Directory)
+	} else {
+		err = n.addDirectory(ctx, link, b, nil)
+	}
+	if err != nil {
 		return nil, err
 	}
 	for _, o := range b.first {
@@ -218,6 +228,12 @@ func entryOf(rank int, seq uint64, outs []Out) records.FerryEntry {
 func (n *Node) CommitLoad(ctx context.Context, link string, l *Load, seq uint64, header sm.Digest, size int64) (ok bool, err error) {
 	fresh := n.unmarked(l.Outs)
 	row := &records.FerryBundle{Header: header, Size: size, Made: n.now(), Entries: l.entries}
+	var chain []byte
+	if l.Chain != nil {
+		if row.Chain, chain, err = n.sealLinkage(link, seq, l.Chain); err != nil {
+			return false, err
+		}
+	}
 	err = n.c.Store.Update(ctx, func(tx queue.Tx) error {
 		ok = false
 		st, err := records.FerryOuts.Lock(tx, link)
@@ -235,6 +251,9 @@ func (n *Node) CommitLoad(ctx context.Context, link string, l *Load, seq uint64,
 			st.After, st.Part = l.behind.After, l.behind.Part
 		} else if err := n.takeOut(tx, link, l); err != nil {
 			return err
+		}
+		if st.OneWay {
+			st.Chain, st.Directory = chain, max(st.Directory, directoryIn(l.entries))
 		}
 		if err := records.FerryOuts.Put(tx, st, link); err != nil {
 			return err
@@ -325,6 +344,10 @@ func (n *Node) entryAt(ctx context.Context, lane string, seq uint64) (item *lane
 // it, and forgets the bundle. What it does not have goes to the end of its lane. A
 // crash in between lets it be settled again, which changes nothing.
 func (n *Node) SettleLoad(ctx context.Context, link string, b NumberedBundle, said []Outcome) error {
+	return n.settleLoad(ctx, link, b, said, nil)
+}
+
+func (n *Node) settleLoad(ctx context.Context, link string, b NumberedBundle, said []Outcome, count func(*records.FerryOut)) error {
 	items := 0
 	for _, e := range b.Row.Entries {
 		items += e.Items
@@ -356,7 +379,7 @@ func (n *Node) SettleLoad(ctx context.Context, link string, b NumberedBundle, sa
 	if err := n.Settle(ctx, link, outs, outcomes); err != nil {
 		return err
 	}
-	return n.putBack(ctx, link, b.Seq, lacking)
+	return n.putBack(ctx, link, b.Seq, lacking, count)
 }
 
 // ErrNotItsItems: the neighbour speaks of another number of items than a bundle had.
@@ -399,8 +422,9 @@ func (n *Node) carried(ctx context.Context, link string, e records.FerryEntry) (
 }
 
 // putBack puts entries of a bundle at the end of their lanes, as far as they still
-// stand, and forgets the bundle with the last of them.
-func (n *Node) putBack(ctx context.Context, link string, seq uint64, entries []records.FerryEntry) error {
+// stand, and forgets the bundle with the last of them; count, if any, enters that in
+// the books of the link.
+func (n *Node) putBack(ctx context.Context, link string, seq uint64, entries []records.FerryEntry, count func(*records.FerryOut)) error {
 	for {
 		step := entries[:min(len(entries), fanStep)]
 		entries = entries[len(step):]
@@ -413,12 +437,31 @@ func (n *Node) putBack(ctx context.Context, link string, seq uint64, entries []r
 			if len(entries) > 0 {
 				return nil
 			}
-			return records.FerryBundles.Delete(tx, link, seq)
+			return forgetBundle(tx, link, seq, count)
 		})
 		if err != nil || len(entries) == 0 {
 			return err
 		}
 	}
+}
+
+// forgetBundle counts a bundle once, however often it is done.
+func forgetBundle(tx queue.Tx, link string, seq uint64, count func(*records.FerryOut)) error {
+	if count != nil {
+		b, err := records.FerryBundles.Lock(tx, link, seq)
+		if b == nil || err != nil {
+			return err
+		}
+		st, err := records.FerryOuts.Lock(tx, link)
+		if st == nil || err != nil {
+			return errors.Join(err, absent(st == nil, "ferry"))
+		}
+		count(st)
+		if err := records.FerryOuts.Put(tx, st, link); err != nil {
+			return err
+		}
+	}
+	return records.FerryBundles.Delete(tx, link, seq)
 }
 
 func (n *Node) putEntryBack(tx queue.Tx, link string, e records.FerryEntry) error {
@@ -495,11 +538,15 @@ func (n *Node) FerryRound(ctx context.Context, link string) (round, from, last u
 
 // FerryLeft notes that bundles left in a round.
 func (n *Node) FerryLeft(ctx context.Context, link string, round uint64, list []NumberedBundle) error {
+	now := n.now()
 	return n.changeBundles(ctx, link, list, func(b *records.FerryBundle) {
 		if b.Left > 0 {
 			b.Again++
 		}
 		b.Left, b.Lost = round, false
+		if len(b.Chain) > 0 {
+			b.LeftAt = now
+		}
 	})
 }
 

@@ -37,13 +37,14 @@ func (n *Node) FerryArrivals(ctx context.Context, link string) (*records.FerryIn
 // FerryHeard notes the round of a neighbour's note, and the lowest bundle that it
 // waits for: whatever is below is settled or given up.
 func (n *Node) FerryHeard(ctx context.Context, link, epoch string, round, from uint64) error {
-	return n.changeArrivals(ctx, link, epoch, func(row *records.FerryIn) {
+	return n.changeArrivals(ctx, link, epoch, func(_ queue.Tx, row *records.FerryIn) error {
 		row.Round = max(row.Round, round)
 		if from > 0 && from-1 > row.UpTo {
 			row.UpTo = from - 1
 		}
 		row.Lacks = slices.DeleteFunc(row.Lacks, func(t records.FerryTrouble) bool { return t.Seq < from })
 		row.Ranges = joined(row.Ranges, &row.UpTo)
+		return nil
 	})
 }
 
@@ -60,34 +61,37 @@ func (n *Node) FerryArrived(ctx context.Context, link, epoch string, seq uint64,
 			return err
 		}
 	}
-	return n.changeArrivals(ctx, link, epoch, func(row *records.FerryIn) {
-		if isHere(row, seq) {
-			return
+	return n.changeArrivals(ctx, link, epoch, func(_ queue.Tx, row *records.FerryIn) error {
+		if !isHere(row, seq) && (said == nil || len(row.Lacks) < MaxFerryLacks) {
+			noteHere(row, seq, said)
 		}
-		if said != nil {
-			if len(row.Lacks) == MaxFerryLacks {
-				return
-			}
-			row.Lacks = append(row.Lacks, records.FerryTrouble{Seq: seq, Outcomes: said})
-		}
-		i, _ := slices.BinarySearchFunc(row.Ranges, seq, func(r [2]uint64, s uint64) int {
-			if r[0] < s {
-				return -1
-			}
-			return 1
-		})
-		ranges := joined(slices.Insert(slices.Clone(row.Ranges), i, [2]uint64{seq, seq}), &row.UpTo)
-		if len(ranges) > MaxFerryRanges { // not told, so it comes again
-			row.Lacks = slices.DeleteFunc(row.Lacks, func(t records.FerryTrouble) bool { return t.Seq == seq })
-			return
-		}
-		row.Ranges = ranges
+		return nil
 	})
+}
+
+// noteHere notes a bundle, and what is lacking of it; it says whether there was room.
+func noteHere(row *records.FerryIn, seq uint64, said []byte) bool {
+	i, _ := slices.BinarySearchFunc(row.Ranges, seq, func(r [2]uint64, s uint64) int {
+		if r[0] < s {
+			return -1
+		}
+		return 1
+	})
+	upTo := row.UpTo
+	ranges := joined(slices.Insert(slices.Clone(row.Ranges), i, [2]uint64{seq, seq}), &upTo)
+	if len(ranges) > MaxFerryRanges { // not told, so it comes again
+		return false
+	}
+	row.Ranges, row.UpTo = ranges, upTo
+	if said != nil {
+		row.Lacks = append(row.Lacks, records.FerryTrouble{Seq: seq, Outcomes: said})
+	}
+	return true
 }
 
 // changeArrivals changes the row of the neighbour's newest epoch. Epochs rise with
 // the time at which they begin; what an older one says changes nothing.
-func (n *Node) changeArrivals(ctx context.Context, link, epoch string, change func(*records.FerryIn)) error {
+func (n *Node) changeArrivals(ctx context.Context, link, epoch string, change func(queue.Tx, *records.FerryIn) error) error {
 	return n.update(ctx, func(tx queue.Tx) error {
 		row, err := records.FerryIns.Lock(tx, link)
 		if err != nil {
@@ -100,7 +104,9 @@ func (n *Node) changeArrivals(ctx context.Context, link, epoch string, change fu
 		if epoch < row.Epoch {
 			return nil
 		}
-		change(row)
+		if err := change(tx, row); err != nil {
+			return err
+		}
 		if first {
 			return records.FerryIns.Insert(tx, row, link)
 		}

@@ -45,6 +45,15 @@ type laneEntry struct {
 
 func rankOf(u exchange.Urgency) int { return u.Rank() }
 
+// send is enqueue, but for what has no way: that is counted, and stays where its
+// document is.
+func (n *Node) send(tx queue.Tx, link string, rank int, e laneEntry) error {
+	if n.Way(link) == WayIn {
+		return n.noWayBack(tx, link)
+	}
+	return n.enqueue(tx, link, rank, e)
+}
+
 func (n *Node) enqueue(tx queue.Tx, link string, rank int, e laneEntry) error {
 	grows(tx, link)
 	e.Since = n.now()

@@ -42,6 +42,8 @@ const (
 	eventGuarded   = "guarded"
 	eventApproval  = "approval"
 	eventLetPass   = "let_pass"
+	eventFerried   = "ferried"
+	eventConfirmed = "confirmed"
 )
 
 // leaf appends one state change to the ledger, in the transaction that makes

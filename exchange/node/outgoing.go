@@ -368,9 +368,9 @@ func mark(out *records.Outbound, outs []Out, outcomes []Outcome) (refused string
 // endOutbound passes custody on, or gives up what the neighbour refused for
 // good; its REJECTED receipt comes by itself.
 func (n *Node) endOutbound(tx queue.Tx, e laneEntry, out *records.Outbound) error {
-	event := eventHanded
-	if out.State == records.StateRefused {
-		event = eventEnded
+	event := eventEnded
+	if out.State == records.StateHanded {
+		event = eventHanded
 	}
 	if _, err := n.leaf(tx, event, e.Envelope, e.Envelope); err != nil {
 		return err

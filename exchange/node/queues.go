@@ -31,6 +31,7 @@ type LinkQueues struct {
 	Link      string `json:"link"`
 	Neighbour string `json:"neighbour,omitempty"`
 	Known     bool   `json:"known"`
+	OneWay    string `json:"oneway,omitempty"` // out: what left waits here for a code; in: nothing can leave
 	Waiting   uint64 `json:"waiting"`
 	Paused    int    `json:"paused"`
 	Parked    uint64 `json:"parked"`
@@ -95,7 +96,7 @@ func (n *Node) linkQueues(only string) *linkTable {
 	for _, l := range n.Directory().LinksOf(n.c.ID) {
 		if only == "" || only == l.ID {
 			q := t.of(l.ID)
-			q.Known, q.Neighbour = true, l.Neighbour(n.c.ID)
+			q.Known, q.Neighbour, q.OneWay = true, l.Neighbour(n.c.ID), n.Way(l.ID).String()
 		}
 	}
 	return t

@@ -78,7 +78,7 @@ func (n *Node) carryOut(ctx context.Context, entry laneItem) error {
 			return err // another worker was faster
 		}
 		for _, link := range links {
-			if err := n.enqueue(tx, link, rankReceipt, laneEntry{Kind: KindRequest, Envelope: entry.Envelope, Object: entry.Object}); err != nil {
+			if err := n.send(tx, link, rankReceipt, laneEntry{Kind: KindRequest, Envelope: entry.Envelope, Object: entry.Object}); err != nil {
 				return err
 			}
 		}

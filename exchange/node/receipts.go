@@ -84,7 +84,7 @@ func (n *Node) homeward(tx queue.Tx, d *certs.Directory, sender string, hh, rece
 	if link == "" || err != nil {
 		return err
 	}
-	return n.enqueue(tx, link, rankReceipt, laneEntry{Kind: KindReceipt, Envelope: hh, Object: receipt})
+	return n.send(tx, link, rankReceipt, laneEntry{Kind: KindReceipt, Envelope: hh, Object: receipt})
 }
 
 // wayHome is the link towards a document's sender; empty when he is served here.
@@ -94,7 +94,13 @@ func (n *Node) wayHome(d *certs.Directory, sender string, env *records.Envelope)
 	case err == nil && next == n.c.ID:
 		return "", nil
 	case env != nil && env.Link != "":
-		if _, ok := d.Link(env.Link); ok {
+		l, ok := d.Link(env.Link)
+		// Against a link of one way it would go nowhere. Another way helps if whoever
+		// takes it has the document: the node that gave it, or the sender's own.
+		if ok && !l.Carries(n.c.ID) && err == nil && (next == l.Neighbour(n.c.ID) || n.servedBy(d, sender, next)) {
+			return link.ID, nil
+		}
+		if ok {
 			return env.Link, nil
 		}
 	}

@@ -302,7 +302,7 @@ func (n *Node) replayOwnHeader(tx queue.Tx, link string, job *records.Replay, hh
 	if !known || sender.Node != job.Node {
 		return nil
 	}
-	return n.enqueue(tx, link, rankOwn, laneEntry{Kind: KindOwnHeader, Envelope: hh, Object: hh})
+	return n.send(tx, link, rankOwn, laneEntry{Kind: KindOwnHeader, Envelope: hh, Object: hh})
 }
 
 // replayReceipt gives a receipt again that is of a kind: those made at the
@@ -323,7 +323,7 @@ func (n *Node) replayReceipt(tx queue.Tx, link string, hh, id sm.Digest, is func
 	if err != nil || !is(stored.body, env) {
 		return err
 	}
-	return n.enqueue(tx, link, rankReceipt, laneEntry{Kind: KindReceipt, Envelope: hh, Object: id})
+	return n.send(tx, link, rankReceipt, laneEntry{Kind: KindReceipt, Envelope: hh, Object: id})
 }
 
 // replayRequest gives a request again that had been handed over.
@@ -332,7 +332,7 @@ func (n *Node) replayRequest(tx queue.Tx, link string, hh, id sm.Digest) error {
 	if row == nil || err != nil || row.Link == link {
 		return err
 	}
-	return n.enqueue(tx, link, rankReceipt, laneEntry{Kind: KindRequest, Envelope: hh, Object: id})
+	return n.send(tx, link, rankReceipt, laneEntry{Kind: KindRequest, Envelope: hh, Object: id})
 }
 
 // homeOver says whether the way home to a sender begins with a link.

@@ -197,7 +197,7 @@ func (n *Node) addEvents(t *Trace, d *dossier, agency string) error {
 	for _, s := range d.visible(agency) {
 		r := s.body
 		ev := Event{
-			Time: r.Time, Stage: r.Stage, Chinese: r.Stage.Chinese(), English: r.Stage.English(), Node: r.Node,
+			Time: r.Time, Stage: r.Stage, Chinese: r.Stage.ChineseFor(r.Reason), English: r.Stage.EnglishFor(r.Reason), Node: r.Node,
 			Agency: r.Agency, AgencyName: n.agencyName(r.Agency), Actor: r.Actor, Recipients: r.Recipients,
 			Reason: r.Reason, ReasonZH: exchange.Reason(r.Reason, "zh"), ReasonEN: exchange.Reason(r.Reason, "en"), Receipt: s.id, After: r.After, Leaf: s.row.Leaf,
 			Verified: exchange.Judge(n.Directory(), d.e, r, s.signed, s.row.At.Time()) == nil,

@@ -56,6 +56,8 @@ var (
 	FerryBundles = Table[FerryBundle]{"frb"}   // link, number
 	FerryIns     = Table[FerryIn]{"fri"}       // link
 	Approvals    = Table[Approval]{"gap"}      // hh, link, administrator
+	FerrySecrets = Table[FerrySecret]{"frs"}   // link, epoch, number
+	NoWaysBack   = Table[NoWayBack]{"nwb"}     // link
 )
 
 // QuarantineSize is how many newest quarantine records are kept.
@@ -255,6 +257,10 @@ type Outbound struct {
 	Left       bool `json:",omitempty"` // it may have left before it came to its place
 	Declined   bool `json:",omitempty"` // parked: the neighbour answered that it does not take it
 	Guarded    bool `json:",omitempty"` // it may not leave before administrators approve it
+
+	// Over a link of one way: the receipts, one for a thousand recipients.
+	Ferried   []sm.Digest `json:",omitempty"`
+	Confirmed []sm.Digest `json:",omitempty"` // zero: not yet
 }
 
 // The states of an Outbound.
@@ -267,6 +273,8 @@ const (
 	StateFailed   = "failed"
 	StateExpired  = "expired"
 	StateRecalled = "recalled"
+
+	StateUnconfirmed = "unconfirmed" // it left without a way back, and nobody confirmed it in time
 )
 
 // Inspection is what a look into a document came to: without an agency the
@@ -398,6 +406,17 @@ type FerryOut struct {
 	Heard  uint64    // the last of our rounds that the neighbour has seen
 	After  [5]uint64 // for each rank, the last entry of the lane that is in a bundle whole
 	Part   [5]int    // of the entry behind it, the parts that are in bundles
+
+	// Of a link of one way.
+	OneWay    bool            `json:",omitempty"`
+	Chain     []byte          `json:",omitempty"` // behind the last bundle, sealed; none at the beginning
+	Said      uint64          `json:",omitempty"` // all bundles up to here have left, and FERRIED is signed
+	Confirmed uint64          `json:",omitempty"` // how many were
+	Ended     uint64          `json:",omitempty"` // how many nobody confirmed in time
+	Directory uint64          `json:",omitempty"` // the last version that is in a bundle
+	Wrong     int             `json:",omitempty"` // codes in a row
+	Pause     int64           `json:",omitempty"` // milliseconds
+	Until     strictjson.Time `json:",omitzero"`  // the end of that pause
 }
 
 // FerryBundle is a bundle that the neighbour has not acknowledged: what it
@@ -410,6 +429,9 @@ type FerryBundle struct {
 	Left    uint64
 	Lost    bool // the neighbour has seen that round, and not the bundle
 	Again   int  // times it left again
+
+	LeftAt strictjson.Time `json:",omitzero"`  // last; of a link of one way
+	Chain  []byte          `json:",omitempty"` // before it, and its secret; sealed
 }
 
 // FerryEntry is what a bundle carries of one lane entry. A directory has rank -1
@@ -432,6 +454,22 @@ type FerryIn struct {
 	UpTo   uint64      // all up to here are
 	Ranges [][2]uint64 // and these, in rising order
 	Lacks  []FerryTrouble
+
+	// Of a link of one way.
+	Last    uint64 `json:",omitempty"` // the neighbour's last bundle, as far as it said
+	Chain   []byte `json:",omitempty"` // behind bundle ChainTo, sealed; none at the beginning
+	ChainTo uint64 `json:",omitempty"`
+}
+
+// FerrySecret is the secret of a bundle that came over a link of one way, until the
+// chain has reached it.
+type FerrySecret struct{ Sealed []byte }
+
+// NoWayBack counts what had to go over a link of one way against its direction. It
+// is kept with its document and goes nowhere.
+type NoWayBack struct {
+	Kept uint64
+	At   strictjson.Time // the last
 }
 
 // FerryTrouble is a bundle of which not every item is here.
