@@ -744,7 +744,7 @@ func TestAnotherPolicyAfterAStart(t *testing.T) {
 		"no approval":   {"", "bing DELIVERED"},
 		"one is enough": {"[link.approval]\nadministrators = 1\n", "bing DELIVERED"},
 		"refused":       {"ceiling = \"public\"\n" + twoEyes, "bing REJECTED label_ceiling"},
-		"as before":     {twoEyes, "bing PENDING"},
+		"as before":     {twoEyes, "bing RELAYED"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBoundary(t)
@@ -755,7 +755,7 @@ func TestAnotherPolicyAfterAStart(t *testing.T) {
 			b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", c.policy))
 			b.yi.work()
 			b.flow()
-			if got := b.stages(id); len(got) != 1 || got[0] != c.want && !(c.want == "bing PENDING" && strings.HasPrefix(got[0], "bing ACCEPTED")) {
+			if got := b.stages(id); len(got) != 1 || got[0] != c.want && !(c.want == "bing RELAYED" && strings.HasPrefix(got[0], "bing ACCEPTED")) {
 				t.Fatalf("the sender sees %q, want %q", got, c.want)
 			}
 			b.sound()
