@@ -35,6 +35,7 @@ func (g *gateway) controlRoutes() *control.Server {
 	g.checkRoutes(s)
 	g.rootRoutes(s)
 	g.ferryRoutes(s)
+	g.linkRoutes(s)
 	return s
 }
 

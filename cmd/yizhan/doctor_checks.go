@@ -46,6 +46,7 @@ func (d *doctor) examine(ctx context.Context) {
 		d.checkSources()
 		d.checkTimestamps(ctx)
 		d.checkQueues(ctx)
+		d.checkLinks(ctx)
 	}
 	if d.keys != nil {
 		_ = d.keys.Close() // nothing was written

@@ -148,6 +148,9 @@ func (d *doctor) judgeBacklog(b *backlog) {
 	where := ""
 	for _, q := range b.Links {
 		waiting, dead = waiting+q.Waiting, dead+q.Parked
+		if d.isFerry(q.Link) {
+			continue // judgeLinks measures it by days
+		}
 		for _, one := range q.Queues {
 			if one.Oldest != 0 {
 				if age := d.now.Sub(one.Oldest.Time()); age > oldest {

@@ -56,7 +56,7 @@ func (n *Node) FerryState(ctx context.Context, link string, epoch func() string)
 		if have == nil {
 			return records.FerryOuts.Insert(tx, row, link)
 		}
-		row.After, row.Part = have.After, have.Part
+		row.After, row.Part, row.Under = have.After, have.Part, have.Under
 		return records.FerryOuts.Put(tx, row, link)
 	})
 	return row, err
@@ -232,9 +232,10 @@ func (n *Node) CommitLoad(ctx context.Context, link string, l *Load, seq uint64,
 		}
 		if st.Seq = seq; l.again == 0 {
 			st.After, st.Part = l.behind.After, l.behind.Part
-		} else if err := n.takeOut(tx, link, l); err != nil {
+		} else if err := n.takeOut(tx, link, l, &st.Under); err != nil {
 			return err
 		}
+		countIn(&st.Under, row)
 		if err := records.FerryOuts.Put(tx, st, link); err != nil {
 			return err
 		}
@@ -251,13 +252,14 @@ func (n *Node) CommitLoad(ctx context.Context, link string, l *Load, seq uint64,
 }
 
 // takeOut leaves of an older bundle what is not in the new one.
-func (n *Node) takeOut(tx queue.Tx, link string, l *Load) error {
+func (n *Node) takeOut(tx queue.Tx, link string, l *Load, under *records.UnderWay) error {
 	old, err := records.FerryBundles.Lock(tx, link, l.again)
 	if err != nil || old == nil {
 		return err
 	}
 	old.Entries = slices.DeleteFunc(old.Entries, func(e records.FerryEntry) bool { return slices.Contains(l.entries, e) })
 	if len(old.Entries) == 0 {
+		countOut(under, old)
 		return records.FerryBundles.Delete(tx, link, l.again)
 	}
 	return records.FerryBundles.Put(tx, old, link, l.again)
@@ -412,7 +414,7 @@ func (n *Node) putBack(ctx context.Context, link string, seq uint64, entries []r
 			if len(entries) > 0 {
 				return nil
 			}
-			return records.FerryBundles.Delete(tx, link, seq)
+			return forgetBundle(tx, link, seq)
 		})
 		if err != nil || len(entries) == 0 {
 			return err
@@ -510,6 +512,10 @@ func (n *Node) FerryLost(ctx context.Context, link string, list []NumberedBundle
 func (n *Node) changeBundles(ctx context.Context, link string, list []NumberedBundle, change func(*records.FerryBundle)) error {
 	for step := range slices.Chunk(list, 20) { // each row may have 64 KiB
 		err := n.update(ctx, func(tx queue.Tx) error {
+			st, err := records.FerryOuts.Lock(tx, link)
+			if err != nil || st == nil {
+				return errors.Join(err, absent(st == nil && err == nil, "state of the ferry"))
+			}
 			for _, one := range step {
 				b, err := records.FerryBundles.Lock(tx, link, one.Seq)
 				if err != nil {
@@ -518,12 +524,14 @@ func (n *Node) changeBundles(ctx context.Context, link string, list []NumberedBu
 				if b == nil { // settled meanwhile
 					continue
 				}
+				countOut(&st.Under, b)
 				change(b)
+				countIn(&st.Under, b)
 				if err := records.FerryBundles.Put(tx, b, link, one.Seq); err != nil {
 					return err
 				}
 			}
-			return nil
+			return records.FerryOuts.Put(tx, st, link)
 		})
 		if err != nil {
 			return err

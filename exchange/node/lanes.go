@@ -48,8 +48,10 @@ func rankOf(u exchange.Urgency) int { return u.Rank() }
 func (n *Node) enqueue(tx queue.Tx, link string, rank int, e laneEntry) error {
 	grows(tx, link)
 	e.Since = n.now()
-	_, err := enqueueEntry(tx, laneName(link, rank), e)
-	return err
+	if _, err := enqueueEntry(tx, laneName(link, rank), e); err != nil {
+		return err
+	}
+	return noteExported(tx, link)
 }
 
 func enqueueEntry(tx queue.Tx, lane string, e laneEntry) (uint64, error) {

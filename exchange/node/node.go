@@ -148,6 +148,9 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	if err := n.readRestored(ctx); err != nil {
 		return nil, err
 	}
+	if err := n.openBooks(ctx); err != nil {
+		return nil, err
+	}
 	return n, n.readReplays(ctx)
 }
 

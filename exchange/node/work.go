@@ -413,8 +413,10 @@ func gathered(tx queue.Tx, p *parcel) (links []string, more bool, err error) {
 func (n *Node) enterLane(tx queue.Tx, hh, id sm.Digest, link string, rank int, out *records.Outbound) (err error) {
 	grows(tx, link)
 	out.Lane = laneName(link, rank)
-	out.Seq, err = enqueueEntry(tx, out.Lane, laneEntry{Kind: KindHeader, Envelope: hh, Object: id, Since: n.now()})
-	return err
+	if out.Seq, err = enqueueEntry(tx, out.Lane, laneEntry{Kind: KindHeader, Envelope: hh, Object: id, Since: n.now()}); err != nil {
+		return err
+	}
+	return noteExported(tx, link)
 }
 
 func addOnce(list []string, s string) []string {

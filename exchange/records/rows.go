@@ -34,6 +34,7 @@ var (
 	Heads        = Table[Head]{"head"}         // node
 	Forks        = Table[Fork]{"fork"}         // node, SM3 of the other head
 	BookRows     = Table[Books]{"bok"}         // link
+	OutBooks     = Table[OutBook]{"obk"}       // link
 	Quarantine   = Table[Quarantined]{"qua"}   // number modulo QuarantineSize
 	QuarantineNo = Table[uint64]{"quc"}        //
 	Deferred     = Table[DeferredItem]{"dfr"}  // kind, id
@@ -338,6 +339,13 @@ type Books struct {
 	Arrived, Accepted, Duplicate, Refused, Deferred, Damaged uint64
 }
 
+// OutBook counts what was given to a link to carry: of Exported, Acked was handed
+// over, Ended was refused or ended in another way; what is neither stands in the
+// link's lanes, or among its dead letters.
+type OutBook struct {
+	Exported, Acked, Ended uint64
+}
+
 // Quarantined is what could not be used, kept for the operator.
 type Quarantined struct {
 	At     strictjson.Time
@@ -378,6 +386,14 @@ type FerryOut struct {
 	Heard  uint64    // the last of our rounds that the neighbour has seen
 	After  [5]uint64 // for each rank, the last entry of the lane that is in a bundle whole
 	Part   [5]int    // of the entry behind it, the parts that are in bundles
+	Under  UnderWay
+}
+
+// UnderWay counts the bundles of a ferry link that are not acknowledged.
+type UnderWay struct {
+	Bundles uint64
+	Bytes   int64
+	Lost    uint64 // of the bundles
 }
 
 // FerryBundle is a bundle that the neighbour has not acknowledged: what it
@@ -412,6 +428,7 @@ type FerryIn struct {
 	UpTo   uint64      // all up to here are
 	Ranges [][2]uint64 // and these, in rising order
 	Lacks  []FerryTrouble
+	At     strictjson.Time // when a note was last seen
 }
 
 // FerryTrouble is a bundle of which not every item is here.

@@ -18,6 +18,30 @@ func storm(seeds string) []string {
 
 var mutants = []mutant{
 	{
+		name:   "books-skip-an-ack",
+		reason: "what the neighbour has is taken out of its lane and not entered in the link's books",
+		changes: []change{{"exchange/node/exports.go",
+			"			b.Acked++\n",
+			"			b.Acked += 0\n"}},
+		campaign: []string{"./exchange/link", "-run", "TestOutgoingBooks"},
+	},
+	{
+		name:   "books-count-an-ack-twice",
+		reason: "an ack that comes twice is entered twice in the link's books",
+		changes: []change{{"exchange/node/exports.go",
+			"if !there || err != nil {",
+			"if !there && err != nil {"}},
+		campaign: []string{"./exchange/link", "-run", "TestOutgoingBooks"},
+	},
+	{
+		name:   "books-skip-what-is-sent-on",
+		reason: "a document that is distributed is not entered in the books of its link",
+		changes: []change{{"exchange/node/work.go",
+			"	return noteExported(tx, link)\n",
+			"	return nil\n"}},
+		campaign: storm("5"),
+	},
+	{
 		name:   "shown-before-the-sync",
 		reason: "what a commit wrote is shown before its sync is known to have succeeded",
 		changes: []change{{"queue/badgerstore/commits.go",
