@@ -20,6 +20,7 @@ var parsers = map[string]string{
 	"cmd/yizhan/backup.readRow":         "cmd/yizhan/backup.FuzzReadRows",
 	"exchange/link.Import":              "exchange/link.FuzzImport",
 	"exchange/node.ParseRestoreNotice":  "exchange/node.FuzzParseRestoreNotice",
+	"exchange/node.ParseStatus":         "exchange/node.FuzzParseStatus",
 	"adapters/rest.Handler":             "adapters/rest.FuzzRequests",
 	"adapters/rest.OpenKeyRing":         "adapters/rest.FuzzKeyRing",
 	"adapters/trust.readAnswers":        "adapters/trust.FuzzReadAnswers",

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 )
@@ -43,7 +44,7 @@ func (d *doctor) waited(l *oneLink) (age time.Duration) {
 }
 
 func (d *doctor) judgeLinks(s *linkStatus) {
-	var wrong, late, gaps []string
+	var wrong, late, gaps, unwell, apart []string
 	for i := range s.Links {
 		l := &s.Links[i]
 		if !l.Balanced {
@@ -55,11 +56,23 @@ func (d *doctor) judgeLinks(s *linkStatus) {
 		if len(l.Gaps) > 0 {
 			gaps = append(gaps, l.Link)
 		}
+		if l.Status != nil && l.Status.Health != "ok" {
+			unwell = append(unwell, l.Neighbour+" ("+strings.Join(l.Status.Warnings, " ")+")")
+		}
+		if l.Status != nil && skewed(l.Status) {
+			apart = append(apart, fmt.Sprintf("%s (%+d s)", l.Neighbour, l.Status.Skew))
+		}
 	}
 	if len(wrong) > 0 {
 		d.fail("links", both("the books do not balance: %s", "账目不平：%s", strings.Join(wrong, ", ")), both("run yizhan fsck, and look at the disk", "请运行 yizhan fsck，并检查磁盘"))
 	} else {
 		d.ok("links", both("the books of %d links balance", "%d 条链路账目相符", len(s.Links)))
+	}
+	if len(unwell) > 0 {
+		d.warn("what neighbours say", both("they warn of themselves: %s", "邻居自报异常：%s", strings.Join(unwell, ", ")), both("tell their operator; yizhan link status", "请通知对方运维；执行 yizhan link status 查看"))
+	}
+	if len(apart) > 0 {
+		d.warn("clocks", both("more than %[1]d seconds apart from ours: %[2]s", "与本机时钟相差超过 %[1]d 秒：%[2]s", maxSkew, strings.Join(apart, ", ")), both("synchronise both clocks (NTP): signatures are judged by them", "请校准两端时钟（NTP）：签名依此判断"))
 	}
 	if len(late) > 0 {
 		d.warn("ferries", both("something has waited longer than %[1]s for an acknowledgement: %[2]s", "超过 %[1]s 未获确认：%[2]s", ferryLongWait, strings.Join(late, ", ")),

@@ -36,8 +36,12 @@ func TestTheDoctorJudgesLinks(t *testing.T) {
 		{node.LinkState{Balanced: true, Ferry: &node.FerryState{Oldest: ago(80 * time.Hour)}}, "links ok, ferries warning"},
 		{node.LinkState{Balanced: true, Ferry: &node.FerryState{}, OldestOutstanding: ago(80 * time.Hour)}, "links ok, ferries warning"},
 		{node.LinkState{Balanced: true, Ferry: &node.FerryState{}, Gaps: []node.Gap{{From: 1, To: 2}}}, "links ok, ferries warning"},
+		{node.LinkState{Balanced: true, Status: &node.NeighbourState{Health: "ok", Skew: -60}}, "links ok"},
+		{node.LinkState{Balanced: true, Status: &node.NeighbourState{Health: "ok", Skew: -61}}, "links ok, clocks warning"},
+		{node.LinkState{Balanced: true, Status: &node.NeighbourState{Health: "ok", Skew: 61}}, "links ok, clocks warning"},
+		{node.LinkState{Balanced: true, Status: &node.NeighbourState{Health: "warnings", Warnings: []string{"disk_low"}}}, "links ok, what neighbours say warning"},
 	} {
-		c.state.Link = "jia-yi"
+		c.state.Link, c.state.Neighbour = "jia-yi", "jia-yi"
 		if got := strings.Join(judged(c.state), ", "); got != c.want {
 			t.Errorf("%+v: %s, want %s", c.state, got, c.want)
 		}

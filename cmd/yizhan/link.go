@@ -24,7 +24,7 @@ type linkStatus struct {
 }
 
 // oneLink is a link's state with how it fares. LastContact is when the neighbour
-// was last heard: over https since the node started, over a ferry ever.
+// was last heard: of a running node over https exactly, else by its last status.
 type oneLink struct {
 	node.LinkState
 	Connected   *bool      `json:"connected,omitempty"` // absent of a ferry, and while the node does not run
@@ -50,6 +50,10 @@ func linkStatusOf(ctx context.Context, n *node.Node, only string, status []peer.
 			at := s.Ferry.Heard.Time()
 			l.LastContact = &at
 		}
+		if s.Status != nil && (l.LastContact == nil || l.LastContact.Before(s.Status.Heard.Time())) {
+			at := s.Status.Heard.Time()
+			l.LastContact = &at
+		}
 		for k := range status {
 			if status[k].Link == s.Link {
 				l.connection(&status[k])
@@ -62,7 +66,7 @@ func linkStatusOf(ctx context.Context, n *node.Node, only string, status []peer.
 func (l *oneLink) connection(s *peer.Status) {
 	connected := s.Connected
 	l.Connected, l.LastError = &connected, s.LastError
-	if !s.LastSuccess.IsZero() {
+	if !s.LastSuccess.IsZero() && (l.LastContact == nil || l.LastContact.Before(s.LastSuccess)) {
 		at := s.LastSuccess
 		l.LastContact = &at
 	}
@@ -159,10 +163,29 @@ func (l *oneLink) text(out *strings.Builder, now time.Time) {
 	case l.Connected != nil:
 		line("not connected since the start", "启动以来未连通")
 	}
+	l.neighbourText(line, now)
 	if l.LastError != "" {
 		line("last trouble: %s", "最近故障：%s", l.LastError)
 	}
 }
+
+// neighbourText is what the neighbour says of itself.
+func (l *oneLink) neighbourText(line func(en, zh string, args ...any), now time.Time) {
+	s := l.Status
+	if s == nil {
+		return
+	}
+	line("%[1]s says of itself (%[2]s ago): %[3]s, version %[4]s, directory %[5]d; %[6]d waiting (%[7]d for this link), %[8]d dead letters", "%[1]s 自述（%[2]s 前）：%[3]s，版本 %[4]s，名录第 %[5]d 版；等待 %[6]d 件（本链路 %[7]d 件），死信 %[8]d 件",
+		l.Neighbour, now.Sub(s.Heard.Time()).Round(time.Second), strings.Join(append([]string{s.Health}, s.Warnings...), " "), or(s.Program, "?"), s.Directory, s.Backlog.Waiting, s.Here.Waiting, s.Backlog.Parked)
+	if skewed(s) {
+		line("its clock is %d seconds ahead of ours", "其时钟比本机快 %d 秒", s.Skew)
+	}
+}
+
+// maxSkew is how far two clocks may be apart, seconds.
+const maxSkew = 60
+
+func skewed(s *node.NeighbourState) bool { return s.Skew > maxSkew || s.Skew < -maxSkew }
 
 func (l *oneLink) ferryText(line func(en, zh string, args ...any), now time.Time) {
 	f := l.Ferry

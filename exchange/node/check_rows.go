@@ -38,6 +38,7 @@ func init() {
 		"req": checkRequest, "ans": decodes[sm.Digest](aDigest, aString),
 		"rst": decodes[records.Restored](), "rsh": decodes[records.LedgerEnd](aString), "rpl": decodes[records.Replay](aString),
 		"stw": decodes[records.UnstampedRow](aString, aNumber), "stp": decodes[records.Stamp](aString, aNumber),
+		"sts":  checkStatus,
 		"stb":  decodes[records.StampCount](aString),
 		"lane": checkEntry, "lane#": checkLane, "lane^": checkFront, "ledger": checkLedgerRow,
 	}

@@ -49,6 +49,7 @@ type LinkState struct {
 	OldestOutstanding strictjson.Time `json:"oldest_outstanding,omitzero"`
 	Gaps              []Gap           `json:"gaps"`
 	Ferry             *FerryState     `json:"ferry,omitempty"`
+	Status            *NeighbourState `json:"status,omitempty"` // what the neighbour last said of itself
 }
 
 // Gap is a run of numbers, both ends included.
@@ -71,7 +72,7 @@ type FerryState struct {
 
 // LinkStates says how one link stands, or all ("").
 //
-// It costs what [Node.Queues] costs, and two rows for each link, of a ferry four.
+// It costs what [Node.Queues] costs, and three rows for each link, of a ferry five.
 func (n *Node) LinkStates(ctx context.Context, only string) ([]LinkState, error) {
 	var list []LinkState
 	err := n.view(ctx, func(tx queue.Tx) error {
@@ -113,6 +114,9 @@ func (n *Node) linkState(tx queue.Tx, q *LinkQueues) (*LinkState, error) {
 	}
 	s.Outstanding = q.Waiting + q.Parked
 	if err := s.readBooks(tx); err != nil {
+		return nil, err
+	}
+	if err := s.readStatus(tx); err != nil {
 		return nil, err
 	}
 	out, err := readable(s, records.FerryOuts, tx)

@@ -71,7 +71,8 @@ type Keys interface {
 // one another, side by side and returns when all are done: so the signatures
 // of many documents keep every core busy and their commits share one disk
 // flush; nil runs them one after the other. Room says why no new work may begin
-// now, cheaply, since it is asked for every item; nil is never.
+// now, cheaply, since it is asked for every item; nil is never. About is what the
+// program tells neighbours of itself, asked about once a minute; nil is nothing.
 type Config struct {
 	ID          string
 	Store       queue.Store
@@ -85,6 +86,7 @@ type Config struct {
 	CRLs        func() [][]byte
 	Together    func(n int, do func(i int))
 	Room        func() error
+	About       func() About
 
 	DeadLetterAfter time.Duration
 }
@@ -116,6 +118,7 @@ type Node struct {
 	restored restored
 	replays  replays
 	offered  offeredMarks
+	told     statusPace
 }
 
 // New opens a node over its store. The first start fixes the node's name and

@@ -55,6 +55,7 @@ var (
 	FerryOuts    = Table[FerryOut]{"fro"}      // link
 	FerryBundles = Table[FerryBundle]{"frb"}   // link, number
 	FerryIns     = Table[FerryIn]{"fri"}       // link
+	Statuses     = Table[Status]{"sts"}        // link
 )
 
 // QuarantineSize is how many newest quarantine records are kept.
@@ -418,6 +419,14 @@ type FerryEntry struct {
 	From   int    `json:"f,omitempty"` // parts From up to To
 	To     int    `json:"t,omitempty"`
 	Items  int    `json:"n"`
+}
+
+// Status is the newest status that a link's neighbour sent: its signed bytes, the
+// time it names, and when it came, by this node's clock.
+type Status struct {
+	CMS   []byte
+	Time  strictjson.Time
+	Heard strictjson.Time
 }
 
 // FerryIn is how far a ferry link has come on its way in: which bundles of the

@@ -18,6 +18,22 @@ func storm(seeds string) []string {
 
 var mutants = []mutant{
 	{
+		name:   "status-of-anybody",
+		reason: "a status counts as the neighbour's whoever signed it",
+		changes: []change{{"exchange/node/status.go",
+			"if !neighbour.Holds(\"sign\", c.Certificate) {",
+			"if false && !neighbour.Holds(\"sign\", c.Certificate) {"}},
+		campaign: []string{"./exchange/link", "-run", "TestStatusesThatLie"},
+	},
+	{
+		name:   "status-of-tomorrow-for-ever",
+		reason: "a status whose clock was ahead silences all that follow",
+		changes: []change{{"exchange/node/status.go",
+			"return min(row.Time, row.Heard+strictjson.Time(skewSlack/time.Millisecond))",
+			"return max(row.Time, min(row.Time, row.Heard))"}},
+		campaign: []string{"./exchange/link", "-run", "TestStatusOfAClock"},
+	},
+	{
 		name:   "books-skip-an-ack",
 		reason: "what the neighbour has is taken out of its lane and not entered in the link's books",
 		changes: []change{{"exchange/node/exports.go",
