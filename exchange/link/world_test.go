@@ -31,11 +31,13 @@ import (
 // keys; only the wire is in the test's hands.
 
 // memory is a queue.Store in memory. fail, when set, is asked before every
-// commit; its error is the commit's, and nothing is written.
+// commit; its error is the commit's, and nothing is written. lost is asked after
+// it: with an error whoever committed does not know that it happened.
 type memory struct {
 	mu   sync.Mutex
 	rows map[string][]byte
 	fail func() error
+	lost func() error
 }
 
 func newMemory() *memory { return &memory{rows: map[string][]byte{}} }
@@ -62,6 +64,9 @@ func (m *memory) Update(_ context.Context, fn func(queue.Tx) error) error {
 		}
 	}
 	m.rows = t.rows
+	if m.lost != nil {
+		return m.lost()
+	}
 	return nil
 }
 
