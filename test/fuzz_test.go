@@ -19,6 +19,7 @@ var parsers = map[string]string{
 	"cmd/yizhan/backup.ParseManifest":   "cmd/yizhan/backup.FuzzParseManifest",
 	"cmd/yizhan/backup.readRow":         "cmd/yizhan/backup.FuzzReadRows",
 	"exchange/link.Import":              "exchange/link.FuzzImport",
+	"exchange/link.hear":                "exchange/link.FuzzPassage",
 	"exchange/node.ParseRestoreNotice":  "exchange/node.FuzzParseRestoreNotice",
 	"exchange/node.ParseStatus":         "exchange/node.FuzzParseStatus",
 	"adapters/rest.Handler":             "adapters/rest.FuzzRequests",

@@ -18,6 +18,22 @@ func storm(seeds string) []string {
 
 var mutants = []mutant{
 	{
+		name:   "ferry-status-grows-old",
+		reason: "a status is kept in a bundle that may leave again days later",
+		changes: []change{{"exchange/link/session.go",
+			"	if !o.inside { // else it would leave again when it is old",
+			"	if o != nil {"}},
+		campaign: []string{"./exchange/link", "-run", "TestStatusOverAFerry"},
+	},
+	{
+		name:   "ferry-counts-what-was-settled",
+		reason: "a bundle that was acknowledged is still counted as under way",
+		changes: []change{{"exchange/node/exports.go",
+			"		countOut(&st.Under, b)\n",
+			""}},
+		campaign: []string{"./exchange/link", "-run", "TestBooksOverABadCarrier"},
+	},
+	{
 		name:   "status-of-anybody",
 		reason: "a status counts as the neighbour's whoever signed it",
 		changes: []change{{"exchange/node/status.go",
