@@ -10,6 +10,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
 	"github.com/yizhan-gateway/yizhan/internal/strictjson"
+	"github.com/yizhan-gateway/yizhan/queue"
 )
 
 // said is what the host's neighbour last said of itself; nil when nothing.
@@ -219,4 +220,17 @@ func TestStatusOfAClock(t *testing.T) {
 	expect(4, -90*time.Second)
 	yi.receive(old)
 	expect(4, -90*time.Second)
+}
+
+// TestAStatusOfADamagedStore: what cannot be counted is said, and stops no link.
+func TestAStatusOfADamagedStore(t *testing.T) {
+	w := newWorld(t)
+	jia, yi := w.pair()
+	id := w.submit(jia, "yi", 100)
+	jia.store.rows[string(queue.Key("lane#", "out/elsewhere/0"))] = []byte{1}
+	w.exchange(jia, yi)
+	yi.delivered(id)
+	if s := yi.said(); s == nil || !slices.Contains(s.Warnings, "store_unreadable") || s.Here.Waiting != 1 {
+		t.Fatalf("%+v", s)
+	}
 }

@@ -56,6 +56,8 @@ const (
 	// MaxStatus bounds the signed status, bytes.
 	MaxStatus = 4 << 10
 
+	storeUnreadable = "store_unreadable"
+
 	// DiskOK and DiskLow are what a status says of the disk.
 	DiskOK  = "ok"
 	DiskLow = "low"
@@ -137,8 +139,14 @@ func (n *Node) StatusFor(ctx context.Context, link string, always bool) ([]byte,
 	if !always && since < statusEvery && said == last.said {
 		return nil, nil
 	}
-	if ctx.Err() != nil {
+	here, err := n.Queues(ctx, link)
+	switch {
+	case ctx.Err() != nil:
 		return nil, ctx.Err()
+	case err == nil:
+		s.Here = backlogOf(here)
+	case len(s.Warnings) < maxWarnings && !slices.Contains(s.Warnings, storeUnreadable):
+		s.Warnings = append(s.Warnings, storeUnreadable)
 	}
 	b, err := strictjson.Marshal(s)
 	if err != nil {
@@ -169,7 +177,8 @@ func (n *Node) Untold(link string) {
 	delete(n.told.links, link)
 }
 
-// status puts together how this node is. What cannot be read now is a warning, and
+// status puts together how this node is, but for what waits on the link: that is asked
+// for only when a status leaves. What cannot be read now is a warning, and
 // no reason to stop a link.
 func (n *Node) status(ctx context.Context, link string) *Status {
 	about := About{}
@@ -192,12 +201,8 @@ func (n *Node) status(ctx context.Context, link string) *Status {
 	var trouble bool
 	var alarms []string
 	s.Backlog, alarms, trouble = n.wholeBacklog(ctx)
-	here, err := n.Queues(ctx, link)
-	if err == nil {
-		s.Here = backlogOf(here)
-	}
 	warn(about.DiskLow, "disk_low")
-	warn(trouble || err != nil, "store_unreadable")
+	warn(trouble, storeUnreadable)
 	warn(n.Alarm() != nil, "ledger")
 	warn(d.Stale(n.c.Now()), "directory_stale")
 	for _, w := range append(alarms, about.Warnings...) {
