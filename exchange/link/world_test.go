@@ -79,12 +79,12 @@ func (m *memory) View(_ context.Context, fn func(queue.Tx) error) error {
 func (m *memory) Close() error { return nil }
 
 // facts are the rows that say what was taken: all but the quarantine, which
-// notes what was not, and the directory version a neighbour shows.
+// notes what was not, and the directory version and the status a neighbour shows.
 func (m *memory) facts() map[string][]byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := maps.Clone(m.rows)
-	maps.DeleteFunc(out, func(k string, _ []byte) bool { return strings.HasPrefix(k, "qu") || strings.HasPrefix(k, "nbr") })
+	maps.DeleteFunc(out, func(k string, _ []byte) bool { return strings.HasPrefix(k, "qu") || strings.HasPrefix(k, "nbr") || strings.HasPrefix(k, "sts") })
 	return out
 }
 
