@@ -84,7 +84,9 @@ func (m *memory) facts() map[string][]byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := maps.Clone(m.rows)
-	maps.DeleteFunc(out, func(k string, _ []byte) bool { return strings.HasPrefix(k, "qu") || strings.HasPrefix(k, "nbr") || strings.HasPrefix(k, "sts") })
+	maps.DeleteFunc(out, func(k string, _ []byte) bool {
+		return strings.HasPrefix(k, "qu") || strings.HasPrefix(k, "nbr") || strings.HasPrefix(k, "sts")
+	})
 	return out
 }
 
