@@ -218,14 +218,20 @@ func Front(tx Tx, lane string) (after uint64, kept []uint64, err error) {
 
 // Dequeue removes an entry; one that is gone is no error.
 func Dequeue(tx Tx, lane string, seq uint64) error {
+	_, err := Take(tx, lane, seq)
+	return err
+}
+
+// Take is Dequeue, and says whether the entry was there.
+func Take(tx Tx, lane string, seq uint64) (there bool, err error) {
 	entry, key := Key("lane", lane, seq), Key("lane#", lane)
 	b, err := tx.Lock(key)
 	if err != nil {
-		return err
+		return false, err
 	}
-	there, err := tx.Lock(entry)
-	if err != nil || there == nil {
-		return err
+	value, err := tx.Lock(entry)
+	if err != nil || value == nil {
+		return false, err
 	}
 	c, err := parseCounter(lane, b)
 	if err == nil && !c.known {
@@ -234,11 +240,11 @@ func Dequeue(tx Tx, lane string, seq uint64) error {
 		c.gone, c.known = c.last-n, true
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	c.gone++
 	if err := tx.Put(key, c.row()); err != nil {
-		return err
+		return false, err
 	}
-	return tx.Delete(entry)
+	return true, tx.Delete(entry)
 }

@@ -36,6 +36,7 @@ func (g *gateway) controlRoutes() *control.Server {
 	g.rootRoutes(s)
 	g.ferryRoutes(s)
 	g.guardRoutes(s)
+	g.linkRoutes(s)
 	return s
 }
 

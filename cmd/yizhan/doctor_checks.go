@@ -48,6 +48,7 @@ func (d *doctor) examine(ctx context.Context) {
 		d.checkTimestamps(ctx)
 		d.checkInspection(ctx)
 		d.checkQueues(ctx)
+		d.checkLinks(ctx)
 	}
 	if d.keys != nil {
 		_ = d.keys.Close() // nothing was written

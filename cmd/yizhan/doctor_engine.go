@@ -168,6 +168,9 @@ func (d *doctor) judgeBacklog(b *backlog) {
 			d.judgeUnconfirmed(&q)
 			continue
 		}
+		if d.isFerry(q.Link) {
+			continue // judgeLinks measures it by days
+		}
 		for _, one := range q.Queues {
 			waitsForHours := q.ClosedUntil != 0 && slices.Contains([]string{"normal", "urgent", "very_urgent"}, one.Rank)
 			if one.Oldest != 0 && !waitsForHours {

@@ -49,7 +49,7 @@ type collector struct {
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range append([]*prometheus.Desc{
 		metricExpiry, metricVersion, metricStale, metricCRLAge, metricCRLStale, metricPending, metricStamped, metricKeys, metricBuild,
-	}, queueMetrics...) {
+	}, append(queueMetrics, linkMetricDescs...)...) {
 		out <- d
 	}
 }
@@ -77,6 +77,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge(metricStamped, float64(c.g.stamper.Status().Failed))
 	gauge(metricKeys, one(c.keysSign(now)))
 	c.queues(ctx, now, gauge)
+	c.links(ctx, now, gauge)
 	c.disk(gauge)
 	v := versionInfo()
 	gauge(metricBuild, 1, v.Version, v.Commit, v.Go)

@@ -35,7 +35,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 		if m[2] != "" {
 			name += "{" + m[2] + "}"
 			for _, label := range strings.Split(m[2], ",") {
-				if !slices.Contains([]string{"link", "rank", "holder_kind", "use", "version", "commit", "go"}, label) {
+				if !slices.Contains([]string{"link", "rank", "outcome", "holder_kind", "use", "version", "commit", "go"}, label) {
 					t.Errorf("%s has the label %s: is it an id?", m[1], label)
 				}
 			}

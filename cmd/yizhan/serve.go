@@ -224,7 +224,7 @@ func (g *gateway) openNode(ctx context.Context) (err error) {
 	g.node, err = node.New(ctx, node.Config{
 		ID: g.settings.Node, Store: g.store, Blobs: g.blobs, Keys: g.keys, Rand: g.keys.Random(), Directory: g.directory.Load, Directories: distribution{g},
 		CRLs: g.crlFiles, Together: together, Room: g.space.room, DeadLetterAfter: time.Duration(g.settings.DeadLetterAfter), Guard: g.policies,
-		Inspector: inspector,
+		Inspector: inspector, About: g.about,
 	})
 	if err != nil {
 		return err

@@ -104,6 +104,7 @@ type Inner struct {
 	Checkpoint *ProvenHead     `json:"checkpoint,omitempty"`
 	Restored   []byte          `json:"restored,omitempty"` // a signed node.RestoreNotice
 	Passage    *Passage        `json:"passage,omitempty"`  // on a ferry
+	Status     []byte          `json:"status,omitempty"`   // a signed node.Status
 	Heads      [][]byte        `json:"heads"`
 	Inside     bool            `json:"inside,omitempty"` // the parts lie in the section as well
 	Items      []ManifestEntry `json:"items"`

@@ -91,7 +91,7 @@ func NewFerry(ctx context.Context, n *node.Node, link string, keep Keeper) (*Fer
 	if err != nil {
 		return nil, err
 	}
-	s.epoch, s.seq = st.Epoch, st.Seq
+	s.epoch, s.seq, s.tells = st.Epoch, st.Seq, true
 	return &Ferry{s: s, keep: keep}, nil
 }
 

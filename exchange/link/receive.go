@@ -199,11 +199,16 @@ func (s *Session) checkEpoch(epoch string) error {
 	return nil
 }
 
-// takeHeads notes what the neighbour remembers of our ledger and checks its
-// own head. A contradiction is kept and shown by the node; documents go on,
+// takeHeads notes what the neighbour says of itself, what it remembers of our
+// ledger, and checks its own head. A contradiction is kept and shown by the node; documents go on,
 // since holding them back would punish the wrong ones. outdated says that the
 // bundle was made before its node was restored.
 func (s *Session) takeHeads(ctx context.Context, in *Inner) (outdated bool, err error) {
+	if len(in.Status) > 0 {
+		if err := s.shown(ctx, "status", s.node.TakeStatus(ctx, s.link, in.Status)); err != nil {
+			return false, err
+		}
+	}
 	if in.Seen != nil {
 		seen := node.Seen{Ledger: in.Seen.Ledger, Size: in.Seen.Size, Root: in.Seen.Root}
 		if err := s.shown(ctx, "seen", s.node.Seen(ctx, s.link, seen)); err != nil {

@@ -72,6 +72,7 @@ type Session struct {
 	numbers   []number
 	runs      []run  // of the neighbour, the newest last
 	theirs    uint64 // the neighbour's directory version
+	tells     bool   // every bundle made now tells how this node is, as a ferry's notes do
 	unwrapped struct {
 		id     sm.Digest
 		secret []byte
@@ -133,6 +134,7 @@ type Outgoing struct {
 	acks   []Ack
 	size   int64
 	inside bool      // the parts go into the section
+	tells  bool      // it says how this node is
 	ends   node.Ends // of the lanes, before it was filled
 
 	mu     sync.Mutex
@@ -238,6 +240,12 @@ func (s *Session) inner(ctx context.Context, o *Outgoing) (*Inner, []byte, error
 	if head.Checkpoint != nil {
 		in.Checkpoint = &ProvenHead{CMS: head.Checkpoint, From: head.From, Proof: head.Proof}
 		in.Restored = head.Notice
+	}
+	if !o.inside { // else it would leave again when it is old
+		if in.Status, err = s.node.StatusFor(ctx, s.link, s.tells); err != nil {
+			return nil, nil, err
+		}
+		o.tells = in.Status != nil
 	}
 	var items []byte
 	for _, out := range o.outs {
@@ -408,6 +416,9 @@ func (s *Session) Lost(ctx context.Context, o *Outgoing) {
 	s.acks = s.acks[max(0, len(s.acks)-MaxAcks):]
 	o.acks = nil
 	s.mu.Unlock()
+	if o.tells {
+		s.node.Untold(s.link)
+	}
 	o.mu.Lock()
 	broken := o.broken
 	o.mu.Unlock()

@@ -57,7 +57,7 @@ func TestStoreTrouble(t *testing.T) {
 	o, b := jia.next(Push)
 	commits := 0
 	yi.store.fail = func() error {
-		if commits++; commits == 4 {
+		if commits++; commits == 5 {
 			return queue.ErrUnknown
 		}
 		return nil

@@ -32,11 +32,13 @@ import (
 // keys; only the wire is in the test's hands.
 
 // memory is a queue.Store in memory. fail, when set, is asked before every
-// commit; its error is the commit's, and nothing is written.
+// commit; its error is the commit's, and nothing is written. lost is asked after
+// it: with an error whoever committed does not know that it happened.
 type memory struct {
 	mu   sync.Mutex
 	rows map[string][]byte
 	fail func() error
+	lost func() error
 }
 
 func newMemory() *memory { return &memory{rows: map[string][]byte{}} }
@@ -63,6 +65,9 @@ func (m *memory) Update(_ context.Context, fn func(queue.Tx) error) error {
 		}
 	}
 	m.rows = t.rows
+	if m.lost != nil {
+		return m.lost()
+	}
 	return nil
 }
 
@@ -75,12 +80,14 @@ func (m *memory) View(_ context.Context, fn func(queue.Tx) error) error {
 func (m *memory) Close() error { return nil }
 
 // facts are the rows that say what was taken: all but the quarantine, which
-// notes what was not, and the directory version a neighbour shows.
+// notes what was not, and the directory version and the status a neighbour shows.
 func (m *memory) facts() map[string][]byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := maps.Clone(m.rows)
-	maps.DeleteFunc(out, func(k string, _ []byte) bool { return strings.HasPrefix(k, "qu") || strings.HasPrefix(k, "nbr") })
+	maps.DeleteFunc(out, func(k string, _ []byte) bool {
+		return strings.HasPrefix(k, "qu") || strings.HasPrefix(k, "nbr") || strings.HasPrefix(k, "sts")
+	})
 	return out
 }
 

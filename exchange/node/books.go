@@ -18,6 +18,9 @@ type Books = records.Books
 func (n *Node) CountArrived(ctx context.Context, link string, outcomes []Outcome) error {
 	return n.c.Store.Update(ctx, func(tx queue.Tx) error {
 		b, err := records.BookRows.Lock(tx, link)
+		if errors.Is(err, records.ErrUnreadable) {
+			return nil // as with the books of the other side (exports.go)
+		}
 		if err != nil {
 			return err
 		}

@@ -55,7 +55,8 @@ type check struct {
 	o      CheckOptions
 	report *CheckReport
 	blobs  []blobToRead
-	stand  map[string]uint64 // entries in each lane
+	stand  map[string]uint64            // entries in each lane
+	under  map[string]*records.UnderWay // bundles of each ferry link
 }
 
 // blobToRead is a blob that a step met, to be opened outside the View.
@@ -67,7 +68,7 @@ type blobToRead struct {
 
 // Check compares everything that is stored.
 func (n *Node) Check(ctx context.Context, o CheckOptions) (*CheckReport, error) {
-	c := &check{n: n, o: o, report: &CheckReport{Checked: map[string]int64{}, Problems: []Problem{}}, stand: map[string]uint64{}}
+	c := &check{n: n, o: o, report: &CheckReport{Checked: map[string]int64{}, Problems: []Problem{}}, stand: map[string]uint64{}, under: map[string]*records.UnderWay{}}
 	if o.Step == nil {
 		c.o.Step = func(*CheckReport) error { return nil }
 	}

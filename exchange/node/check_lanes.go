@@ -52,7 +52,8 @@ func checkEntry(c *check, tx queue.Tx, k *keyReader, b []byte) (string, error) {
 	return missingRow("its delivery", o, err)
 }
 
-// checkLane: the counts of a lane are those of what stands in it.
+// checkLane: the counts of a lane are those of what stands in it, and what a link
+// carries has a book.
 func checkLane(c *check, tx queue.Tx, k *keyReader, _ []byte) (string, error) {
 	lane := k.str()
 	n, err := queue.Waiting(tx, lane)
@@ -62,7 +63,15 @@ func checkLane(c *check, tx queue.Tx, k *keyReader, _ []byte) (string, error) {
 	if c.o.Still && n != c.stand[lane] {
 		return fmt.Sprintf("it counts %d entries, and %d are there", n, c.stand[lane]), nil
 	}
-	return "", nil
+	link, isOut := linkOfLane(lane)
+	if !isOut || n == 0 {
+		return "", nil
+	}
+	book, err := tx.Get(records.OutBooks.Key(link))
+	if err == nil && book == nil {
+		return "the book of its link is missing", nil
+	}
+	return "", err
 }
 
 func checkFront(_ *check, tx queue.Tx, k *keyReader, _ []byte) (string, error) {

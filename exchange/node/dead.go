@@ -369,11 +369,11 @@ func (n *Node) requeueOne(tx queue.Tx, link string, e *parkedItem, who Who) erro
 	if err != nil {
 		return err
 	}
+	if out == nil || out.State != records.StateParked || out.Seq != e.seq {
+		return leave(tx, link, parkedLane(link), e.seq, ended)
+	}
 	if err := queue.Dequeue(tx, parkedLane(link), e.seq); err != nil {
 		return err
-	}
-	if out == nil || out.State != records.StateParked || out.Seq != e.seq {
-		return nil
 	}
 	grows(tx, link)
 	entry := e.laneEntry

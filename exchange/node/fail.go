@@ -220,7 +220,7 @@ func (n *Node) commitEnd(ctx context.Context, p Pick, g *doomed, how ending) (do
 // buried takes a dead letter of which nobody is left out of the parked ones.
 func (n *Node) buried(tx queue.Tx, p Pick, g *doomed, out *records.Outbound, how ending) error {
 	out.State = how.state
-	if err := queue.Dequeue(tx, out.Lane, out.Seq); err != nil || how.who == nil {
+	if err := leave(tx, p.Link, out.Lane, out.Seq, ended); err != nil || how.who == nil {
 		return err
 	}
 	a := &records.OperatorAct{What: eventGivenUp, Link: p.Link, Item: p.String(), By: how.who.By, Reason: how.who.Reason}

@@ -59,8 +59,8 @@ func (n *Node) FerryState(ctx context.Context, link string, epoch func() string)
 		if have == nil {
 			return records.FerryOuts.Insert(tx, row, link)
 		}
-		row.After, row.Part = have.After, have.Part
 		row.Wrong, row.Pause, row.Until = have.Wrong, have.Pause, have.Until
+		row.After, row.Part, row.Under = have.After, have.Part, have.Under
 		return records.FerryOuts.Put(tx, row, link)
 	})
 	return row, err
@@ -249,12 +249,13 @@ func (n *Node) CommitLoad(ctx context.Context, link string, l *Load, seq uint64,
 		}
 		if st.Seq = seq; l.again == 0 {
 			st.After, st.Part = l.behind.After, l.behind.Part
-		} else if err := n.takeOut(tx, link, l); err != nil {
+		} else if err := n.takeOut(tx, link, l, &st.Under); err != nil {
 			return err
 		}
 		if st.OneWay {
 			st.Chain, st.Directory = chain, max(st.Directory, directoryIn(l.entries))
 		}
+		countIn(&st.Under, row)
 		if err := records.FerryOuts.Put(tx, st, link); err != nil {
 			return err
 		}
@@ -271,13 +272,14 @@ func (n *Node) CommitLoad(ctx context.Context, link string, l *Load, seq uint64,
 }
 
 // takeOut leaves of an older bundle what is not in the new one.
-func (n *Node) takeOut(tx queue.Tx, link string, l *Load) error {
+func (n *Node) takeOut(tx queue.Tx, link string, l *Load, under *records.UnderWay) error {
 	old, err := records.FerryBundles.Lock(tx, link, l.again)
 	if err != nil || old == nil {
 		return err
 	}
 	old.Entries = slices.DeleteFunc(old.Entries, func(e records.FerryEntry) bool { return slices.Contains(l.entries, e) })
 	if len(old.Entries) == 0 {
+		countOut(under, old)
 		return records.FerryBundles.Delete(tx, link, l.again)
 	}
 	return records.FerryBundles.Put(tx, old, link, l.again)
@@ -445,25 +447,6 @@ func (n *Node) putBack(ctx context.Context, link string, seq uint64, entries []r
 	}
 }
 
-// forgetBundle counts a bundle once, however often it is done.
-func forgetBundle(tx queue.Tx, link string, seq uint64, count func(*records.FerryOut)) error {
-	if count != nil {
-		b, err := records.FerryBundles.Lock(tx, link, seq)
-		if b == nil || err != nil {
-			return err
-		}
-		st, err := records.FerryOuts.Lock(tx, link)
-		if st == nil || err != nil {
-			return errors.Join(err, absent(st == nil, "ferry"))
-		}
-		count(st)
-		if err := records.FerryOuts.Put(tx, st, link); err != nil {
-			return err
-		}
-	}
-	return records.FerryBundles.Delete(tx, link, seq)
-}
-
 func (n *Node) putEntryBack(tx queue.Tx, link string, e records.FerryEntry) error {
 	if e.Rank < 0 { // the next bundle brings the newest
 		return nil
@@ -558,6 +541,10 @@ func (n *Node) FerryLost(ctx context.Context, link string, list []NumberedBundle
 func (n *Node) changeBundles(ctx context.Context, link string, list []NumberedBundle, change func(*records.FerryBundle)) error {
 	for step := range slices.Chunk(list, 20) { // each row may have 64 KiB
 		err := n.update(ctx, func(tx queue.Tx) error {
+			st, err := records.FerryOuts.Lock(tx, link)
+			if err != nil || st == nil {
+				return errors.Join(err, absent(st == nil && err == nil, "state of the ferry"))
+			}
 			for _, one := range step {
 				b, err := records.FerryBundles.Lock(tx, link, one.Seq)
 				if err != nil {
@@ -566,12 +553,14 @@ func (n *Node) changeBundles(ctx context.Context, link string, list []NumberedBu
 				if b == nil { // settled meanwhile
 					continue
 				}
+				countOut(&st.Under, b)
 				change(b)
+				countIn(&st.Under, b)
 				if err := records.FerryBundles.Put(tx, b, link, one.Seq); err != nil {
 					return err
 				}
 			}
-			return nil
+			return records.FerryOuts.Put(tx, st, link)
 		})
 		if err != nil {
 			return err

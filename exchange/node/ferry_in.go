@@ -38,7 +38,7 @@ func (n *Node) FerryArrivals(ctx context.Context, link string) (*records.FerryIn
 // waits for: whatever is below is settled or given up.
 func (n *Node) FerryHeard(ctx context.Context, link, epoch string, round, from uint64) error {
 	return n.changeArrivals(ctx, link, epoch, func(_ queue.Tx, row *records.FerryIn) error {
-		row.Round = max(row.Round, round)
+		row.Round, row.At = max(row.Round, round), n.now()
 		if from > 0 && from-1 > row.UpTo {
 			row.UpTo = from - 1
 		}

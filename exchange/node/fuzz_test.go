@@ -154,3 +154,35 @@ func FuzzParsePartID(f *testing.F) {
 		}
 	})
 }
+
+// FuzzParseStatus: one encoding, short words, and what a person may be shown.
+func FuzzParseStatus(f *testing.F) {
+	good := &Status{
+		Type: statusType, V: 1, Domain: "示范域", Link: "jia-yi", Node: "jia", Time: 1764000000000, Clock: "system", Program: "v0.5.0",
+		Formats: spoken, Directory: 3, Backlog: StatusBacklog{Waiting: 4, Parked: 1, Oldest: 1763000000000}, Disk: DiskLow, Warnings: []string{"disk_low"},
+	}
+	b, err := strictjson.Marshal(good)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add(bytes.Replace(b, []byte(`"v":1`), []byte(`"v":2`), 1))
+	f.Add(bytes.Replace(b, []byte(`"v":1,`), []byte(`"v":1,"crit":["moon"],`), 1))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := ParseStatus(b)
+		if err != nil {
+			if !typed(err) && !errors.Is(err, errNewerStatus) {
+				t.Fatalf("an error without a class: %v", err)
+			}
+			return
+		}
+		if again, err := strictjson.Marshal(s); err != nil || !bytes.Equal(again, b) {
+			t.Fatalf("parse then marshal gives %q, %v", again, err)
+		}
+		for _, w := range append(append([]string{s.Clock, s.Program, s.Disk}, s.Warnings...), s.Formats...) {
+			if len(w) > maxWord || !printable(w) {
+				t.Fatalf("the word %q passes", w)
+			}
+		}
+	})
+}

@@ -57,8 +57,10 @@ func (n *Node) send(tx queue.Tx, link string, rank int, e laneEntry) error {
 func (n *Node) enqueue(tx queue.Tx, link string, rank int, e laneEntry) error {
 	grows(tx, link)
 	e.Since = n.now()
-	_, err := enqueueEntry(tx, laneName(link, rank), e)
-	return err
+	if _, err := enqueueEntry(tx, laneName(link, rank), e); err != nil {
+		return err
+	}
+	return noteExported(tx, link)
 }
 
 func enqueueEntry(tx queue.Tx, lane string, e laneEntry) (uint64, error) {

@@ -74,7 +74,8 @@ type Keys interface {
 // flush; nil runs them one after the other. Room says why no new work may begin
 // now, cheaply, since it is asked for every item; nil is never. Inspector looks into
 // documents where the directory names this node an inspection point. Guard is
-// what may pass the node's links; nil: what the directory's ceilings let pass.
+// what may pass the node's links; nil: what the directory's ceilings let pass. About is what the program tells neighbours of itself,
+// asked about once a minute; nil is nothing.
 type Config struct {
 	ID          string
 	Store       queue.Store
@@ -90,6 +91,7 @@ type Config struct {
 	Room        func() error
 	Inspector   Inspector
 	Guard       *guard.Policies
+	About       func() About
 
 	DeadLetterAfter time.Duration
 }
@@ -122,6 +124,7 @@ type Node struct {
 	restored restored
 	replays  replays
 	offered  offeredMarks
+	told     statusPace
 }
 
 // New opens a node over its store. The first start fixes the node's name and
@@ -152,6 +155,9 @@ func New(ctx context.Context, c Config) (*Node, error) {
 		return nil, err
 	}
 	if err := n.readRestored(ctx); err != nil {
+		return nil, err
+	}
+	if err := n.openBooks(ctx); err != nil {
 		return nil, err
 	}
 	return n, n.readReplays(ctx)

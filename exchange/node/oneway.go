@@ -398,14 +398,14 @@ func (n *Node) lapseEntry(tx queue.Tx, link string, e records.FerryEntry) error 
 	}
 	entry := list[0].laneEntry
 	if entry.Kind != KindHeader {
-		return queue.Dequeue(tx, lane, e.Seq)
+		return leave(tx, link, lane, e.Seq, ended)
 	}
 	out, err := records.Outgoing.Lock(tx, entry.Envelope, link, entry.Object)
 	if err != nil || out == nil || out.State != records.StateQueued || out.Lane != lane || out.Seq != e.Seq {
 		return err
 	}
 	out.State = records.StateUnconfirmed
-	if err := n.endOutbound(tx, entry, out); err != nil {
+	if err := n.endOutbound(tx, link, entry, out); err != nil {
 		return err
 	}
 	return records.Outgoing.Put(tx, out, entry.Envelope, link, entry.Object)

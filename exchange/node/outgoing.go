@@ -272,7 +272,7 @@ func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcome
 	}
 	return n.updateLane(ctx, o.lane, func(tx queue.Tx) error {
 		if o.Kind != KindHeader && o.Kind != KindConsignment && o.Kind != KindPart {
-			return n.settleSmall(tx, o, outcomes[0])
+			return n.settleSmall(tx, link, o, outcomes[0])
 		}
 		out, err := records.Outgoing.Lock(tx, o.entry.Envelope, link, o.entry.Object)
 		if err != nil || out == nil || out.State != records.StateQueued && out.State != records.StateParked {
@@ -284,13 +284,17 @@ func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcome
 
 // settleSmall ends the way of what is one item. That a receipt or a request was
 // handed over has a leaf: should the neighbour lose its disk, it is given again.
-func (n *Node) settleSmall(tx queue.Tx, o Out, outcome Outcome) error {
+func (n *Node) settleSmall(tx queue.Tx, link string, o Out, outcome Outcome) error {
+	how := ended
+	if has(outcome) {
+		how = acked
+	}
 	if o.Kind != KindOwnHeader && has(outcome) {
 		if _, err := n.leaf(tx, eventHanded, o.entry.Envelope, o.entry.Object); err != nil {
 			return err
 		}
 	}
-	return queue.Dequeue(tx, o.lane, o.seq)
+	return leave(tx, link, o.lane, o.seq, how)
 }
 
 // settleOutbound enters what the neighbour said of one entry's items. Wherever
@@ -309,7 +313,7 @@ func (n *Node) settleOutbound(tx queue.Tx, link string, e laneEntry, out *record
 		out.State, out.Reason = records.StateHanded, ""
 	}
 	if out.State == records.StateRefused || out.State == records.StateHanded {
-		if err := n.endOutbound(tx, e, out); err != nil {
+		if err := n.endOutbound(tx, link, e, out); err != nil {
 			return err
 		}
 	}
@@ -367,15 +371,15 @@ func mark(out *records.Outbound, outs []Out, outcomes []Outcome) (refused string
 
 // endOutbound passes custody on, or gives up what the neighbour refused for
 // good; its REJECTED receipt comes by itself.
-func (n *Node) endOutbound(tx queue.Tx, e laneEntry, out *records.Outbound) error {
-	event := eventEnded
+func (n *Node) endOutbound(tx queue.Tx, link string, e laneEntry, out *records.Outbound) error {
+	event, how := eventEnded, ended
 	if out.State == records.StateHanded {
-		event = eventHanded
+		event, how = eventHanded, acked
 	}
 	if _, err := n.leaf(tx, event, e.Envelope, e.Envelope); err != nil {
 		return err
 	}
-	return queue.Dequeue(tx, out.Lane, out.Seq)
+	return leave(tx, link, out.Lane, out.Seq, how)
 }
 
 // Unreadable notes that a stored item could not be read when it was to be

@@ -384,6 +384,9 @@ func (n *Node) replayOutbound(tx queue.Tx, link string, hh, id sm.Digest) error 
 	if out.Seq, err = enqueueEntry(tx, out.Lane, entry); err != nil {
 		return err
 	}
+	if err := noteExported(tx, link); err != nil {
+		return err
+	}
 	if _, err := n.leaf(tx, eventReplayed, hh, hh); err != nil {
 		return err
 	}

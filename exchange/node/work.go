@@ -453,12 +453,17 @@ func (n *Node) enterLane(tx queue.Tx, p *parcel, link string, out *records.Outbo
 	rank := rankOf(p.routing.Urgency)
 	if n.approvalsFor(p, link) > 0 {
 		out.Guarded = true
-		return n.enterGuard(tx, link, rank, e, out)
+		if err := n.enterGuard(tx, link, rank, e, out); err != nil {
+			return err
+		}
+		return noteExported(tx, link)
 	}
 	grows(tx, link)
 	out.Lane = laneName(link, rank)
-	out.Seq, err = enqueueEntry(tx, out.Lane, e)
-	return err
+	if out.Seq, err = enqueueEntry(tx, out.Lane, e); err != nil {
+		return err
+	}
+	return noteExported(tx, link)
 }
 
 func addOnce(list []string, s string) []string {

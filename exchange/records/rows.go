@@ -34,6 +34,7 @@ var (
 	Heads        = Table[Head]{"head"}         // node
 	Forks        = Table[Fork]{"fork"}         // node, SM3 of the other head
 	BookRows     = Table[Books]{"bok"}         // link
+	OutBooks     = Table[OutBook]{"obk"}       // link
 	Quarantine   = Table[Quarantined]{"qua"}   // number modulo QuarantineSize
 	QuarantineNo = Table[uint64]{"quc"}        //
 	Deferred     = Table[DeferredItem]{"dfr"}  // kind, id
@@ -58,6 +59,7 @@ var (
 	Approvals    = Table[Approval]{"gap"}      // hh, link, administrator
 	FerrySecrets = Table[FerrySecret]{"frs"}   // link, epoch, number
 	NoWaysBack   = Table[NoWayBack]{"nwb"}     // link
+	Statuses     = Table[Status]{"sts"}        // link
 )
 
 // QuarantineSize is how many newest quarantine records are kept.
@@ -366,6 +368,13 @@ type Books struct {
 	Arrived, Accepted, Duplicate, Refused, Deferred, Damaged uint64
 }
 
+// OutBook counts what was given to a link to carry: of Exported, Acked was handed
+// over, Ended was refused or ended in another way; what is neither stands in the
+// link's lanes, or among its dead letters.
+type OutBook struct {
+	Exported, Acked, Ended uint64
+}
+
 // Quarantined is what could not be used, kept for the operator.
 type Quarantined struct {
 	At     strictjson.Time
@@ -406,6 +415,7 @@ type FerryOut struct {
 	Heard  uint64    // the last of our rounds that the neighbour has seen
 	After  [5]uint64 // for each rank, the last entry of the lane that is in a bundle whole
 	Part   [5]int    // of the entry behind it, the parts that are in bundles
+	Under  UnderWay
 
 	// Of a link of one way.
 	OneWay    bool            `json:",omitempty"`
@@ -417,6 +427,13 @@ type FerryOut struct {
 	Wrong     int             `json:",omitempty"` // codes in a row
 	Pause     int64           `json:",omitempty"` // milliseconds
 	Until     strictjson.Time `json:",omitzero"`  // the end of that pause
+}
+
+// UnderWay counts the bundles of a ferry link that are not acknowledged.
+type UnderWay struct {
+	Bundles uint64
+	Bytes   int64
+	Lost    uint64 // of the bundles
 }
 
 // FerryBundle is a bundle that the neighbour has not acknowledged: what it
@@ -446,6 +463,14 @@ type FerryEntry struct {
 	Items  int    `json:"n"`
 }
 
+// Status is the newest status that a link's neighbour sent: its signed bytes, the
+// time it names, and when it came, by this node's clock.
+type Status struct {
+	CMS   []byte
+	Time  strictjson.Time
+	Heard strictjson.Time
+}
+
 // FerryIn is how far a ferry link has come on its way in: which bundles of the
 // neighbour's epoch are here.
 type FerryIn struct {
@@ -454,6 +479,7 @@ type FerryIn struct {
 	UpTo   uint64      // all up to here are
 	Ranges [][2]uint64 // and these, in rising order
 	Lacks  []FerryTrouble
+	At     strictjson.Time // when a note was last seen
 
 	// Of a link of one way.
 	Last    uint64 `json:",omitempty"` // the neighbour's last bundle, as far as it said

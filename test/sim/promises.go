@@ -380,13 +380,15 @@ func (w *world) checkLedger(h *host) {
 	w.must(h.node.Alarm(), "I4: alarm of "+h.id)
 }
 
-// checkBooks: arrived = accepted + duplicate + refused + deferred + damaged (I5).
+// checkBooks: arrived = accepted + duplicate + refused + deferred + damaged, and
+// exported = acked + outstanding + ended (I5).
 func (w *world) checkBooks(h *host) {
-	for _, p := range w.pairs {
-		b, err := h.node.LinkBooks(w.ctx, p.link)
-		w.must(err, "books")
-		if b.Arrived != b.Accepted+b.Duplicate+b.Refused+b.Deferred+b.Damaged {
-			w.fail("I5: the books of %s do not balance: %+v", h.id, b)
+	states, err := h.node.LinkStates(w.ctx, "")
+	w.must(err, "books")
+	for _, s := range states {
+		if s.Arrived != s.Accepted+s.Duplicate+s.Refused+s.Deferred+s.Damaged ||
+			s.Exported != s.Acked+s.Outstanding+s.Ended || !s.Balanced {
+			w.fail("I5: the books of %s do not balance: %+v", h.id, s)
 		}
 	}
 }
