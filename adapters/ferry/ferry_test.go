@@ -37,6 +37,7 @@ type pier struct {
 	work   string
 	spool  *Spool
 	clock  *time.Time
+	gate   Config // what belongs to a gate of it
 }
 
 // piers are two nodes with a ferry between them.
@@ -85,7 +86,7 @@ func piers(t *testing.T) (jia, yi *pier) {
 	return made("jia"), made("yi")
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +101,9 @@ func (p *pier) open() {
 	f, err := link.NewFerry(p.Context(), p.node, "jia-yi", kept)
 	check(p.T, err)
 	p.spool, err = Open(Config{
-		Ferry: f, Dir: p.dir, Work: filepath.Join(p.work, "work"), Limits: link.Limits{FileBytes: 1 << 20, Files: 10},
+		Ferry: f, Dir: p.dir, Work: filepath.Join(p.work, "work"), Lists: filepath.Join(p.work, "lists"), Limits: link.Limits{FileBytes: 1 << 20, Files: 10},
+		From: p.id, To: map[string]string{"jia": "yi", "yi": "jia"}[p.id],
+		Out: p.gate.Out, In: p.gate.In, Partial: p.gate.Partial, Extension: p.gate.Extension, Wrap: p.gate.Wrap,
 		Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return *p.clock },
 	})
 	check(p.T, err)
@@ -145,7 +148,7 @@ func (p *pier) take() Report {
 
 func (p *pier) list(folder string) []string {
 	p.Helper()
-	names, err := p.spool.names(folder)
+	names, err := namesIn(p.spool.root, folder)
 	check(p.T, err)
 	return names
 }
@@ -244,8 +247,8 @@ func TestWhatIsNotWholeWaits(t *testing.T) {
 	}
 }
 
-// TestWhatIsNoFileIsRefused: links, folders and pipes go to the quarantine as what
-// they are, and nothing behind them is read.
+// TestWhatIsNoFileIsRefused: links and pipes go to the quarantine as what they are, and
+// nothing behind them is read; an empty folder is the gate's.
 func TestWhatIsNoFileIsRefused(t *testing.T) {
 	jia, yi := piers(t)
 	jia.send(yi)
@@ -262,7 +265,7 @@ func TestWhatIsNoFileIsRefused(t *testing.T) {
 	got := yi.take()
 	*yi.clock = yi.clock.Add(patience)
 	more := yi.take()
-	if got.Quarantined+more.Quarantined != 6 || yi.inbox() != 0 || len(yi.list(inFolder)) != 0 {
+	if got.Quarantined+more.Quarantined != 5 || yi.inbox() != 0 || len(yi.list(inFolder)) != 1 {
 		t.Fatalf("%+v, %+v, in/ %v", got, more, yi.list(inFolder))
 	}
 	if target, err := os.Readlink(yi.at(quarantineFolder, "secret.yzb")); err != nil || target != "/etc/passwd" {
@@ -298,7 +301,7 @@ func TestAProcessThatEnds(t *testing.T) {
 	jia, yi := piers(t)
 	jia.send(yi)
 	name := jia.export()[0]
-	check(t, os.WriteFile(jia.at(outFolder, "half"+partial), []byte("x"), 0o600))
+	check(t, os.WriteFile(jia.at(outFolder, "yzhalf"+partial), []byte("x"), 0o600))
 	jia.open()
 	if names := jia.list(outFolder); len(names) != 1 || names[0] != name {
 		t.Fatalf("out/ %v", names)
@@ -342,10 +345,10 @@ func TestAMedium(t *testing.T) {
 	medium := t.TempDir()
 	check(t, os.WriteFile(filepath.Join(medium, "notes.txt"), []byte("notes"), 0o600))
 	check(t, os.Symlink("/etc/passwd", filepath.Join(medium, "link")))
-	_, sheets, err := jia.spool.ExportTo(t.Context(), medium)
+	_, list, err := jia.spool.ExportTo(t.Context(), medium)
 	check(t, err)
-	if len(sheets) != 1 || len(sheets[0].SHA256) != 64 {
-		t.Fatalf("%+v", sheets)
+	if len(list.Files) != 1 || len(list.Files[0].SHA256) != 64 {
+		t.Fatalf("%+v", list)
 	}
 	for range 2 {
 		got, err := yi.spool.ImportFrom(t.Context(), medium)
@@ -354,7 +357,7 @@ func TestAMedium(t *testing.T) {
 			t.Fatalf("%+v", got)
 		}
 	}
-	if entries, err := os.ReadDir(medium); err != nil || len(entries) != 3 {
+	if entries, err := os.ReadDir(medium); err != nil || len(entries) != 5 {
 		t.Errorf("%v, %v", entries, err)
 	}
 	if _, _, err := jia.spool.ExportTo(t.Context(), filepath.Join(medium, "absent")); err == nil {
@@ -365,16 +368,60 @@ func TestAMedium(t *testing.T) {
 	}
 }
 
+// TestWhatIsWrittenIsNotSeen: until a file is whole it lies beside out/, or under a
+// hidden name in a directory of the gate's.
+func TestWhatIsWrittenIsNotSeen(t *testing.T) {
+	for _, apart := range []bool{false, true} {
+		jia, _ := piers(t)
+		if apart {
+			jia.gate.Out = t.TempDir()
+			jia.open()
+		}
+		err := jia.spool.out.place("x.yzb", func(io.Writer) error {
+			names, err := jia.spool.out.to.names()
+			if len(names) > 0 && (!apart || names[0] != ".x.yzb.part") {
+				t.Errorf("%v is in sight", names)
+			}
+			return err
+		})
+		names, err2 := jia.spool.out.to.names()
+		if err != nil || err2 != nil || len(names) != 1 || names[0] != "x.yzb" {
+			t.Errorf("%v, %v, %v", names, err, err2)
+		}
+	}
+}
+
+// TestAMediumThatIsWrapped is read as well, and what else is in an archive is not.
+func TestAMediumThatIsWrapped(t *testing.T) {
+	jia, yi := piers(t)
+	medium := t.TempDir()
+	for i, wrap := range Wrappings() {
+		jia.gate = Config{Wrap: wrap}
+		jia.open()
+		jia.send(yi)
+		_, _, err := jia.spool.ExportTo(t.Context(), medium)
+		check(t, err)
+		check(t, os.WriteFile(filepath.Join(medium, wrap+".zip"), wrappedBytes(t, WrapZip, []byte("something else")), 0o600))
+		if got, err := yi.spool.ImportFrom(t.Context(), medium); err != nil || got.Files != i+1 {
+			t.Errorf("%s: %+v, %v", wrap, got, err)
+		}
+	}
+	yi.take()
+	if yi.inbox() != len(Wrappings()) {
+		t.Errorf("%d came", yi.inbox())
+	}
+}
+
 // TestAWriteThatFails leaves no half file, and what could not be written leaves later.
 func TestAWriteThatFails(t *testing.T) {
 	jia, _ := piers(t)
 	broken := errors.New("the disk is full")
-	err := place(jia.spool.root, filepath.Join(outFolder, "x.yzb"), func(w io.Writer) error {
+	err := jia.spool.out.place("x.yzb", func(w io.Writer) error {
 		_, _ = io.WriteString(w, "half")
 		return broken
 	})
-	if !errors.Is(err, broken) || len(jia.list(outFolder)) != 0 {
-		t.Errorf("%v, out/ %v", err, jia.list(outFolder))
+	if !errors.Is(err, broken) || len(jia.list(outFolder))+len(jia.list(partFolder)) != 0 {
+		t.Errorf("%v, out/ %v, part/ %v", err, jia.list(outFolder), jia.list(partFolder))
 	}
 }
 

@@ -64,7 +64,7 @@ var statusOf = map[string]int{
 	exchange.CodeForbidden: 403, exchange.CodeNotFound: 404, exchange.CodeConflict: 409, exchange.CodeRecalled: 410,
 	exchange.CodeIdempotencyInUse: 409, exchange.CodeIdempotencyMismatch: 422, exchange.CodeIdempotencyMissing: 400,
 	exchange.CodeAgencyNotActive: 422, exchange.CodeCertificateExpired: 422, exchange.CodeCertificateRevoked: 422, exchange.CodeCertificateUsage: 422, exchange.CodeSignatureInvalid: 422,
-	exchange.CodeUnreadable: 422, exchange.CodeTemporary: 503, exchange.CodeNoSpace: 507, exchange.CodeQuota: 429,
+	exchange.CodeUnreadable: 422, exchange.CodeTemporary: 503, exchange.CodeNoSpace: 507, exchange.CodeMediumFull: 507, exchange.CodeQuota: 429,
 }
 
 // problemOf maps any error to a Problem. What is not one of ours is shown as
