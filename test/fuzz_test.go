@@ -21,6 +21,7 @@ var parsers = map[string]string{
 	"exchange/link.Import":              "exchange/link.FuzzImport",
 	"exchange/node.ParseRestoreNotice":  "exchange/node.FuzzParseRestoreNotice",
 	"adapters/ferry.ParseManifest":      "adapters/ferry.FuzzManifest",
+	"adapters/ferry.ParseProbe":         "adapters/ferry.FuzzProbe",
 	"adapters/ferry.parseWrapping":      "adapters/ferry.FuzzWrapping",
 	"adapters/rest.Handler":             "adapters/rest.FuzzRequests",
 	"adapters/rest.OpenKeyRing":         "adapters/rest.FuzzKeyRing",

@@ -256,7 +256,7 @@ itself; export and import do one step now, or serve a medium that a person carri
 must run.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.ferryExportCommand(), a.ferryImportCommand(), a.ferryStatusCommand(), a.ferryManifestCommand())
+	c.AddCommand(a.ferryExportCommand(), a.ferryImportCommand(), a.ferryStatusCommand(), a.ferryManifestCommand(), a.ferryProbeCommand())
 	return c
 }
 

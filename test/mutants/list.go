@@ -98,6 +98,14 @@ var mutants = []mutant{
 		campaign: []string{"./adapters/ferry", "-run", "TestHostileWrappings"},
 	},
 	{
+		name:   "ferry-probe-recommends-what-did-not-pass",
+		reason: "a size is recommended that the gate cut",
+		changes: []change{{"adapters/ferry/probe.go",
+			"		if !f.passed() {\n			break",
+			"		if f.Fate == ProbeMissing {\n			break"}},
+		campaign: []string{"./adapters/ferry", "-run", "TestProbes"},
+	},
+	{
 		name:   "following-with-the-same",
 		reason: "the bundle that is made while another is under way carries what that one does",
 		changes: []change{{"exchange/node/fill.go",
