@@ -389,6 +389,29 @@ func TestDirectoriesThatCannotServe(t *testing.T) {
 	}
 }
 
+// TestNobodyLeadsARenameElsewhere: who may write in the gate's directory, or in the
+// spool, makes a folder a link while a file is moved.
+func TestNobodyLeadsARenameElsewhere(t *testing.T) {
+	_, yi := piers(t)
+	yi.gate.In = t.TempDir()
+	yi.open()
+	secret := t.TempDir()
+	check(t, os.WriteFile(filepath.Join(secret, "key"), []byte("secret"), 0o600))
+	check(t, os.Symlink(secret, filepath.Join(yi.gate.In, "sub")))
+	if err := move(yi.spool.in[0], "sub/key", yi.spool.done, "key"); err == nil {
+		t.Error("a file from elsewhere was moved")
+	}
+	check(t, os.WriteFile(filepath.Join(yi.gate.In, "new"), []byte("new"), 0o600))
+	check(t, os.Remove(filepath.Join(yi.dir, doneFolder)))
+	check(t, os.Symlink(secret, filepath.Join(yi.dir, doneFolder)))
+	if err := move(yi.spool.in[0], "new", yi.spool.done, "key"); err == nil {
+		t.Error("a file was moved elsewhere")
+	}
+	if b, err := os.ReadFile(filepath.Join(secret, "key")); err != nil || string(b) != "secret" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
 // TestAnotherFileSystem: a directory for partial files from which nothing can be
 // renamed is refused at the start, before anything is written there.
 func TestAnotherFileSystem(t *testing.T) {

@@ -116,10 +116,29 @@ func (b berth) place(name string, write func(io.Writer) error) error {
 }
 
 func (b berth) rename(part, name string) error {
-	if b.part.root == b.to.root {
-		return b.to.root.Rename(b.part.at(part), b.to.at(name))
+	return rename(b.part.root, b.part.at(part), b.to, name)
+}
+
+// rename goes through descriptors of both directories, so that nobody who may write in
+// one of them leads it elsewhere with a link.
+func rename(from *os.Root, path string, to folder, name string) error {
+	if from == to.root {
+		return from.Rename(path, to.at(name))
 	}
-	return os.Rename(b.part.full(part), b.to.full(name))
+	a, err := from.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	b, err := to.root.Open(to.name)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	if err := syscall.Renameat(int(a.Fd()), filepath.Base(path), int(b.Fd()), name); err != nil {
+		return &os.LinkError{Op: "rename", Old: path, New: name, Err: err}
+	}
+	return nil
 }
 
 // try says whether a file can be renamed into its place at all.
@@ -159,12 +178,7 @@ func syncDir(root *os.Root, name string) error {
 // move takes a file out of one folder into another, which may be on another file
 // system. A crash on the way leaves it in both, or in the first.
 func move(from folder, path string, to folder, name string) error {
-	var err error
-	if from.root == to.root {
-		err = from.root.Rename(path, to.at(name))
-	} else {
-		err = os.Rename(filepath.Join(from.path, path), to.full(name))
-	}
+	err := rename(from.root, path, to, name)
 	if errors.Is(err, syscall.EXDEV) {
 		err = copyOver(from.root, path, to, name)
 	}

@@ -90,6 +90,14 @@ var mutants = []mutant{
 		campaign: []string{"./exchange/link", "-run", "TestKeptBytesOfNobody"},
 	},
 	{
+		name:   "ferry-moves-by-paths",
+		reason: "who may write in a gate's directory has files of the node's moved out of other directories",
+		changes: []change{{"adapters/ferry/place.go",
+			"	a, err := from.Open(filepath.Dir(path))",
+			"	a, err := os.Open(filepath.Join(from.Name(), filepath.Dir(path)))"}},
+		campaign: []string{"./adapters/ferry", "-run", "TestNobodyLeads"},
+	},
+	{
 		name:   "ferry-takes-compressed-archives",
 		reason: "what is in a compressed archive is taken for bundles",
 		changes: []change{{"adapters/ferry/wrap.go",
