@@ -92,6 +92,7 @@ type Config struct {
 	Dir       string
 	Own       bool   // the directory is the node's own, and made if it is missing
 	Out, In   string // directories of a gate, in place of the spool's out and in
+	Ack       string // one more for files that come, in place of the spool's ack
 	Partial   string // where files are written that go to Out; empty: in Out, under hidden names
 	Extension string // of files that leave; empty: yzb
 	Wrap      string // one of [Wrappings]; empty: none
@@ -177,12 +178,17 @@ func (s *Spool) openRoot(dir string) (*os.Root, error) {
 
 func (s *Spool) openIn() error {
 	s.in = []folder{s.below(inFolder), s.below(ackFolder)}
-	if s.c.In == "" {
-		return nil
+	for i, dir := range []string{s.c.In, s.c.Ack} {
+		if dir == "" {
+			continue
+		}
+		root, err := s.openRoot(dir)
+		if err != nil {
+			return err
+		}
+		s.in[i] = folder{root, dir, "."}
 	}
-	root, err := s.openRoot(s.c.In)
-	s.in[0] = folder{root, s.c.In, "."}
-	return err
+	return nil
 }
 
 // openOut chooses where files are written until they are whole: beside out/, where no

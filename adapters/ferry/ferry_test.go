@@ -103,7 +103,7 @@ func (p *pier) open() {
 	p.spool, err = Open(Config{
 		Ferry: f, Dir: p.dir, Work: filepath.Join(p.work, "work"), Lists: filepath.Join(p.work, "lists"), Limits: link.Limits{FileBytes: 1 << 20, Files: 10},
 		From: p.id, To: map[string]string{"jia": "yi", "yi": "jia"}[p.id],
-		Out: p.gate.Out, In: p.gate.In, Partial: p.gate.Partial, Extension: p.gate.Extension, Wrap: p.gate.Wrap,
+		Out: p.gate.Out, In: p.gate.In, Ack: p.gate.Ack, Partial: p.gate.Partial, Extension: p.gate.Extension, Wrap: p.gate.Wrap,
 		Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return *p.clock },
 	})
 	check(p.T, err)
@@ -285,9 +285,11 @@ func TestAFileThatComesAgain(t *testing.T) {
 	name := jia.export()[0]
 	whole, err := os.ReadFile(jia.at(outFolder, name))
 	check(t, err)
+	yi.gate.Ack = t.TempDir()
+	yi.open()
 	for range 3 {
 		check(t, os.WriteFile(yi.at(inFolder, name), whole, 0o600))
-		check(t, os.WriteFile(yi.at(ackFolder, "x"+name), whole, 0o600))
+		check(t, os.WriteFile(filepath.Join(yi.gate.Ack, "x"+name), whole, 0o600))
 		yi.take()
 	}
 	if yi.inbox() != 1 || len(yi.list(doneFolder)) != 2 {

@@ -232,6 +232,9 @@ func plain(name string, b []byte) error {
 func TestGates(t *testing.T) {
 	for i, name := range slices.Sorted(maps.Keys(gates)) {
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && i%4 != 0 {
+				t.Skip("every fourth gate is tried with -short")
+			}
 			t.Parallel() // they wait for the disk
 			kind := gates[name]
 			jia, yi := piers(t)
@@ -373,6 +376,7 @@ func TestDirectoriesThatCannotServe(t *testing.T) {
 	}{
 		"absent":             {Config{Out: filepath.Join(one, "absent")}, "is it mounted"},
 		"one for both":       {Config{Out: one, In: one}, "one directory"},
+		"acks in out":        {Config{Out: one, Ack: one}, "one directory"},
 		"one behind a link":  {Config{Out: one, In: link}, "one directory"},
 		"the spool's":        {Config{Out: filepath.Join(jia.dir, inFolder)}, "one directory"},
 		"another wrapping":   {Config{Wrap: "rar"}, "none, zip, xml, text"},

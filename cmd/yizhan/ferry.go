@@ -27,6 +27,7 @@ type ferrySettings struct {
 	Spool     string   `toml:"spool,omitempty" comment:"a directory with out, in, ack, quarantine and done, which a gate or a person serves; empty: the node's own"`
 	Out       string   `toml:"out,omitempty" comment:"a directory of the gate for files that leave, in place of the spool's out"`
 	In        string   `toml:"in,omitempty" comment:"a directory of the gate for files that come, in place of the spool's in"`
+	Ack       string   `toml:"ack,omitempty" comment:"one more directory of the gate for files that come, in place of the spool's ack"`
 	Partial   string   `toml:"partial,omitempty" comment:"where files for out are written, on its file system; empty: in out, under hidden names"`
 	Extension string   `toml:"extension,omitempty" comment:"of file names; empty: yzb"`
 	Wrap      string   `toml:"wrap,omitempty" comment:"for gates that look into files: none, zip, xml or text; empty: none"`
@@ -47,7 +48,7 @@ func (f *ferrySettings) check(file string) error {
 	bad := func(format string, args ...any) error {
 		return exchange.Fail(exchange.CodeBadRequest, "%s: [[ferry]] %s: %s", file, f.Link, fmt.Sprintf(format, args...))
 	}
-	for key, dir := range map[string]string{"spool": f.Spool, "out": f.Out, "in": f.In, "partial": f.Partial} {
+	for key, dir := range map[string]string{"spool": f.Spool, "out": f.Out, "in": f.In, "ack": f.Ack, "partial": f.Partial} {
 		if dir != "" && !filepath.IsAbs(dir) {
 			return bad("%s is %q; name a directory from the root on, such as /srv/gate/tx", key, dir)
 		}
@@ -127,7 +128,7 @@ func (g *gateway) ferry(ctx context.Context, name string) (*ferry.Spool, error) 
 	}
 	spool, err := ferry.Open(ferry.Config{
 		Ferry: f, Dir: or(settings.Spool, g.dir.ferryDir(name, "spool")), Own: settings.Spool == "",
-		Out: settings.Out, In: settings.In, Partial: settings.Partial, Extension: settings.Extension, Wrap: settings.Wrap,
+		Out: settings.Out, In: settings.In, Ack: settings.Ack, Partial: settings.Partial, Extension: settings.Extension, Wrap: settings.Wrap,
 		Work: g.dir.ferryDir(name, "work"), Lists: g.dir.ferryDir(name, ferryLists), From: g.node.ID(), To: other(l, g.node.ID()),
 		Limits: settings.limits(), Logger: g.log, Now: time.Now,
 	})
