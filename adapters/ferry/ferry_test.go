@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -40,33 +41,69 @@ type pier struct {
 	gate   Config // what belongs to a gate of it
 }
 
-// piers are two nodes with a ferry between them.
-func piers(t *testing.T) (jia, yi *pier) {
-	t.Helper()
+// cast is who takes part: made once, since deriving keys from passphrases takes long.
+type cast struct {
+	keys      map[string]*keystore.Store
+	codes     map[string]string
+	directory *certs.Directory
+}
+
+var everybody = sync.OnceValues(func() (*cast, error) {
+	dir, err := os.MkdirTemp("", "yizhan-ferry-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir) // keys are in memory
 	clock := time.Now().Truncate(time.Second)
 	begin := clock.Add(-time.Hour)
 	pass := []byte("ferry tests")
-	authority, err := certs.InitAuthority(filepath.Join(t.TempDir(), "ca"), "test", pass, rand.Reader, begin)
-	check(t, err)
-	keys := map[string]*keystore.Store{}
-	codes := map[string]string{}
-	for i, id := range []string{"jia", "yi"} {
-		keys[id], err = keystore.Create(filepath.Join(t.TempDir(), id), pass, rand.Reader)
-		check(t, err)
-		code, err := certs.MakeAgencyCode(fmt.Sprintf("11520000000000%02dX", i))
-		check(t, err)
-		codes[id] = string(code)
-		request, err := certs.NewRequest(keys[id], "test", certs.NodeSpec{ID: id, Zone: "z"}, []certs.AgencySpec{{Code: code, Name: "示范单位" + id}}, begin)
-		check(t, err)
-		parsed, err := certs.ParseRequest(request)
-		check(t, err)
-		check(t, authority.Admit(parsed, begin))
+	authority, err := certs.InitAuthority(filepath.Join(dir, "ca"), "test", pass, rand.Reader, begin)
+	if err != nil {
+		return nil, err
 	}
-	check(t, authority.AddLink(certs.Link{ID: "jia-yi", A: "jia", B: "yi", Dialer: "jia", Kind: "ferry", Ceiling: "work_secret"}))
+	c := &cast{keys: map[string]*keystore.Store{}, codes: map[string]string{}}
+	for i, id := range []string{"jia", "yi"} {
+		if err := c.admit(authority, dir, pass, i, id, begin); err != nil {
+			return nil, err
+		}
+	}
+	if err := authority.AddLink(certs.Link{ID: "jia-yi", A: "jia", B: "yi", Dialer: "jia", Kind: "ferry", Ceiling: "work_secret"}); err != nil {
+		return nil, err
+	}
 	file, err := authority.Publish(begin)
+	if err != nil {
+		return nil, err
+	}
+	c.directory, err = certs.LoadDirectory(file, authority.Certificate(), 0, clock)
+	return c, err
+})
+
+func (c *cast) admit(authority *certs.Authority, dir string, pass []byte, i int, id string, begin time.Time) (err error) {
+	if c.keys[id], err = keystore.Create(filepath.Join(dir, id), pass, rand.Reader); err != nil {
+		return err
+	}
+	code, err := certs.MakeAgencyCode(fmt.Sprintf("11520000000000%02dX", i))
+	if err != nil {
+		return err
+	}
+	c.codes[id] = string(code)
+	request, err := certs.NewRequest(c.keys[id], "test", certs.NodeSpec{ID: id, Zone: "z"}, []certs.AgencySpec{{Code: code, Name: "示范单位" + id}}, begin)
+	if err != nil {
+		return err
+	}
+	parsed, err := certs.ParseRequest(request)
+	if err != nil {
+		return err
+	}
+	return authority.Admit(parsed, begin)
+}
+
+// piers are two nodes with a ferry between them.
+func piers(t *testing.T) (jia, yi *pier) {
+	t.Helper()
+	all, err := everybody()
 	check(t, err)
-	d, err := certs.LoadDirectory(file, authority.Certificate(), 0, clock)
-	check(t, err)
+	keys, codes, d, clock := all.keys, all.codes, all.directory, time.Now().Truncate(time.Second)
 	made := func(id string) *pier {
 		p := &pier{T: t, id: id, agency: codes[id], dir: t.TempDir(), work: t.TempDir(), clock: &clock}
 		data := t.TempDir()
