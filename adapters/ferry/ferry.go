@@ -55,7 +55,8 @@ const (
 	MaxFile      = 4 << 30          // bytes of a file that is looked at
 	patience     = 30 * time.Second // how long a file that does not end like a bundle may stand still
 	longPatience = 10 * time.Minute // how long one may whose name says that it is not whole
-	keptDone     = 256              // files in done/ and in quarantine/, and lists of files
+	keptDone     = 256              // files in done/ and in quarantine/
+	keptLists    = 1000             // rounds of which the list of files is kept
 	maxNames     = 10_000           // files looked at in one step
 	maxDepth     = 3                // folders below in/ that are looked into
 )
@@ -333,7 +334,10 @@ func (s *Spool) export(ctx context.Context, anyhow bool, to berth) (link.Exporte
 		return got, nil, err
 	}
 	m.fill(&got)
-	return got, m, errors.Join(err, s.keepList(m))
+	if got.Bundles > 0 { // of notes there are many, and nobody looks for them
+		err = errors.Join(err, s.keepList(m))
+	}
+	return got, m, err
 }
 
 // noRoom says whose disk is full. What did not fit is packed, and leaves with the next

@@ -57,7 +57,7 @@ func (s *Spool) Import(ctx context.Context) (got Report, err error) {
 		}
 	}
 	s.seen = seen
-	return got, errors.Join(prune(s.done), prune(s.quarantine))
+	return got, errors.Join(prune(s.done, keptDone), prune(s.quarantine, keptDone))
 }
 
 // whole says whether a name leaves open that a file is whole. The case of letters is
@@ -280,9 +280,9 @@ func (a *arrival) refuse(reason string) error {
 }
 
 // prune keeps the newest files of a folder.
-func prune(f folder) error {
+func prune(f folder, keep int) error {
 	names, err := f.names()
-	if err != nil || len(names) <= keptDone {
+	if err != nil || len(names) <= keep {
 		return err
 	}
 	type aged struct {
@@ -296,7 +296,7 @@ func prune(f folder) error {
 		}
 	}
 	slices.SortFunc(all, func(a, b aged) int { return cmp.Compare(a.at, b.at) })
-	for _, a := range all[:max(0, len(all)-keptDone)] {
+	for _, a := range all[:max(0, len(all)-keep)] {
 		if err := f.root.RemoveAll(f.at(a.name)); err != nil {
 			return err
 		}

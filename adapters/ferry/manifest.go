@@ -162,7 +162,7 @@ func (s *Spool) keepList(m *Manifest) error {
 	}
 	defer root.Close()
 	at := folder{root, s.c.Lists, "."}
-	return errors.Join(berth{at, at, suffixed}.place(m.name()+".json", m.encode), prune(at))
+	return errors.Join(berth{at, at, suffixed}.place(m.name()+".json", m.encode), prune(at, keptLists))
 }
 
 // ReadManifest gives the list of a round that a node has kept in a directory; of round
@@ -194,7 +194,7 @@ func ReadManifest(dir string, round uint64) (*Manifest, error) {
 		}
 	}
 	if best == nil {
-		return nil, exchange.Fail(exchange.CodeNotFound, "no list of round %d; the newest %d are kept", round, keptDone)
+		return nil, exchange.Fail(exchange.CodeNotFound, "no list of round %d; those of the newest %d that carried something are kept", round, keptLists)
 	}
 	return best, nil
 }

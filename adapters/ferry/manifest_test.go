@@ -56,6 +56,13 @@ func TestAManifest(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 
+	if got, m, err := jia.spool.ExportTo(t.Context(), t.TempDir()); err != nil || got.Bundles != 0 || m == nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := ReadManifest(jia.spool.c.Lists, 4); exchange.CodeOf(err) != exchange.CodeNotFound {
+		t.Errorf("a note by itself is kept: %v", err)
+	}
+
 	second := kept
 	first, err := ReadManifest(jia.spool.c.Lists, 1)
 	check(t, err)

@@ -24,7 +24,7 @@ func (a *app) ferryManifestCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "manifest --link LINK --data DIR [--round N]", Short: "See which files held which documents · 交接单", Args: cobra.NoArgs,
 		Long: `The list of the files of one round, as it is written onto a medium: names, sizes, digests,
-and the ids of the documents in them. The newest 256 are kept. The node need not run.`,
+and the ids of the documents in them. The newest 1000 are kept. The node need not run.`,
 		RunE: func(*cobra.Command, []string) error {
 			if f.data == "" || f.link == "" || strings.ContainsAny(f.link, "/\\.") {
 				return usage("--data DIR and --link LINK are needed")
