@@ -126,6 +126,7 @@ const (
 	CodeFileSystem          = "file_system"
 	CodeQuota               = "quota"
 	CodeNoSpace             = "no_space"
+	CodeMediumFull          = "medium_full"
 	CodeBackupDamaged       = "backup_damaged"
 	CodeStoreDamaged        = "store_damaged"
 	CodeOneWay              = "one_way"
@@ -308,6 +309,9 @@ var texts = map[string]bilingual{
 	CodeQuota: {
 		Text{"The agency's quota is used up", "Nothing was taken. Repeat the same request after the time in Retry-After; the operator sets quotas in [quota] of config.toml."},
 		Text{"本单位的发文配额已用完", "本次未接收。请在 Retry-After 所示时间后原样重试；配额由运维人员在 config.toml 的 [quota] 中设置。"}},
+	CodeMediumFull: {
+		Text{"The medium or the gate's directory is full", "Make room there, or take another medium, and export again. Nothing is lost: what did not fit leaves with the next export."},
+		Text{"介质或网闸目录空间不足", "请清理该目录或更换介质后重新导出。数据不会丢失，未写入的内容随下次导出发出。"}},
 	CodeNoSpace: {
 		Text{"The disk has no room for new documents", "Nothing was taken. Repeat the same request later; the operator makes room (yizhan doctor), and what is here is still delivered."},
 		Text{"磁盘空间不足，暂不接收新公文", "本次未接收。请稍后原样重试，并联系运维人员清理磁盘（yizhan doctor）；已接收的公文照常投递。"}},

@@ -26,6 +26,9 @@ var parsers = map[string]string{
 	"adapters/inspect.pdf":              "adapters/inspect.FuzzPDF",
 	"adapters/inspect.walkXML":          "adapters/inspect.FuzzXML",
 	"exchange/node.ParseStatus":         "exchange/node.FuzzParseStatus",
+	"adapters/ferry.ParseManifest":      "adapters/ferry.FuzzManifest",
+	"adapters/ferry.ParseProbe":         "adapters/ferry.FuzzProbe",
+	"adapters/ferry.parseWrapping":      "adapters/ferry.FuzzWrapping",
 	"adapters/rest.Handler":             "adapters/rest.FuzzRequests",
 	"adapters/rest.OpenKeyRing":         "adapters/rest.FuzzKeyRing",
 	"adapters/trust.readAnswers":        "adapters/trust.FuzzReadAnswers",
@@ -103,6 +106,7 @@ var parsers = map[string]string{
 // from outside, with the reason.
 var noParser = map[string]string{
 	"adapters/ferry.Open":                   "opens a directory; link.Ferry.Import reads the files",
+	"adapters/ferry.ReadManifest":           "finds a list, which ParseManifest reads",
 	"adapters/ferry.OpenKept":               "opens a directory of files made by this program",
 	"cmd/yizhan/backup.Open":                "finds a manifest, which ParseManifest reads",
 	"queue/blob.OpenAbove":                  "opens a directory that is to be empty, like Open",

@@ -1,18 +1,21 @@
 // Package ferry carries the bundles of a link in files: over a gate that moves
 // files between two networks, or on media that a person carries.
 //
-// A spool is a directory with five others:
+// A spool is a directory with six others:
 //
 //	out/         files for the other side; whoever takes one may delete it
 //	in/          files from the other side
 //	done/        those that were taken, the newest of them
 //	quarantine/  those that could not be used, each with a .reason.txt
 //	ack/         kept for gates that bring answers over a way of their own: read as in/
+//	part/        files for out/ until they are whole
 //
-// A file appears in out/ under its name when it is whole and durable. One in in/ is
-// looked at when it ends like a bundle, or has not grown for a while; it is copied
-// before it is read, and leaves in/ when all that it says is durable here. Names say
-// nothing. What is lost on the way is noticed by the notes in the files
+// A file appears in out/ under its name when it is whole and durable; until then it
+// lies in part/. A gate that has directories of its own for the two ways gets them
+// with [Config].Out and In. A file that came is looked at when it ends like a bundle,
+// or has not grown for a while; it is copied before it is read, and leaves in/ when
+// all that it says is durable here. Names say nothing, and wrappings are told by
+// their bytes. What is lost on the way is noticed by the notes in the files
 // ([link.Passage]) and goes again.
 //
 // [Spool.Export] and [Spool.Import] do one step; [Spool.Watch] does them again and
@@ -27,12 +30,13 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
-	"slices"
+	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
+	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/link"
 )
 
@@ -43,24 +47,32 @@ const (
 	ackFolder        = "ack"
 	doneFolder       = "done"
 	quarantineFolder = "quarantine"
+	partFolder       = "part"
 )
 
 // The bounds.
 const (
-	MaxFile  = 4 << 30          // bytes of a file that is looked at
-	patience = 30 * time.Second // how long a file that does not end like a bundle may stand still
-	keptDone = 256              // files in done/ and in quarantine/
-	maxNames = 10_000           // files looked at in one step
+	MaxFile      = 4 << 30          // bytes of a file that is looked at
+	patience     = 30 * time.Second // how long a file that does not end like a bundle may stand still
+	longPatience = 10 * time.Minute // how long one may whose name says that it is not whole
+	keptDone     = 256              // files in done/ and in quarantine/
+	keptLists    = 1000             // rounds of which the list of files is kept
+	maxNames     = 10_000           // files looked at in one step
+	maxDepth     = 3                // folders below in/ that are looked into
 )
 
 // Spool is one link's.
 type Spool struct {
 	f      *link.Ferry
+	c      Config
 	root   *os.Root
-	work   string // a directory of our own
-	limits link.Limits
+	closes []io.Closer
 	log    *slog.Logger
 	now    func() time.Time
+
+	out              berth
+	in               []folder
+	done, quarantine folder
 
 	mu   sync.Mutex
 	seen map[string]sight
@@ -71,144 +83,279 @@ type sight struct {
 	size  int64
 	mod   time.Time
 	since time.Time
+	tried bool // it was read, and something in it could not be
+	taken bool // and the gate keeps us from removing it
 }
 
-// Config of a spool. Work is a directory of the node's own.
+// Config of a spool. Work and Lists are directories of the node's own.
 type Config struct {
-	Ferry  *link.Ferry
-	Dir    string
-	Own    bool // the directory is the node's own, and made if it is missing
-	Work   string
-	Limits link.Limits
-	Logger *slog.Logger
-	Now    func() time.Time
+	Ferry     *link.Ferry
+	Dir       string
+	Own       bool   // the directory is the node's own, and made if it is missing
+	Out, In   string // directories of a gate, in place of the spool's out and in
+	Ack       string // one more for files that come, in place of the spool's ack
+	Partial   string // where files are written that go to Out; empty: in Out, under hidden names
+	Extension string // of files that leave; empty: yzb
+	Wrap      string // one of [Wrappings]; empty: none
+	Work      string
+	Lists     string
+	From, To  string // the nodes, for the lists
+	Limits    link.Limits
+	Logger    *slog.Logger
+	Now       func() time.Time
 }
 
 // Open makes what is missing of a spool. What an export left half written is
 // removed.
 func Open(c Config) (*Spool, error) {
-	if err := os.MkdirAll(c.Work, 0o700); err != nil {
+	if err := c.check(); err != nil {
 		return nil, err
 	}
-	if c.Own {
-		if err := os.MkdirAll(c.Dir, 0o700); err != nil {
-			return nil, err
+	s := &Spool{f: c.Ferry, c: c, log: c.Logger, now: c.Now, seen: map[string]sight{}}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("ferry: link %s: %w", c.Ferry.Link(), err), s.Close())
+	}
+	return s, nil
+}
+
+func (c *Config) check() error {
+	switch {
+	case !known(c.Wrap):
+		return fmt.Errorf("ferry: link %s: no wrapping is called %q; there are %s", c.Ferry.Link(), c.Wrap, strings.Join(Wrappings(), ", "))
+	case !extension.MatchString(c.Extension):
+		return fmt.Errorf("ferry: link %s: the extension %q; it has at most 16 letters and digits", c.Ferry.Link(), c.Extension)
+	case c.Partial != "" && c.Out == "":
+		return fmt.Errorf("ferry: link %s: partial belongs to a directory out; a spool has part/", c.Ferry.Link())
+	}
+	if c.Extension == "" {
+		c.Extension = ownExtension
+	}
+	return nil
+}
+
+var extension = regexp.MustCompile(`^[A-Za-z0-9]{0,16}$`)
+
+const ownExtension = "yzb"
+
+func (s *Spool) open() (err error) {
+	for _, dir := range []string{s.c.Work, s.c.Lists} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
 		}
 	}
-	root, err := os.OpenRoot(c.Dir)
+	if s.c.Own {
+		if err := os.MkdirAll(s.c.Dir, 0o700); err != nil {
+			return err
+		}
+	}
+	if s.root, err = s.openRoot(s.c.Dir); err != nil {
+		return err
+	}
+	for _, name := range []string{outFolder, inFolder, ackFolder, doneFolder, quarantineFolder, partFolder} {
+		if err := s.root.Mkdir(name, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	s.done, s.quarantine = s.below(doneFolder), s.below(quarantineFolder)
+	if err := s.openIn(); err != nil {
+		return err
+	}
+	if err := s.openOut(); err != nil {
+		return err
+	}
+	return errors.Join(s.sweep(), syncDir(s.root, "."))
+}
+
+func (s *Spool) below(name string) folder { return folder{s.root, s.c.Dir, name} }
+
+func (s *Spool) openRoot(dir string) (*os.Root, error) {
+	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, fmt.Errorf("ferry: the spool of link %s: %w", c.Ferry.Link(), err)
+		return nil, fmt.Errorf("its directory is not there (is it mounted?): %w", err)
 	}
-	s := &Spool{f: c.Ferry, root: root, work: c.Work, limits: c.Limits, log: c.Logger, now: c.Now, seen: map[string]sight{}}
-	for _, folder := range []string{outFolder, inFolder, ackFolder, doneFolder, quarantineFolder} {
-		if err := root.Mkdir(folder, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, errors.Join(err, root.Close())
+	s.closes = append(s.closes, root)
+	return root, nil
+}
+
+func (s *Spool) openIn() error {
+	s.in = []folder{s.below(inFolder), s.below(ackFolder)}
+	for i, dir := range []string{s.c.In, s.c.Ack} {
+		if dir == "" {
+			continue
+		}
+		root, err := s.openRoot(dir)
+		if err != nil {
+			return err
+		}
+		s.in[i] = folder{root, dir, "."}
+	}
+	return nil
+}
+
+// openOut chooses where files are written until they are whole: beside out/, where no
+// gate looks, if they can be renamed from there.
+func (s *Spool) openOut() error {
+	out := s.below(outFolder)
+	s.out = berth{out, s.below(partFolder), suffixed}
+	if s.c.Out == "" {
+		err := s.out.try()
+		if errors.Is(err, syscall.EXDEV) {
+			s.log.Warn("files are written in out/ under hidden names until they are whole", "link", s.f.Link(), "reason", err)
+			s.out, err = berth{out, out, hidden}, nil
+		}
+		return err
+	}
+	root, err := s.openRoot(s.c.Out)
+	if err != nil {
+		return err
+	}
+	out = folder{root, s.c.Out, "."}
+	s.out = berth{out, out, hidden}
+	if err := s.apart(root); err != nil {
+		return err
+	}
+	if s.c.Partial == "" {
+		return s.out.try()
+	}
+	part, err := s.openRoot(s.c.Partial)
+	if err != nil {
+		return err
+	}
+	s.out = berth{out, folder{part, s.c.Partial, "."}, suffixed}
+	if err := s.out.try(); err != nil {
+		return fmt.Errorf("%w; name a directory for partial on the file system of out, or none: then files have hidden names until they are whole", err)
+	}
+	return nil
+}
+
+// apart refuses one directory for both ways: what this side wrote would be taken for
+// what came.
+func (s *Spool) apart(out *os.Root) error {
+	there, err := out.Stat(".")
+	if err != nil {
+		return err
+	}
+	for _, in := range s.in {
+		here, err := in.root.Stat(in.name)
+		if err != nil {
+			return err
+		}
+		if os.SameFile(there, here) {
+			return errors.New("out and in are one directory; give each way its own")
 		}
 	}
-	return s, errors.Join(s.sweep(), syncDir(root, "."))
+	return nil
 }
 
 // Close lets the spool go.
-func (s *Spool) Close() error { return s.root.Close() }
+func (s *Spool) Close() (err error) {
+	for _, c := range s.closes {
+		err = errors.Join(err, c.Close())
+	}
+	return err
+}
 
 const partial = ".part"
 
-// sweep removes the files that an export did not finish.
+// sweep removes the files that an export did not finish. Others of the gate's stay.
 func (s *Spool) sweep() error {
-	names, err := s.names(outFolder)
-	for _, name := range names {
-		if strings.HasSuffix(name, partial) {
-			err = errors.Join(err, s.root.Remove(filepath.Join(outFolder, name)))
+	for _, f := range []folder{s.out.part, s.out.to} {
+		names, err := f.names()
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			own := strings.HasPrefix(strings.TrimPrefix(name, "."), "yz") && strings.HasSuffix(name, partial)
+			if own {
+				err = errors.Join(err, removeQuietly(f.root, f.at(name)))
+			}
+		}
+		if err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
 }
 
 // Status says how the link stands.
 func (s *Spool) Status(ctx context.Context) (link.FerryStatus, error) { return s.f.Status(ctx) }
 
+// fileName gives a file the extension that the gate lets pass.
+func (s *Spool) fileName(name string) string {
+	return strings.TrimSuffix(name, ownExtension) + s.c.Extension
+}
+
+// limits leave room for what the wrapping adds.
+func (s *Spool) limits() link.Limits {
+	return link.Limits{FileBytes: max(1, wrapRoom(s.c.Wrap, s.c.Limits.FileBytes)), Files: s.c.Limits.Files}
+}
+
 // Export writes what there is to say into out/; anyhow also when there is nothing.
 func (s *Spool) Export(ctx context.Context, anyhow bool) (link.Exported, error) {
-	return s.f.Export(ctx, s.limits, anyhow, func(name string, write func(io.Writer) error) error {
-		return place(s.root, filepath.Join(outFolder, name), write)
-	})
+	got, _, err := s.export(ctx, anyhow, s.out)
+	return got, err
 }
 
-// Sheet is one file on a medium.
-type Sheet struct {
-	File   string `json:"file"`
-	Bytes  int64  `json:"bytes"`
-	SHA256 string `json:"sha256"`
+// ExportTo writes onto a medium, with a list of what is on it.
+func (s *Spool) ExportTo(ctx context.Context, dir string) (link.Exported, *Manifest, error) {
+	return s.onto(dir, func(place placing) (link.Exported, error) { return s.f.Export(ctx, s.limits(), true, place) })
 }
 
-// ExportTo writes onto a medium, and says which files.
-func (s *Spool) ExportTo(ctx context.Context, dir string) (got link.Exported, sheets []Sheet, err error) {
+func (s *Spool) onto(dir string, export func(placing) (link.Exported, error)) (link.Exported, *Manifest, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return got, nil, fmt.Errorf("ferry: the medium: %w", err)
+		return link.Exported{}, nil, fmt.Errorf("ferry: the medium: %w", err)
 	}
 	defer root.Close()
-	got, err = s.f.Export(ctx, s.limits, true, onto(root, &sheets))
-	return got, sheets, err
+	at := folder{root, dir, "."}
+	b := berth{at, at, suffixed}
+	got, m, err := s.exported(b, export)
+	if m != nil { // also of what there was room for
+		err = errors.Join(err, m.writeOn(b))
+	}
+	return got, m, err
 }
 
-type counter struct{ n *int64 }
-
-func (c counter) Write(p []byte) (int, error) {
-	*c.n += int64(len(p))
-	return len(p), nil
+// export writes files and the list of them. The list is only a help: a crash before
+// it leaves the files as they are.
+func (s *Spool) export(ctx context.Context, anyhow bool, to berth) (link.Exported, *Manifest, error) {
+	return s.exported(to, func(place placing) (link.Exported, error) { return s.f.Export(ctx, s.limits(), anyhow, place) })
 }
 
-// place makes a file true under its name.
-func place(root *os.Root, name string, write func(io.Writer) error) error {
-	part := name + partial
-	if err := root.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// placing makes a file true under its name.
+type placing func(name string, write func(io.Writer) error) error
+
+func (s *Spool) exported(to berth, export func(placing) (link.Exported, error)) (link.Exported, *Manifest, error) {
+	m := s.newManifest()
+	got, err := export(func(name string, write func(io.Writer) error) error {
+		inner := name
+		name = s.fileName(name)
+		sum := newSums()
+		err := to.place(name, func(w io.Writer) error {
+			sum.reset()
+			return wrapped(s.c.Wrap, inner, write)(io.MultiWriter(w, sum))
+		})
+		if err != nil {
+			return noRoom(err, to.to.full(""))
+		}
+		m.Files = append(m.Files, sum.entry(name))
+		return nil
+	})
+	if len(m.Files) == 0 {
+		return got, nil, err
+	}
+	m.fill(&got)
+	if got.Bundles > 0 { // of notes there are many, and nobody looks for them
+		err = errors.Join(err, s.keepList(m))
+	}
+	return got, m, err
+}
+
+// noRoom says whose disk is full. What did not fit is packed, and leaves with the next
+// export.
+func noRoom(err error, dir string) error {
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
 		return err
 	}
-	f, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
-	if err != nil {
-		return err
-	}
-	err = write(f)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = root.Rename(part, name)
-	}
-	if err != nil {
-		return errors.Join(err, removeQuietly(root, part))
-	}
-	return syncDir(root, filepath.Dir(name))
-}
-
-func removeQuietly(root *os.Root, name string) error {
-	if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-func syncDir(root *os.Root, name string) error {
-	d, err := root.Open(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-// names lists a folder, sorted.
-func (s *Spool) names(folder string) ([]string, error) { return namesIn(s.root, folder) }
-
-func namesIn(root *os.Root, folder string) ([]string, error) {
-	d, err := root.Open(folder)
-	if err != nil {
-		return nil, err
-	}
-	names, err := d.Readdirnames(maxNames)
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	slices.Sort(names)
-	return names, errors.Join(err, d.Close())
+	return &exchange.Error{Code: exchange.CodeMediumFull, Temporary: true, Detail: dir, Err: err}
 }

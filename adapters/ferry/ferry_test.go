@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -37,6 +38,81 @@ type pier struct {
 	work   string
 	spool  *Spool
 	clock  *time.Time
+	gate   Config // what belongs to a gate of it
+}
+
+// cast is who takes part: made once, since deriving keys from passphrases takes long.
+type cast struct {
+	keys      map[string]*keystore.Store
+	codes     map[string]string
+	directory *certs.Directory
+	operator  *keystore.Store
+}
+
+var casts sync.Map // by who alone sends
+
+// everybody is the cast of a link, over which only one may send.
+func everybody(sends string) (*cast, error) {
+	made, _ := casts.LoadOrStore(sends, sync.OnceValues(func() (*cast, error) { return newCast(sends) }))
+	return made.(func() (*cast, error))()
+}
+
+func newCast(sends string) (*cast, error) {
+	dir, err := os.MkdirTemp("", "yizhan-ferry-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir) // keys are in memory
+	clock := time.Now().Truncate(time.Second)
+	begin := clock.Add(-time.Hour)
+	pass := []byte("ferry tests")
+	authority, err := certs.InitAuthority(filepath.Join(dir, "ca"), "test", pass, rand.Reader, begin)
+	if err != nil {
+		return nil, err
+	}
+	c := &cast{keys: map[string]*keystore.Store{}, codes: map[string]string{}}
+	for i, id := range []string{"jia", "yi"} {
+		if err := c.admit(authority, dir, pass, i, id, begin); err != nil {
+			return nil, err
+		}
+	}
+	if err := authority.AddLink(certs.Link{ID: "jia-yi", A: "jia", B: "yi", Dialer: "jia", Kind: "ferry", Ceiling: "work_secret", OneWay: sends}); err != nil {
+		return nil, err
+	}
+	if sends != "" {
+		if c.operator, err = keystore.Create(filepath.Join(dir, "zhang-san"), pass, rand.Reader); err != nil {
+			return nil, err
+		}
+		if err := authority.AddAdministrator("zhang-san", "张三", c.operator, begin); err != nil {
+			return nil, err
+		}
+	}
+	file, err := authority.Publish(begin)
+	if err != nil {
+		return nil, err
+	}
+	c.directory, err = certs.LoadDirectory(file, authority.Certificate(), 0, clock)
+	return c, err
+}
+
+func (c *cast) admit(authority *certs.Authority, dir string, pass []byte, i int, id string, begin time.Time) (err error) {
+	if c.keys[id], err = keystore.Create(filepath.Join(dir, id), pass, rand.Reader); err != nil {
+		return err
+	}
+	code, err := certs.MakeAgencyCode(fmt.Sprintf("11520000000000%02dX", i))
+	if err != nil {
+		return err
+	}
+	c.codes[id] = string(code)
+	request, err := certs.NewRequest(c.keys[id], "test", certs.NodeSpec{ID: id, Zone: "z"}, []certs.AgencySpec{{Code: code, Name: "示范单位" + id}}, begin)
+	if err != nil {
+		return err
+	}
+	parsed, err := certs.ParseRequest(request)
+	if err != nil {
+		return err
+	}
+	return authority.Admit(parsed, begin)
 }
 
 // piers are two nodes with a ferry between them.
@@ -50,35 +126,9 @@ func piers(t *testing.T) (jia, yi *pier) {
 // zhang-san may confirm then.
 func piersOver(t *testing.T, sends string) (jia, yi *pier, operator *keystore.Store) {
 	t.Helper()
-	clock := time.Now().Truncate(time.Second)
-	begin := clock.Add(-time.Hour)
-	pass := []byte("ferry tests")
-	authority, err := certs.InitAuthority(filepath.Join(t.TempDir(), "ca"), "test", pass, rand.Reader, begin)
+	all, err := everybody(sends)
 	check(t, err)
-	keys := map[string]*keystore.Store{}
-	codes := map[string]string{}
-	for i, id := range []string{"jia", "yi"} {
-		keys[id], err = keystore.Create(filepath.Join(t.TempDir(), id), pass, rand.Reader)
-		check(t, err)
-		code, err := certs.MakeAgencyCode(fmt.Sprintf("11520000000000%02dX", i))
-		check(t, err)
-		codes[id] = string(code)
-		request, err := certs.NewRequest(keys[id], "test", certs.NodeSpec{ID: id, Zone: "z"}, []certs.AgencySpec{{Code: code, Name: "示范单位" + id}}, begin)
-		check(t, err)
-		parsed, err := certs.ParseRequest(request)
-		check(t, err)
-		check(t, authority.Admit(parsed, begin))
-	}
-	check(t, authority.AddLink(certs.Link{ID: "jia-yi", A: "jia", B: "yi", Dialer: "jia", Kind: "ferry", Ceiling: "work_secret", OneWay: sends}))
-	if sends != "" {
-		operator, err = keystore.Create(filepath.Join(t.TempDir(), "zhang-san"), pass, rand.Reader)
-		check(t, err)
-		check(t, authority.AddAdministrator("zhang-san", "张三", operator, begin))
-	}
-	file, err := authority.Publish(begin)
-	check(t, err)
-	d, err := certs.LoadDirectory(file, authority.Certificate(), 0, clock)
-	check(t, err)
+	keys, codes, d, clock := all.keys, all.codes, all.directory, time.Now().Truncate(time.Second)
 	made := func(id string) *pier {
 		p := &pier{T: t, id: id, agency: codes[id], dir: t.TempDir(), work: t.TempDir(), clock: &clock}
 		data := t.TempDir()
@@ -95,10 +145,10 @@ func piersOver(t *testing.T, sends string) (jia, yi *pier, operator *keystore.St
 		p.open()
 		return p
 	}
-	return made("jia"), made("yi"), operator
+	return made("jia"), made("yi"), all.operator
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +163,9 @@ func (p *pier) open() {
 	f, err := link.NewFerry(p.Context(), p.node, "jia-yi", kept)
 	check(p.T, err)
 	p.spool, err = Open(Config{
-		Ferry: f, Dir: p.dir, Work: filepath.Join(p.work, "work"), Limits: link.Limits{FileBytes: 1 << 20, Files: 10},
+		Ferry: f, Dir: p.dir, Work: filepath.Join(p.work, "work"), Lists: filepath.Join(p.work, "lists"), Limits: link.Limits{FileBytes: 1 << 20, Files: 10},
+		From: p.id, To: map[string]string{"jia": "yi", "yi": "jia"}[p.id],
+		Out: p.gate.Out, In: p.gate.In, Ack: p.gate.Ack, Partial: p.gate.Partial, Extension: p.gate.Extension, Wrap: p.gate.Wrap,
 		Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return *p.clock },
 	})
 	check(p.T, err)
@@ -158,7 +210,7 @@ func (p *pier) take() Report {
 
 func (p *pier) list(folder string) []string {
 	p.Helper()
-	names, err := p.spool.names(folder)
+	names, err := namesIn(p.spool.root, folder)
 	check(p.T, err)
 	return names
 }
@@ -257,8 +309,8 @@ func TestWhatIsNotWholeWaits(t *testing.T) {
 	}
 }
 
-// TestWhatIsNoFileIsRefused: links, folders and pipes go to the quarantine as what
-// they are, and nothing behind them is read.
+// TestWhatIsNoFileIsRefused: links and pipes go to the quarantine as what they are, and
+// nothing behind them is read; an empty folder is the gate's.
 func TestWhatIsNoFileIsRefused(t *testing.T) {
 	jia, yi := piers(t)
 	jia.send(yi)
@@ -275,7 +327,7 @@ func TestWhatIsNoFileIsRefused(t *testing.T) {
 	got := yi.take()
 	*yi.clock = yi.clock.Add(patience)
 	more := yi.take()
-	if got.Quarantined+more.Quarantined != 6 || yi.inbox() != 0 || len(yi.list(inFolder)) != 0 {
+	if got.Quarantined+more.Quarantined != 5 || yi.inbox() != 0 || len(yi.list(inFolder)) != 1 {
 		t.Fatalf("%+v, %+v, in/ %v", got, more, yi.list(inFolder))
 	}
 	if target, err := os.Readlink(yi.at(quarantineFolder, "secret.yzb")); err != nil || target != "/etc/passwd" {
@@ -295,9 +347,11 @@ func TestAFileThatComesAgain(t *testing.T) {
 	name := jia.export()[0]
 	whole, err := os.ReadFile(jia.at(outFolder, name))
 	check(t, err)
+	yi.gate.Ack = t.TempDir()
+	yi.open()
 	for range 3 {
 		check(t, os.WriteFile(yi.at(inFolder, name), whole, 0o600))
-		check(t, os.WriteFile(yi.at(ackFolder, "x"+name), whole, 0o600))
+		check(t, os.WriteFile(filepath.Join(yi.gate.Ack, "x"+name), whole, 0o600))
 		yi.take()
 	}
 	if yi.inbox() != 1 || len(yi.list(doneFolder)) != 2 {
@@ -311,7 +365,7 @@ func TestAProcessThatEnds(t *testing.T) {
 	jia, yi := piers(t)
 	jia.send(yi)
 	name := jia.export()[0]
-	check(t, os.WriteFile(jia.at(outFolder, "half"+partial), []byte("x"), 0o600))
+	check(t, os.WriteFile(jia.at(outFolder, "yzhalf"+partial), []byte("x"), 0o600))
 	jia.open()
 	if names := jia.list(outFolder); len(names) != 1 || names[0] != name {
 		t.Fatalf("out/ %v", names)
@@ -355,10 +409,10 @@ func TestAMedium(t *testing.T) {
 	medium := t.TempDir()
 	check(t, os.WriteFile(filepath.Join(medium, "notes.txt"), []byte("notes"), 0o600))
 	check(t, os.Symlink("/etc/passwd", filepath.Join(medium, "link")))
-	_, sheets, err := jia.spool.ExportTo(t.Context(), medium)
+	_, list, err := jia.spool.ExportTo(t.Context(), medium)
 	check(t, err)
-	if len(sheets) != 1 || len(sheets[0].SHA256) != 64 {
-		t.Fatalf("%+v", sheets)
+	if len(list.Files) != 1 || len(list.Files[0].SHA256) != 64 {
+		t.Fatalf("%+v", list)
 	}
 	for range 2 {
 		got, err := yi.spool.ImportFrom(t.Context(), medium)
@@ -367,7 +421,7 @@ func TestAMedium(t *testing.T) {
 			t.Fatalf("%+v", got)
 		}
 	}
-	if entries, err := os.ReadDir(medium); err != nil || len(entries) != 3 {
+	if entries, err := os.ReadDir(medium); err != nil || len(entries) != 5 {
 		t.Errorf("%v, %v", entries, err)
 	}
 	if _, _, err := jia.spool.ExportTo(t.Context(), filepath.Join(medium, "absent")); err == nil {
@@ -378,16 +432,60 @@ func TestAMedium(t *testing.T) {
 	}
 }
 
+// TestWhatIsWrittenIsNotSeen: until a file is whole it lies beside out/, or under a
+// hidden name in a directory of the gate's.
+func TestWhatIsWrittenIsNotSeen(t *testing.T) {
+	for _, apart := range []bool{false, true} {
+		jia, _ := piers(t)
+		if apart {
+			jia.gate.Out = t.TempDir()
+			jia.open()
+		}
+		err := jia.spool.out.place("x.yzb", func(io.Writer) error {
+			names, err := jia.spool.out.to.names()
+			if len(names) > 0 && (!apart || names[0] != ".x.yzb.part") {
+				t.Errorf("%v is in sight", names)
+			}
+			return err
+		})
+		names, err2 := jia.spool.out.to.names()
+		if err != nil || err2 != nil || len(names) != 1 || names[0] != "x.yzb" {
+			t.Errorf("%v, %v, %v", names, err, err2)
+		}
+	}
+}
+
+// TestAMediumThatIsWrapped is read as well, and what else is in an archive is not.
+func TestAMediumThatIsWrapped(t *testing.T) {
+	jia, yi := piers(t)
+	medium := t.TempDir()
+	for i, wrap := range Wrappings() {
+		jia.gate = Config{Wrap: wrap}
+		jia.open()
+		jia.send(yi)
+		_, _, err := jia.spool.ExportTo(t.Context(), medium)
+		check(t, err)
+		check(t, os.WriteFile(filepath.Join(medium, wrap+".zip"), wrappedBytes(t, WrapZip, []byte("something else")), 0o600))
+		if got, err := yi.spool.ImportFrom(t.Context(), medium); err != nil || got.Files != i+1 {
+			t.Errorf("%s: %+v, %v", wrap, got, err)
+		}
+	}
+	yi.take()
+	if yi.inbox() != len(Wrappings()) {
+		t.Errorf("%d came", yi.inbox())
+	}
+}
+
 // TestAWriteThatFails leaves no half file, and what could not be written leaves later.
 func TestAWriteThatFails(t *testing.T) {
 	jia, _ := piers(t)
 	broken := errors.New("the disk is full")
-	err := place(jia.spool.root, filepath.Join(outFolder, "x.yzb"), func(w io.Writer) error {
+	err := jia.spool.out.place("x.yzb", func(w io.Writer) error {
 		_, _ = io.WriteString(w, "half")
 		return broken
 	})
-	if !errors.Is(err, broken) || len(jia.list(outFolder)) != 0 {
-		t.Errorf("%v, out/ %v", err, jia.list(outFolder))
+	if !errors.Is(err, broken) || len(jia.list(outFolder))+len(jia.list(partFolder)) != 0 {
+		t.Errorf("%v, out/ %v, part/ %v", err, jia.list(outFolder), jia.list(partFolder))
 	}
 }
 

@@ -1,8 +1,10 @@
 package ferry
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/yizhan-gateway/yizhan/exchange/link"
 )
@@ -21,6 +24,7 @@ type Report struct {
 	Waiting     int           `json:"waiting"`
 	Quarantined int           `json:"quarantined"`
 	Bundles     link.Imported `json:"bundles"`
+	Lists       *Compared     `json:"manifest,omitempty"` // of a medium
 }
 
 func (r *Report) add(i link.Imported) {
@@ -35,125 +39,147 @@ func (s *Spool) Import(ctx context.Context) (got Report, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	seen := map[string]sight{}
-	for _, folder := range []string{inFolder, ackFolder} {
-		names, err := s.names(folder)
+	for i, in := range s.in {
+		files, err := in.files()
 		if err != nil {
 			return got, err
 		}
-		for _, name := range names {
+		for _, file := range files {
 			if ctx.Err() != nil {
 				return got, ctx.Err()
 			}
-			if err := s.importOne(ctx, folder, name, seen, &got); err != nil {
+			a := &arrival{s: s, in: in, found: file, key: fmt.Sprintf("%d/%s", i, file.path), got: &got}
+			a.look(seen)
+			if err := a.handle(ctx); err != nil {
 				return got, err
 			}
+			seen[a.key] = a.sight
 		}
 	}
 	s.seen = seen
-	return got, errors.Join(s.prune(doneFolder), s.prune(quarantineFolder))
+	return got, errors.Join(prune(s.done, keptDone), prune(s.quarantine, keptDone))
 }
 
-func ours(name string) bool {
-	return !strings.HasPrefix(name, ".") && !strings.HasSuffix(name, partial) && !strings.HasSuffix(name, ".tmp")
+// whole says whether a name leaves open that a file is whole. The case of letters is
+// the gate's.
+func wholeName(name string) bool {
+	name = strings.ToLower(name)
+	for _, end := range []string{partial, ".tmp", ".filepart"} {
+		if strings.HasSuffix(name, end) {
+			return false
+		}
+	}
+	return !strings.HasPrefix(name, ".")
 }
 
-func (s *Spool) importOne(ctx context.Context, folder, name string, seen map[string]sight, got *Report) error {
-	if !ours(name) {
-		got.Waiting++
-		return nil
+// arrival is one file that came.
+type arrival struct {
+	s  *Spool
+	in folder
+	found
+	key    string
+	sight  sight
+	stands bool // it has not changed for a while
+	got    *Report
+}
+
+// look compares with what was seen the last time.
+func (a *arrival) look(seen map[string]sight) {
+	now := a.s.now()
+	last, known := a.s.seen[a.key]
+	if !known || last.size != a.info.Size() || !last.mod.Equal(a.info.ModTime()) {
+		last = sight{size: a.info.Size(), mod: a.info.ModTime(), since: now}
 	}
-	path := filepath.Join(folder, name)
-	info, err := s.root.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) { // the gate took it back
-		return nil
+	wait := patience
+	if !wholeName(filepath.Base(a.path)) {
+		wait = longPatience
 	}
-	if err != nil {
-		return err
-	}
+	a.sight, a.stands = last, now.Sub(last.since) >= wait
+	seen[a.key] = last
+}
+
+// handle does what there is to do with a file now. What cannot be used goes to the
+// quarantine only when it stands still: a gate may fill files in any order.
+func (a *arrival) handle(ctx context.Context) error {
+	named := wholeName(filepath.Base(a.path))
 	switch {
-	case !info.Mode().IsRegular():
-		return s.quarantine(path, "不是普通文件（链接、目录或设备） · not a regular file (a link, a folder or a device)", got)
-	case info.Size() > MaxFile:
-		return s.quarantine(path, fmt.Sprintf("文件过大：%d 字节，上限 %d · %d bytes, at most %d are taken", info.Size(), int64(MaxFile), info.Size(), int64(MaxFile)), got)
+	case a.sight.taken:
+		return nil
+	case !a.info.Mode().IsRegular() && !named:
+		return nil // the gate's own
+	case !a.info.Mode().IsRegular():
+		return a.refuse("不是普通文件（链接、目录或设备） · not a regular file (a link, a folder or a device)")
+	case a.info.Size() > MaxFile:
+		return a.refuse(fmt.Sprintf("文件过大：%d 字节，上限 %d · %d bytes, at most %d are taken", a.info.Size(), int64(MaxFile), a.info.Size(), int64(MaxFile)))
+	case !a.stands && (!named || a.sight.tried):
+		a.got.Waiting++
+		return nil
 	}
-	copied, whole, err := s.copy(path, info.Size())
-	if err != nil {
+	if !named { // perhaps a lock, or whatever else the gate has there
+		if ours, err := beginsLikeOurs(a.in.root, a.found); !ours || err != nil {
+			return err
+		}
+	}
+	c, err := a.s.copy(a.in.root, a.path, a.info.Size(), a.stands)
+	if err != nil || c == nil {
 		return err
 	}
-	if copied == nil {
+	defer c.discard()
+	if !a.stands && !c.whole {
+		a.got.Waiting++
 		return nil
 	}
-	defer discard(copied)
-	if !whole && !s.stands(path, info, seen) {
-		got.Waiting++
-		return nil
-	}
-	return s.take(ctx, path, copied, got)
+	return a.take(ctx, c)
 }
 
-// stands says whether a file has not grown for a while.
-func (s *Spool) stands(path string, info fs.FileInfo, seen map[string]sight) bool {
-	now := s.now()
-	last, known := s.seen[path]
-	if !known || last.size != info.Size() || !last.mod.Equal(info.ModTime()) {
-		last = sight{info.Size(), info.ModTime(), now}
-	}
-	seen[path] = last
-	return now.Sub(last.since) >= patience
+// copied is what is in a file, out of its wrapping.
+type copied struct {
+	*os.File
+	size   int64
+	whole  bool   // it ends as it should
+	cut    bool   // a wrapping that is damaged
+	reason string // why its wrapping is none of ours
+}
+
+func (c *copied) discard() {
+	_ = c.Close() // read or abandoned
+	_ = os.Remove(c.Name())
 }
 
 // copy reads a file once: what is verified is what is taken, whatever becomes of
-// the file meanwhile. whole says that it ends like a bundle.
-func (s *Spool) copy(path string, size int64) (copied *os.File, whole bool, err error) {
-	in, err := s.root.Open(path)
+// the file meanwhile. Of one that does not end as it should it is made only anyhow.
+func (s *Spool) copy(root *os.Root, path string, size int64, anyhow bool) (*copied, error) {
+	in, err := root.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	defer in.Close()
 	if now, err := in.Stat(); err != nil || !now.Mode().IsRegular() { // it was changed for something else
-		return nil, false, err
+		return nil, err
 	}
-	out, err := os.CreateTemp(s.work, "incoming-")
+	u, bad := parseWrapping(in, size)
+	if bad != nil && !errors.Is(bad, ErrWrapping) {
+		return nil, bad
+	}
+	out, err := os.CreateTemp(s.c.Work, "incoming-")
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	n, err := io.Copy(out, io.LimitReader(in, size))
-	if err != nil {
-		discard(out)
-		return nil, false, err
-	}
-	return out, link.EndsLikeABundle(out, n), nil
-}
-
-func discard(f *os.File) {
-	_ = f.Close() // read or abandoned
-	_ = os.Remove(f.Name())
-}
-
-func (s *Spool) take(ctx context.Context, path string, copied *os.File, got *Report) error {
-	size, err := copied.Seek(0, io.SeekEnd)
-	if err != nil {
-		return err
-	}
-	found, err := s.f.Import(ctx, copied, size)
-	got.add(found)
+	c := &copied{File: out}
 	switch {
-	case errors.Is(err, link.ErrNewer):
-		got.Waiting++ // its signer is in a directory that is still to come
-		return nil
-	case err != nil:
-		return err
-	case found.Bundles+found.Notes == 0:
-		return s.quarantine(path, "其中没有可用的驿包（不是本链路的文件，或已损坏） · no bundle in it can be used (not of this link, or damaged)", got)
-	case found.Faults > 0 || found.Truncated:
-		got.Files++
-		return s.quarantine(path, s.cutReason(), got)
+	case bad != nil:
+		c.reason = bad.Error()
+	case anyhow || u.endsWell(in, size):
+		err = c.fill(in, size, u)
 	}
-	got.Files++
-	return s.move(path, doneFolder)
+	if err != nil {
+		c.discard()
+		return nil, err
+	}
+	return c, nil
 }
 
 func (s *Spool) cutReason() string {
@@ -163,37 +189,107 @@ func (s *Spool) cutReason() string {
 	return "部分损坏或不完整；其余已接收，缺失部分将自动重传 · damaged or cut in part; the rest was taken, and what is missing comes again by itself"
 }
 
-// quarantine moves a file away, with the reason beside it.
-func (s *Spool) quarantine(path, reason string, got *Report) error {
-	got.Quarantined++
-	s.log.Warn("a ferry file was quarantined", "link", s.f.Link(), "reason", reason)
-	if err := s.move(path, quarantineFolder); err != nil {
+func (c *copied) fill(in *os.File, size int64, u *unwrapper) (err error) {
+	from := u.inside
+	if from == nil {
+		from = io.NewSectionReader(in, 0, size)
+	}
+	if c.size, err = io.Copy(c, io.LimitReader(from, MaxFile)); err != nil && !badText(err) {
 		return err
 	}
-	note := filepath.Join(quarantineFolder, filepath.Base(path)+".reason.txt")
-	return place(s.root, note, func(w io.Writer) error {
+	c.cut = err != nil || u.inside != nil && !u.ended()
+	c.whole = !c.cut && link.EndsLikeABundle(c, c.size)
+	return nil
+}
+
+// badText tells what is wrong with base64 from trouble of our own.
+func badText(err error) bool {
+	var bad base64.CorruptInputError
+	return errors.As(err, &bad) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+func (a *arrival) take(ctx context.Context, c *copied) error {
+	found, err := a.s.f.Import(ctx, c, c.size)
+	if errors.Is(err, link.ErrNewer) { // its signer is in a directory that is still to come
+		a.got.add(found)
+		a.got.Waiting++
+		return nil
+	}
+	if err != nil {
+		a.got.add(found)
+		return err
+	}
+	some, all := found.Bundles+found.Notes > 0, found.Faults == 0 && !found.Truncated && !c.cut
+	if !a.stands && (!some || !all || a.changed()) {
+		a.sight.tried = true
+		a.got.Waiting++
+		return nil
+	}
+	a.got.add(found)
+	switch {
+	case c.reason != "":
+		return a.refuse("外壳格式不符 · " + c.reason)
+	case !some:
+		return a.refuse("其中没有可用的驿包（不是本链路的文件，或已损坏） · no bundle in it can be used (not of this link, or damaged)")
+	case !all:
+		a.got.Files++
+		return a.refuse(a.s.cutReason())
+	}
+	a.got.Files++
+	return a.away(a.s.done, filepath.Base(a.path))
+}
+
+// changed says that the gate went on writing meanwhile.
+func (a *arrival) changed() bool {
+	now, err := a.in.root.Lstat(a.path)
+	return err == nil && (now.Size() != a.info.Size() || !now.ModTime().Equal(a.info.ModTime()))
+}
+
+// away takes a file out of the way of the next import. It comes after all that the
+// file says is durable; a crash before it imports the file once more. One that the
+// gate keeps us from removing is left, and not looked at again by this process.
+func (a *arrival) away(to folder, name string) error {
+	err := move(a.in, a.path, to, name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !readOnly(err) { // a folder cannot replace a file, for one
+		err = move(a.in, a.path, to, fmt.Sprintf("%s.%d", name, a.s.now().UnixNano()))
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // the gate took it back
+		return nil
+	case readOnly(err):
+		a.sight.taken = true
+		a.s.log.Warn("a file that was taken cannot be removed; it is left where it is", "link", a.s.f.Link(), "reason", err)
+		return nil
+	}
+	return err
+}
+
+func readOnly(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)
+}
+
+// refuse moves a file to the quarantine, with the reason beside it.
+func (a *arrival) refuse(reason string) error {
+	a.got.Quarantined++
+	s := a.s
+	s.log.Warn("a ferry file was quarantined", "link", s.f.Link(), "reason", reason)
+	name := filepath.Base(a.path)
+	if _, err := s.quarantine.root.Lstat(s.quarantine.at(name)); err == nil { // another one's evidence stays
+		name = fmt.Sprintf("%s.%d", name, s.now().UnixNano())
+	}
+	if err := a.away(s.quarantine, name); err != nil {
+		return err
+	}
+	return place(s.quarantine.root, s.quarantine.at(name+".reason.txt"), func(w io.Writer) error {
 		_, err := io.WriteString(w, reason+"\n")
 		return err
 	})
 }
 
-// move takes a file out of the way of the next import. It comes after all that the
-// file says is durable; a crash before it imports the file once more.
-func (s *Spool) move(path, folder string) error {
-	err := s.root.Rename(path, filepath.Join(folder, filepath.Base(path)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil { // a folder cannot replace a file, for one
-		err = s.root.Rename(path, filepath.Join(folder, fmt.Sprintf("%s.%d", filepath.Base(path), s.now().UnixNano())))
-	}
-	return errors.Join(err, syncDir(s.root, folder), syncDir(s.root, filepath.Dir(path)))
-}
-
 // prune keeps the newest files of a folder.
-func (s *Spool) prune(folder string) error {
-	names, err := s.names(folder)
-	if err != nil || len(names) <= keptDone {
+func prune(f folder, keep int) error {
+	names, err := f.names()
+	if err != nil || len(names) <= keep {
 		return err
 	}
 	type aged struct {
@@ -202,14 +298,34 @@ func (s *Spool) prune(folder string) error {
 	}
 	var all []aged
 	for _, name := range names {
-		if info, err := s.root.Lstat(filepath.Join(folder, name)); err == nil {
+		if info, err := f.root.Lstat(f.at(name)); err == nil {
 			all = append(all, aged{name, info.ModTime().UnixNano()})
 		}
 	}
 	slices.SortFunc(all, func(a, b aged) int { return cmp.Compare(a.at, b.at) })
-	for _, a := range all[:max(0, len(all)-keptDone)] {
-		if err := s.root.RemoveAll(filepath.Join(folder, a.name)); err != nil {
+	for _, a := range all[:max(0, len(all)-keep)] {
+		if err := f.root.RemoveAll(f.at(a.name)); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// pruneOut removes from out/ what nobody waits for, for gates that leave everything.
+func (s *Spool) pruneOut(ctx context.Context) error {
+	names, err := s.out.to.names()
+	if err != nil || len(names) < 2 {
+		return err
+	}
+	spent, err := s.f.Spent(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if round, own := s.f.FileRound(name); own && spent(round) {
+			if err := removeQuietly(s.out.to.root, s.out.to.at(name)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -225,32 +341,46 @@ func (s *Spool) ImportFrom(ctx context.Context, dir string) (got Report, err err
 		return got, fmt.Errorf("ferry: the medium: %w", err)
 	}
 	defer root.Close()
-	names, err := namesIn(root, ".")
+	at := folder{root, dir, "."}
+	if got.Lists, err = s.compare(at); err != nil {
+		return got, err
+	}
+	files, err := at.files()
 	if err != nil {
 		return got, err
 	}
-	for _, name := range names {
-		info, err := root.Lstat(name)
-		if err != nil || !ours(name) || !info.Mode().IsRegular() || info.Size() > MaxFile {
+	for _, f := range files {
+		if !wholeName(filepath.Base(f.path)) || !f.info.Mode().IsRegular() || f.info.Size() > MaxFile {
 			continue
 		}
-		if err := s.importFrom(ctx, root, name, info.Size(), &got); err != nil {
+		if err := s.importFrom(ctx, root, f, &got); err != nil {
 			return got, err
 		}
 	}
 	return got, nil
 }
 
-func (s *Spool) importFrom(ctx context.Context, root *os.Root, name string, size int64, got *Report) error {
-	f, err := root.Open(name)
+// importFrom reads bundles where they lie: each is verified while it is read. What is
+// wrapped is taken out first.
+func (s *Spool) importFrom(ctx context.Context, root *os.Root, f found, got *Report) error {
+	if ours, err := beginsLikeOurs(root, f); !ours || err != nil {
+		return err
+	}
+	in, err := root.Open(f.path)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if !link.BeginsLikeABundle(f) { // something else on the medium
-		return nil
+	defer in.Close()
+	from, size := io.ReaderAt(in), f.info.Size()
+	if !link.BeginsLikeABundle(in) {
+		c, err := s.copy(root, f.path, size, true)
+		if err != nil || c == nil {
+			return err
+		}
+		defer c.discard()
+		from, size = c, c.size
 	}
-	found, err := s.f.Import(ctx, f, size)
+	found, err := s.f.Import(ctx, from, size)
 	got.add(found)
 	if errors.Is(err, link.ErrNewer) { // its signer is in a directory that is still to come
 		got.Waiting++
@@ -260,4 +390,23 @@ func (s *Spool) importFrom(ctx context.Context, root *os.Root, name string, size
 		got.Files++
 	}
 	return err
+}
+
+// beginsLikeOurs tells bundles, wrapped or not, from what else lies on a medium.
+func beginsLikeOurs(root *os.Root, f found) (bool, error) {
+	in, err := root.Open(f.path)
+	if err != nil {
+		return false, err
+	}
+	defer in.Close()
+	u, err := parseWrapping(in, f.info.Size())
+	if errors.Is(err, ErrWrapping) {
+		return false, nil
+	}
+	if err != nil || u.inside == nil {
+		return link.BeginsLikeABundle(in), err
+	}
+	var head [16]byte
+	n, _ := io.ReadFull(u.inside, head[:])
+	return link.BeginsLikeABundle(bytes.NewReader(head[:n])), nil
 }

@@ -5,11 +5,15 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
+	"syscall"
+
+	"github.com/yizhan-gateway/yizhan/exchange"
 )
 
 // Kept is a directory of the node's own with the bytes of bundles that are under
-// way. What an older process left there of a bundle that never got its number is
-// replaced by the next one of that number.
+// way. What an older process left there half written is removed, and [link.NewFerry]
+// removes what no bundle refers to.
 type Kept struct{ root *os.Root }
 
 // OpenKept makes the directory if it is missing.
@@ -18,14 +22,70 @@ func OpenKept(dir string) (*Kept, error) {
 		return nil, err
 	}
 	root, err := os.OpenRoot(dir)
-	return &Kept{root}, err
+	if err != nil {
+		return nil, err
+	}
+	k := &Kept{root}
+	err = k.each(func(name string) error {
+		if strings.HasSuffix(name, partial) {
+			return k.Remove(name)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	return k, nil
+}
+
+// each gives all names, a few at a time.
+func (k *Kept) each(do func(name string) error) error {
+	d, err := k.root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	for {
+		names, err := d.Readdirnames(1000)
+		for _, name := range names {
+			if err := do(name); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Each implements link.Keeper. A file that is removed meanwhile is none.
+func (k *Kept) Each(do func(name string, size int64) error) error {
+	return k.each(func(name string) error {
+		info, err := k.root.Lstat(name)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return do(name, info.Size())
+	})
 }
 
 // Close lets the directory go.
 func (k *Kept) Close() error { return k.root.Close() }
 
 // Put implements link.Keeper.
-func (k *Kept) Put(name string, write func(io.Writer) error) error { return place(k.root, name, write) }
+func (k *Kept) Put(name string, write func(io.Writer) error) error {
+	err := place(k.root, name, write)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return &exchange.Error{Code: exchange.CodeNoSpace, Temporary: true, Detail: "the bundles of a ferry that are under way are kept in " + k.root.Name(), Err: err}
+	}
+	return err
+}
 
 // Open implements link.Keeper.
 func (k *Kept) Open(name string) (io.ReadCloser, error) { return k.root.Open(name) }

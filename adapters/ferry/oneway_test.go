@@ -87,12 +87,12 @@ func TestOneWayOnDisk(t *testing.T) {
 	}
 
 	medium := t.TempDir()
-	got, sheets, err := jia.spool.ExportAgain(t.Context(), medium, 1, 1)
+	got, list, err := jia.spool.ExportAgain(t.Context(), medium, 1, 1)
 	check(t, err)
-	if got.Bundles != 1 || len(sheets) != 1 {
-		t.Fatalf("%+v, %v", got, sheets)
+	if got.Bundles != 1 || len(list.Files) != 1 {
+		t.Fatalf("%+v, %+v", got, list)
 	}
-	again, err := os.ReadFile(filepath.Join(medium, sheets[0].File))
+	again, err := os.ReadFile(filepath.Join(medium, list.Files[0].File))
 	check(t, err)
 	if !bytes.HasSuffix(again, whole[len(whole)-2000:]) {
 		t.Error("it left again with other bytes")

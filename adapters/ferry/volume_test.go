@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -227,9 +228,19 @@ func (p *pier) openWith(limits link.Limits, kept *int64) {
 	p.Cleanup(func() { keep.Close() })
 	f, err := link.NewFerry(p.Context(), p.node, "jia-yi", &summed{keep, kept})
 	check(p.T, err)
-	p.spool, err = Open(Config{Ferry: f, Dir: p.dir, Work: p.T.TempDir(), Limits: limits, Logger: p.spool.log, Now: func() time.Time { return *p.clock }})
+	p.spool, err = Open(Config{
+		Ferry: f, Dir: p.dir, Work: p.T.TempDir(), Lists: p.T.TempDir(), From: p.id, To: "another", Limits: limits,
+		Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return *p.clock },
+	})
 	check(p.T, err)
 	p.Cleanup(func() { p.spool.Close() })
+}
+
+type counter struct{ n *int64 }
+
+func (c counter) Write(p []byte) (int, error) {
+	*c.n += int64(len(p))
+	return len(p), nil
 }
 
 type summed struct {

@@ -49,6 +49,9 @@ func (s *Spool) step(ctx context.Context, reminder bool) (came bool, err error) 
 		}
 		reminder = status.Outstanding > 0 && status.OneWay == nil // else nobody could answer
 	}
-	_, err = s.Export(ctx, reminder)
+	out, err := s.Export(ctx, reminder)
+	if err == nil && in.Bundles.Settled+out.Files > 0 {
+		err = s.pruneOut(ctx)
+	}
 	return in.Files > 0, err
 }

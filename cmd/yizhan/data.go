@@ -84,6 +84,9 @@ func (d dataDir) settings() (*settings, error) {
 	}
 	if err == nil {
 		err = errors.Join(s.Disk.check(d.path(configFile)), s.Log.check(d.path(configFile)), s.Quota.check(d.path(configFile)), s.Inspect.check(d.path(configFile)))
+		for i := range s.Ferry {
+			err = errors.Join(err, s.Ferry[i].check(d.path(configFile)))
+		}
 	}
 	return &s, err
 }

@@ -23,18 +23,44 @@ import (
 // ferrySettings is a table [[ferry]] of config.toml: how one link of kind ferry is
 // served. A link without one is served by hand, with yizhan ferry.
 type ferrySettings struct {
-	Link    string   `toml:"link" comment:"the link in the directory"`
-	Spool   string   `toml:"spool" comment:"a directory with out, in, ack, quarantine and done, which a gate or a person serves"`
-	Every   duration `toml:"every,omitempty" comment:"how often it is looked at; empty: 10s"`
-	FileMiB int64    `toml:"file_mib,omitempty" comment:"MiB of one file; 0: 50"`
-	Files   int      `toml:"files,omitempty" comment:"files of one export; 0: 100"`
+	Link      string   `toml:"link" comment:"the link in the directory"`
+	Spool     string   `toml:"spool,omitempty" comment:"a directory with out, in, ack, quarantine and done, which a gate or a person serves; empty: the node's own"`
+	Out       string   `toml:"out,omitempty" comment:"a directory of the gate for files that leave, in place of the spool's out"`
+	In        string   `toml:"in,omitempty" comment:"a directory of the gate for files that come, in place of the spool's in"`
+	Ack       string   `toml:"ack,omitempty" comment:"one more directory of the gate for files that come, in place of the spool's ack"`
+	Partial   string   `toml:"partial,omitempty" comment:"where files for out are written, on its file system; empty: in out, under hidden names"`
+	Extension string   `toml:"extension,omitempty" comment:"of file names; empty: yzb"`
+	Wrap      string   `toml:"wrap,omitempty" comment:"for gates that look into files: none, zip, xml or text; empty: none"`
+	Every     duration `toml:"every,omitempty" comment:"how often it is looked at; empty: 10s"`
+	FileMiB   int64    `toml:"file_mib,omitempty" comment:"MiB of one file; 0: 50"`
+	Files     int      `toml:"files,omitempty" comment:"files of one export; 0: 100"`
 }
 
 const (
 	ferryEvery   = 10 * time.Second
 	ferryFileMiB = 50
 	ferryFiles   = 100
+	maxFerryMiB  = 4000 // what either side looks at, and what an archive can have
 )
+
+// check refuses what no spool could be opened with, with the line to change.
+func (f *ferrySettings) check(file string) error {
+	bad := func(format string, args ...any) error {
+		return exchange.Fail(exchange.CodeBadRequest, "%s: [[ferry]] %s: %s", file, f.Link, fmt.Sprintf(format, args...))
+	}
+	for key, dir := range map[string]string{"spool": f.Spool, "out": f.Out, "in": f.In, "ack": f.Ack, "partial": f.Partial} {
+		if dir != "" && !filepath.IsAbs(dir) {
+			return bad("%s is %q; name a directory from the root on, such as /srv/gate/tx", key, dir)
+		}
+	}
+	switch {
+	case f.FileMiB < 0 || f.FileMiB > maxFerryMiB || f.Files < 0:
+		return bad("file_mib is at most %d, and neither it nor files is below 0", maxFerryMiB)
+	case f.Wrap != "" && !slices.Contains(ferry.Wrappings(), f.Wrap):
+		return bad("wrap is %q; there are %s", f.Wrap, strings.Join(ferry.Wrappings(), ", "))
+	}
+	return nil
+}
 
 func (f *ferrySettings) limits() link.Limits {
 	l := link.Limits{FileBytes: f.FileMiB << 20, Files: f.Files}
@@ -102,7 +128,9 @@ func (g *gateway) ferry(ctx context.Context, name string) (*ferry.Spool, error) 
 	}
 	spool, err := ferry.Open(ferry.Config{
 		Ferry: f, Dir: or(settings.Spool, g.dir.ferryDir(name, "spool")), Own: settings.Spool == "",
-		Work: g.dir.ferryDir(name, "work"), Limits: settings.limits(), Logger: g.log, Now: time.Now,
+		Out: settings.Out, In: settings.In, Ack: settings.Ack, Partial: settings.Partial, Extension: settings.Extension, Wrap: settings.Wrap,
+		Work: g.dir.ferryDir(name, "work"), Lists: g.dir.ferryDir(name, ferryLists), From: g.node.ID(), To: other(l, g.node.ID()),
+		Limits: settings.limits(), Logger: g.log, Now: time.Now,
 	})
 	if err != nil {
 		return nil, errors.Join(err, kept.Close())
@@ -157,7 +185,7 @@ type ferryOrder struct {
 type ferryExported struct {
 	Link string `json:"link"`
 	link.Exported
-	Sheets []ferry.Sheet `json:"sheets,omitempty"`
+	Manifest *ferry.Manifest `json:"manifest,omitempty"` // of a medium
 }
 
 type ferryImported struct {
@@ -188,8 +216,8 @@ func (g *gateway) ferryRoutes(s *control.Server) {
 			got, err := spool.Export(ctx, true)
 			return ferryExported{o.Link, got, nil}, err
 		}
-		got, sheets, err := spool.ExportTo(ctx, o.Medium)
-		return ferryExported{o.Link, got, sheets}, err
+		got, list, err := spool.ExportTo(ctx, o.Medium)
+		return ferryExported{o.Link, got, list}, err
 	}))
 	s.HandleLong("POST /ferry/import", ordered(func(ctx context.Context, spool *ferry.Spool, o ferryOrder) (any, error) {
 		if o.Medium == "" {
@@ -235,7 +263,7 @@ itself; export and import do one step now, or serve a medium that a person carri
 must run.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.withAgain(a.ferryExportCommand()), a.ferryImportCommand(), a.ferryStatusCommand(), a.ferryCodeCommand(), a.ferryConfirmCommand())
+	c.AddCommand(a.withAgain(a.ferryExportCommand()), a.ferryImportCommand(), a.ferryStatusCommand(), a.ferryCodeCommand(), a.ferryConfirmCommand(), a.ferryManifestCommand(), a.ferryProbeCommand())
 	return c
 }
 
@@ -283,12 +311,12 @@ func (a *app) ferryExportCommand() *cobra.Command {
 			if err := f.asked(c.Context(), "/ferry/export", to, &out); err != nil {
 				return err
 			}
-			var sheet strings.Builder
-			for _, s := range out.Sheets {
-				fmt.Fprintf(&sheet, "  %s  %d B  SHA-256 %s\n", s.File, s.Bytes, s.SHA256)
+			list := ""
+			if out.Manifest != nil {
+				list = "\n" + out.Manifest.Text()
 			}
 			return a.print(out, "%s\n%s", both("round %d: %d files with %d bundles, %d of them again, %d bytes", "第 %d 轮：%d 个文件，%d 个驿包（其中重传 %d 个），%d 字节",
-				out.Round, out.Files, out.Bundles, out.Again, out.Bytes), sheet.String())
+				out.Round, out.Files, out.Bundles, out.Again, out.Bytes), list)
 		},
 	}
 	f.add(c)
@@ -305,8 +333,13 @@ func (a *app) ferryImportCommand() *cobra.Command {
 			if err := f.asked(c.Context(), "/ferry/import", from, &out); err != nil {
 				return err
 			}
-			return a.print(out, "%s\n", both("%d files taken, %d not whole yet, %d quarantined; %d bundles with %d items, %d of ours acknowledged", "接收 %d 个文件，%d 个尚不完整，%d 个已隔离；%d 个驿包、%d 个条目，对方确认 %d 个驿包",
-				out.Files, out.Waiting, out.Quarantined, out.Bundles.Bundles, out.Bundles.Items, out.Bundles.Settled))
+			lists := ""
+			if out.Lists != nil {
+				lists = both("manifests: %d, %d unreadable; missing files %v, changed files %v", "交接单 %d 份，%d 份无法读取；缺失文件 %v，已变文件 %v",
+					out.Lists.Lists, out.Lists.Unreadable, out.Lists.Missing, out.Lists.Changed) + "\n"
+			}
+			return a.print(out, "%s\n%s", both("%d files taken, %d not whole yet, %d quarantined; %d bundles with %d items, %d of ours acknowledged", "接收 %d 个文件，%d 个尚不完整，%d 个已隔离；%d 个驿包、%d 个条目，对方确认 %d 个驿包",
+				out.Files, out.Waiting, out.Quarantined, out.Bundles.Bundles, out.Bundles.Items, out.Bundles.Settled), lists)
 		},
 	}
 	f.add(c)
@@ -331,8 +364,8 @@ func (a *app) ferryStatusCommand() *cobra.Command {
 			}
 			var text strings.Builder
 			for _, s := range out.Ferries {
-				fmt.Fprintf(&text, "%s\n", both("%s: %d bundles on their way (%d bytes), %d of them lost; of the neighbour all up to %d, %d gaps", "%s：在途驿包 %d 个（%d 字节），其中丢失 %d 个；对方驿包已收至第 %d 个，缺口 %d 处",
-					s.Link, s.Outstanding, s.Bytes, s.Lost, s.UpTo, len(s.Gaps)))
+				fmt.Fprintf(&text, "%s\n", both("%s: %d bundles on their way (%d bytes, %d kept on this disk), %d of them lost; of the neighbour all up to %d, %d gaps", "%s：在途驿包 %d 个（%d 字节，本机留存 %d 字节），其中丢失 %d 个；对方驿包已收至第 %d 个，缺口 %d 处",
+					s.Link, s.Outstanding, s.Bytes, s.KeptBytes, s.Lost, s.UpTo, len(s.Gaps)))
 				text.WriteString(oneWayText(s.OneWay))
 			}
 			return a.print(out, "%s", text.String())

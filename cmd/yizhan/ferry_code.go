@@ -40,8 +40,11 @@ func (g *gateway) ferryCodeRoutes(s *control.Server, ordered func(func(context.C
 		if err != nil {
 			return nil, err
 		}
-		got, sheets, err := spool.ExportAgain(ctx, o.Medium, from, to)
-		return ferryExported{o.Link, got, sheets}, err
+		got, list, err := spool.ExportAgain(ctx, o.Medium, from, to)
+		if o.Medium == "" {
+			list = nil
+		}
+		return ferryExported{o.Link, got, list}, err
 	}))
 	s.Handle("POST /ferry/code", ordered(func(ctx context.Context, spool *ferry.Spool, _ ferryOrder) (any, error) {
 		return spool.Code(ctx)
@@ -105,8 +108,8 @@ func (a *app) withAgain(c *cobra.Command) *cobra.Command {
 			return err
 		}
 		var more strings.Builder
-		for _, s := range out.Sheets {
-			fmt.Fprintf(&more, "  %s  %d B  SHA-256 %s\n", s.File, s.Bytes, s.SHA256)
+		if out.Manifest != nil {
+			more.WriteString(out.Manifest.Text())
 		}
 		if out.Rest > 0 {
 			fmt.Fprintf(&more, "%s\n", both("%d bundles had no room; export them by their numbers", "另有 %d 个驿包放不下，请按编号再次导出", out.Rest))

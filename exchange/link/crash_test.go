@@ -225,11 +225,11 @@ func TestPackingAnewCrashesAnywhere(t *testing.T) {
 		c.hooked(jia.host)
 		jia.ferry.keep = trembling{jia.kept, c}
 		struck := false
-		for round := range 11 {
+		for round := range 22 {
 			w.clock = w.clock.Add(time.Hour)
 			for _, pair := range [][2]*bank{{jia, yi}, {yi, jia}} {
 				scanner := func(file []byte) []byte { return file }
-				if pair[0] == jia && round < 6 {
+				if pair[0] == jia && round < 11 {
 					scanner = onlyTheNote
 				}
 				if err := w.crossing(c, jia, pair[0], pair[1], true, scanner); err != nil && !errors.Is(err, errCrash) {

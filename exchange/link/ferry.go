@@ -59,6 +59,7 @@ type Keeper interface {
 	Put(name string, write func(io.Writer) error) error // durable on return, in place of what had the name
 	Open(name string) (io.ReadCloser, error)
 	Remove(name string) error // one that is not there is no error
+	Each(do func(name string, size int64) error) error
 }
 
 // The bounds of a ferry's bundles: a bundle has a row that lists its entries.
@@ -92,7 +93,8 @@ func NewFerry(ctx context.Context, n *node.Node, link string, keep Keeper) (*Fer
 		return nil, err
 	}
 	s.epoch, s.seq, s.tells = st.Epoch, st.Seq, true
-	return &Ferry{s: s, keep: keep}, nil
+	f := &Ferry{s: s, keep: keep}
+	return f, f.sweep(ctx)
 }
 
 // Link is the link's name.
@@ -233,6 +235,8 @@ type Exported struct {
 	Bytes   int64  `json:"bytes"`
 	Round   uint64 `json:"round"`
 	Rest    int    `json:"rest,omitempty"` // bundles for which there was no room in so many files
+
+	Filed []Filed `json:"-"` // of each file, in their order
 }
 
 // Limits are how much may leave in one export.
@@ -273,6 +277,7 @@ func (f *Ferry) write(ctx context.Context, limits Limits, due []node.NumberedBun
 		return got, err
 	}
 	got.Round = round
+	toName := maxFiled
 	for first := true; first || len(due) > 0 && got.Files < limits.Files; first = false {
 		n := fileful(due, limits.FileBytes-int64(len(note)))
 		name := f.fileName(round, got.Files)
@@ -284,6 +289,11 @@ func (f *Ferry) write(ctx context.Context, limits Limits, due []node.NumberedBun
 		if err != nil {
 			return got, err
 		}
+		filed, err := f.filed(ctx, due[:n], &toName)
+		if err != nil {
+			return got, err
+		}
+		got.Filed = append(got.Filed, filed)
 		if err := f.s.node.FerryLeft(ctx, f.s.link, round, due[:n]); err != nil {
 			return got, err
 		}
@@ -365,8 +375,13 @@ func fileful(due []node.NumberedBundle, room int64) (n int) {
 
 // fileName is short, in lower case and ASCII; it says nothing to the receiver.
 func (f *Ferry) fileName(round uint64, file int) string {
+	return fmt.Sprintf("%s-%06d-%02d.yzb", f.mark(), round, file)
+}
+
+// mark tells the files of one side of one link from others on the same medium.
+func (f *Ferry) mark() string {
 	mark := sm.Sum([]byte(f.s.epoch + f.s.node.ID() + f.s.link))
-	return fmt.Sprintf("yz%x-%06d-%02d.yzb", mark[:3], round, file)
+	return fmt.Sprintf("yz%x", mark[:3])
 }
 
 func (f *Ferry) writeFile(ctx context.Context, w io.Writer, note []byte, bundles []node.NumberedBundle, written *int64) error {
@@ -462,6 +477,8 @@ type FerryStatus struct {
 	Link        string          `json:"link"`
 	Outstanding int             `json:"outstanding"` // bundles that left and were not acknowledged
 	Bytes       int64           `json:"bytes"`       // of them
+	Kept        int             `json:"kept"`        // files with their bytes
+	KeptBytes   int64           `json:"kept_bytes"`  // on the node's disk
 	Oldest      strictjson.Time `json:"oldest,omitzero"`
 	Lost        int             `json:"lost"`     // of them, those that will leave again
 	MostOften   int             `json:"attempts"` // how often one of them has left
@@ -494,6 +511,13 @@ func (f *Ferry) Status(ctx context.Context) (st FerryStatus, err error) {
 		if b.Row.Left > 0 {
 			st.MostOften = max(st.MostOften, b.Row.Again+1)
 		}
+	}
+	err = f.keep.Each(func(_ string, size int64) error {
+		st.Kept, st.KeptBytes = st.Kept+1, st.KeptBytes+size
+		return nil
+	})
+	if err != nil {
+		return st, err
 	}
 	own, err := f.state(ctx)
 	if err != nil {

@@ -36,6 +36,15 @@ func (s shed) Remove(name string) error {
 	return nil
 }
 
+func (s shed) Each(do func(name string, size int64) error) error {
+	for name, b := range s {
+		if err := do(name, int64(len(b))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // bank is one side of a ferry, with the files that wait to be carried.
 type bank struct {
 	*host
