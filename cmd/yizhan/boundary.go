@@ -176,7 +176,10 @@ func (x *boundary) traffic(ctx context.Context) error {
 			return err
 		}
 	}
-	return x.until(ctx, "bundles that are not acknowledged", func() (int, error) { return x.outstanding(ctx) })
+	return x.until(ctx, "things that are not acknowledged", func() (int, error) {
+		n, _, err := x.books(ctx)
+		return n, err
+	})
 }
 
 type boundaryWay struct {
@@ -210,22 +213,27 @@ func (x *boundary) take(ctx context.Context, n *pairNode, id string) (err error)
 	return x.signFor(ctx, n, id)
 }
 
-// outstanding counts the bundles that one side of the gate has written and the other
-// has not acknowledged.
-func (x *boundary) outstanding(ctx context.Context) (n int, err error) {
-	for _, side := range []*pairNode{x.wai, x.nei} {
-		var st ferryStatus
-		err := onRunning(ctx, dataDir(side.data), func(c *control.Client) error {
-			return c.Call(ctx, http.MethodGet, "/ferry", nil, &st, nil)
+// books says how much of what the links were given is outstanding, and whether the
+// books of all of them balance, as yizhan link status does.
+func (x *boundary) books(ctx context.Context) (outstanding int, balanced bool, err error) {
+	balanced = true
+	for _, n := range x.nodes {
+		var st linkStatus
+		err := onRunning(ctx, dataDir(n.data), func(c *control.Client) error {
+			return c.Call(ctx, http.MethodGet, "/links", nil, &st, nil)
 		})
 		if err != nil {
-			return 0, err
+			return 0, false, err
 		}
-		for _, f := range st.Ferries {
-			n += f.Outstanding
+		for _, l := range st.Links {
+			outstanding += int(l.Outstanding)
+			balanced = balanced && l.Balanced && len(l.Gaps) == 0
+			if l.Ferry != nil {
+				outstanding += int(l.Ferry.Bundles)
+			}
 		}
 	}
-	return n, nil
+	return outstanding, balanced, nil
 }
 
 // report verifies everything once more from files alone, and counts.
@@ -247,11 +255,11 @@ func (x *boundary) report() error {
 		}
 	}
 	r.Documents, r.Lost = len(x.toYi)+len(x.toJia), len(x.toYi)+len(x.toJia)-r.SignedFor
-	n, err := x.outstanding(ctx)
+	n, balanced, err := x.books(ctx)
 	if err != nil {
 		return err
 	}
-	r.BooksBalanced = n == 0
+	r.BooksBalanced = n == 0 && balanced
 	r.Suffered, r.ElapsedMS = x.bad.Losses(), time.Since(x.started).Milliseconds()
 	x.say("%d 件全部签收 of %d documents %d are signed for, %d 份回执已离线验证 receipts verified offline\n"+
 		"摆渡文件 files %d：丢失 lost %d，重复 doubled %d，截断 truncated %d\n",
