@@ -81,7 +81,7 @@ func (t trembling) Remove(name string) error {
 // after it, until it has no further step.
 func everywhere(t *testing.T, sides []string, run func(t *testing.T, c *crasher, side string) (struck bool)) {
 	stride := 1
-	if testing.Short() {
+	if testing.Short() || raced {
 		stride = 7
 	}
 	for _, side := range sides {

@@ -173,26 +173,42 @@ func (f *Ferry) state(ctx context.Context) (*records.FerryOut, error) {
 	return st, nil
 }
 
+// chosen is a load, or why there is none.
+type chosen struct {
+	load *node.Load
+	err  error
+}
+
 // packAll packs what waits, until there is about as much as may leave at once. What
-// fits into a file goes into bundles that do.
+// fits into a file goes into bundles that do. While one is sealed and kept, the next is
+// chosen; when the lanes have changed meanwhile it is chosen anew.
 func (f *Ferry) packAll(ctx context.Context, room, file int64) error {
 	most := min(FillBytes, max(file-besides, besides))
-	for refused := 0; room > 0 && refused < 8; {
-		load, err := f.s.node.NextLoad(ctx, f.s.link, most, ferryItems)
-		if err != nil || load.Entries() == 0 {
-			return err
-		}
-		ok, size, err := f.pack(ctx, load)
-		if err != nil {
-			return err
-		}
-		if !ok { // the lanes changed meanwhile
-			refused++
-			continue
-		}
-		room -= size
+	choose := func(prev *node.Load) <-chan chosen {
+		c := make(chan chosen, 1)
+		go func() {
+			load, err := f.s.node.NextLoad(ctx, f.s.link, prev, most, ferryItems)
+			c <- chosen{load, err}
+		}()
+		return c
 	}
-	return nil
+	next := choose(nil)
+	for refused := 0; ; {
+		got := <-next
+		if got.err != nil || got.load.Entries() == 0 || room <= 0 || refused == 8 {
+			return got.err
+		}
+		next = choose(got.load)
+		ok, size, err := f.pack(ctx, got.load)
+		if err != nil {
+			<-next
+			return err
+		}
+		if room -= size; !ok {
+			<-next
+			room, refused, next = room+size, refused+1, choose(nil)
+		}
+	}
 }
 
 // repack takes apart what left several times and never arrived, so that one false

@@ -102,13 +102,30 @@ func (n *Node) FerryBundles(ctx context.Context, link string, after uint64, limi
 
 // NextLoad chooses what goes into the next bundle: from the top lane down, what is
 // in none yet. It is empty when nothing waits, or an operator holds the link; outside
-// the hours of the link it has no documents.
-func (n *Node) NextLoad(ctx context.Context, link string, maxBytes int64, maxItems int) (*Load, error) {
+// the hours of the link it has no documents. With prev it is what follows that load,
+// which need not be committed yet.
+func (n *Node) NextLoad(ctx context.Context, link string, prev *Load, maxBytes int64, maxItems int) (*Load, error) {
 	l := new(Load)
-	way := n.Way(link)
-	if _, held := n.LinkHold(link); held || way == WayIn {
+	if _, held := n.LinkHold(link); held || n.Way(link) == WayIn {
 		return l, nil
 	}
+	b := &batch{room: maxBytes, items: maxItems}
+	if prev != nil {
+		l.before, l.behind = prev.behind, prev.behind
+	} else if err := n.beginLoads(ctx, link, l, b); err != nil {
+		return nil, err
+	}
+	for rank := topRank; rank >= n.lowestOpen(link); rank-- {
+		if full, err := n.loadLane(ctx, link, rank, l, b); full || err != nil {
+			return l, err
+		}
+	}
+	return l, nil
+}
+
+// beginLoads begins where the last committed bundle ended, with the directory first if
+// the neighbour needs it.
+func (n *Node) beginLoads(ctx context.Context, link string, l *Load, b *batch) error {
 	err := n.view(ctx, func(tx queue.Tx) error {
 		row, err := records.FerryOuts.Get(tx, link)
 		if row != nil {
@@ -117,26 +134,17 @@ func (n *Node) NextLoad(ctx context.Context, link string, maxBytes int64, maxIte
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	b := &batch{room: maxBytes, items: maxItems}
-	if way == WayOut {
+	if n.Way(link) == WayOut {
 		err = n.addDirectoryUnasked(ctx, link, b, l.before.Directory)
 	} else {
 		err = n.addDirectory(ctx, link, b, nil)
 	}
-	if err != nil {
-		return nil, err
-	}
 	for _, o := range b.first {
 		l.Outs, l.entries = append(l.Outs, o), append(l.entries, records.FerryEntry{Rank: -1, Seq: o.seq, Items: 1})
 	}
-	for rank := topRank; rank >= n.lowestOpen(link); rank-- {
-		if full, err := n.loadLane(ctx, link, rank, l, b); full || err != nil {
-			return l, err
-		}
-	}
-	return l, nil
+	return err
 }
 
 // loadLane takes from one lane; full says that the bundle has no room for what
