@@ -555,7 +555,11 @@ func TestTenYears(t *testing.T) {
 	w.exchange(jia, yi)
 	w.signFor(yi, first)
 	w.exchange(jia, yi)
-	for year := range 10 {
+	years := 10
+	if raced {
+		years = 3
+	}
+	for year := range years {
 		w.clock = w.clock.AddDate(1, 0, 0)
 		ahead := []*host{jia, yi}[year%2]
 		ahead.shelf.inForce = w.renew("jia")

@@ -10,6 +10,7 @@ import (
 	"iter"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -187,19 +188,53 @@ func newCastOver(dir string, links ...certs.Link) (*cast, error) {
 	return castOf(dir, []string{"jia", "yi", "bing"}, nil, links, nil)
 }
 
+// stores are keystores that all casts of this process share, each with keys of its own
+// in them: to make one takes a second, ten with the race detector.
+var stores keystores
+
+type keystores struct {
+	mu  sync.Mutex
+	dir string
+	all map[string]*keystore.Store
+}
+
+func (k *keystores) of(id string, pass []byte, random io.Reader) (s *keystore.Store, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.all == nil {
+		if k.dir, err = os.MkdirTemp("", "yizhan-link-"); err != nil {
+			return nil, err
+		}
+		k.all = map[string]*keystore.Store{}
+	}
+	if k.all[id] == nil {
+		if k.all[id], err = keystore.Create(filepath.Join(k.dir, id), pass, random); err != nil {
+			return nil, err
+		}
+	}
+	return k.all[id], nil
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	_ = os.RemoveAll(stores.dir)
+	os.Exit(code)
+}
+
 // castOf is a domain of nodes with one agency each, but for relays, with the links
 // and routes (from, to, next) that are given.
 func castOf(dir string, serving, relays []string, links []certs.Link, routes [][3]string) (*cast, error) {
 	random := rand.NewChaCha8(sha256.Sum256([]byte("link tests")))
 	c := &cast{dir: dir, random: random, keys: map[string]*keystore.Store{}, agencies: map[string]string{}}
 	pass, begin := []byte("link tests"), start.AddDate(0, -1, 0)
-	authority, err := certs.InitAuthority(filepath.Join(dir, "ca"), "test", pass, random, begin)
+	keysOf := func(id string) (*keystore.Store, error) { return stores.of(id, pass, random) }
+	authority, err := certs.InitAuthorityWith(filepath.Join(dir, "ca"), "test", func(string) (*keystore.Store, error) { return keysOf("ca") }, random, begin)
 	if err != nil {
 		return nil, err
 	}
 	c.authority = authority
 	for i, id := range slices.Concat(serving, relays) {
-		if c.keys[id], err = keystore.Create(filepath.Join(dir, id), pass, random); err != nil {
+		if c.keys[id], err = keysOf(id); err != nil {
 			return nil, err
 		}
 		code, err := certs.MakeAgencyCode(fmt.Sprintf("11520000000000%02dX", i))
@@ -235,7 +270,7 @@ func castOf(dir string, serving, relays []string, links []certs.Link, routes [][
 		}
 	}
 	if len(links) > 0 && links[0].OneWay != "" { // then CONFIRMED needs somebody to sign it
-		if c.keys["zhang-san"], err = keystore.Create(filepath.Join(dir, "zhang-san"), pass, random); err != nil {
+		if c.keys["zhang-san"], err = keysOf("zhang-san"); err != nil {
 			return nil, err
 		}
 		if err := authority.AddAdministrator("zhang-san", "张三", c.keys["zhang-san"], begin); err != nil {
