@@ -85,6 +85,8 @@ type sight struct {
 	since time.Time
 	tried bool // it was read, and something in it could not be
 	taken bool // and the gate keeps us from removing it
+
+	denied bool // we may not read it, which was said
 }
 
 // Config of a spool. Work and Lists are directories of the node's own.

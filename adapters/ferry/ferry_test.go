@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -510,4 +511,60 @@ func TestWatching(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestWhatMayNotBeRead stops nothing else: a file of another user, a folder like
+// lost+found, a lock of the gate's. A file that becomes a pipe hangs nobody.
+func TestWhatMayNotBeRead(t *testing.T) {
+	jia, yi := piers(t)
+	jia.send(yi)
+	name := jia.export()[0]
+	whole, err := os.ReadFile(jia.at(outFolder, name))
+	check(t, err)
+	for _, folder := range []string{".", inFolder, doneFolder, quarantineFolder, ackFolder, outFolder, partFolder} {
+		check(t, os.Chmod(filepath.Join(yi.dir, folder), 0o777))
+	}
+	check(t, os.Mkdir(yi.at(inFolder, "lost+found"), 0o700))
+	check(t, os.WriteFile(yi.at(inFolder, ".gate.lock"), whole, 0))
+	check(t, os.WriteFile(yi.at(inFolder, "aaa.yzb"), whole, 0))
+	*yi.clock = yi.clock.Add(2 * longPatience)
+	asNobody(t, func() {
+		got, err := yi.spool.Import(t.Context())
+		check(t, err)
+		if got.Files != 0 || got.Waiting != 2 {
+			t.Errorf("%+v", got)
+		}
+		*yi.clock = yi.clock.Add(2 * longPatience) // then a hidden one is looked into
+		got, err = yi.spool.Import(t.Context())
+		check(t, err)
+		if got.Files != 0 || got.Waiting != 2 {
+			t.Errorf("%+v", got)
+		}
+	})
+	check(t, os.Chmod(yi.at(inFolder, "aaa.yzb"), 0o644)) // somebody mended it
+	yi.take()
+	if yi.inbox() != 1 {
+		t.Errorf("%d in the inbox", yi.inbox())
+	}
+	pipe := filepath.Join(yi.dir, inFolder, "pipe")
+	check(t, syscall.Mkfifo(pipe, 0o600))
+	f, err := openFile(yi.spool.in[0].root, yi.spool.in[0].at("pipe"))
+	check(t, err)
+	check(t, f.Close())
+}
+
+// asNobody does something with the rights of a user who owns nothing, as far as files
+// are concerned and this goroutine opens them.
+func asNobody(t *testing.T, do func()) {
+	t.Helper()
+	if os.Getuid() != 0 { // then files of mode 0 are not for us anyway
+		do()
+		return
+	}
+	const nobody = 65534
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	check(t, syscall.Setfsuid(nobody))
+	defer func() { check(t, syscall.Setfsuid(0)) }()
+	do()
 }

@@ -50,7 +50,12 @@ func (s *Spool) Import(ctx context.Context) (got Report, err error) {
 			}
 			a := &arrival{s: s, in: in, found: file, key: fmt.Sprintf("%d/%s", i, file.path), got: &got}
 			a.look(seen)
-			if err := a.handle(ctx); err != nil {
+			err := a.handle(ctx)
+			if errors.Is(err, errDenied) { // it stops no other
+				a.denied(err)
+				err = nil
+			}
+			if err != nil {
 				return got, err
 			}
 			seen[a.key] = a.sight
@@ -146,10 +151,22 @@ func (c *copied) discard() {
 	_ = os.Remove(c.Name())
 }
 
+// openFile waits for nobody: a file may have become a pipe since it was listed.
+func openFile(root *os.Root, path string) (*os.File, error) {
+	f, err := root.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w: %w", errDenied, err)
+	}
+	return f, err
+}
+
+// errDenied: a file that came is not for us to read. That is no trouble of our own.
+var errDenied = errors.New("ferry: not to be read")
+
 // copy reads a file once: what is verified is what is taken, whatever becomes of
 // the file meanwhile. Of one that does not end as it should it is made only anyhow.
 func (s *Spool) copy(root *os.Root, path string, size int64, anyhow bool) (*copied, error) {
-	in, err := root.Open(path)
+	in, err := openFile(root, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -237,6 +254,16 @@ func (a *arrival) take(ctx context.Context, c *copied) error {
 	}
 	a.got.Files++
 	return a.away(a.s.done, filepath.Base(a.path))
+}
+
+// denied shows once a file that is not for us to read. It is tried again each time:
+// somebody may mend that.
+func (a *arrival) denied(err error) {
+	a.got.Waiting++
+	if !a.sight.denied {
+		a.sight.denied = true
+		a.s.log.Warn("a file that came may not be read; let the node's user read it", "link", a.s.f.Link(), "error", err)
+	}
 }
 
 // changed says that the gate went on writing meanwhile.
@@ -394,7 +421,7 @@ func (s *Spool) importFrom(ctx context.Context, root *os.Root, f found, got *Rep
 
 // beginsLikeOurs tells bundles, wrapped or not, from what else lies on a medium.
 func beginsLikeOurs(root *os.Root, f found) (bool, error) {
-	in, err := root.Open(f.path)
+	in, err := openFile(root, f.path)
 	if err != nil {
 		return false, err
 	}

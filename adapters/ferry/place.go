@@ -52,7 +52,7 @@ func (f folder) files() (list []found, err error) {
 	var look func(at string, depth int) error
 	look = func(at string, depth int) error {
 		names, err := namesIn(f.root, at)
-		if depth > 0 && errors.Is(err, fs.ErrNotExist) { // the gate took it back
+		if depth > 0 && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) { // the gate took it back, or it is not for us: lost+found
 			return nil
 		}
 		if err != nil {
@@ -62,7 +62,7 @@ func (f folder) files() (list []found, err error) {
 			path := filepath.Join(at, name)
 			info, err := f.root.Lstat(path)
 			switch {
-			case errors.Is(err, fs.ErrNotExist):
+			case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 			case err != nil:
 				return err
 			case len(list) >= maxNames:

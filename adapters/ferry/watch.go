@@ -39,8 +39,9 @@ func (s *Spool) Watch(ctx context.Context, every time.Duration) {
 // step imports and exports once; came says that something was there.
 func (s *Spool) step(ctx context.Context, reminder bool) (came bool, err error) {
 	in, err := s.Import(ctx)
-	if err != nil {
-		return in.Files > 0, err
+	if err != nil { // what leaves needs nothing of what came
+		_, failed := s.Export(ctx, false)
+		return in.Files > 0, errors.Join(err, failed)
 	}
 	if reminder {
 		status, err := s.f.Status(ctx)

@@ -40,8 +40,11 @@ func (a *app) probeSendCommand() *cobra.Command {
 		Use: "send --dir DIR [--sizes LIST]", Short: "Write graded files for a gate · 写入探测文件", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			list, err := parseSizes(sizes)
-			if err != nil || dir == "" {
-				return usage("--dir DIR is needed, and sizes such as 64KiB,1MiB,50MiB, each from 1KiB to 2000MiB (%w)", err)
+			if dir == "" {
+				return usage("--dir DIR is needed")
+			}
+			if err != nil {
+				return usage("--sizes: sizes such as 64KiB,1MiB,50MiB are expected, each from 1KiB to 2000MiB (%w)", err)
 			}
 			run := make([]byte, 4)
 			_, _ = rand.Read(run) // never fails

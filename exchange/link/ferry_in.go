@@ -111,9 +111,8 @@ func (f *Ferry) take(ctx context.Context, r io.Reader, got *Imported) error {
 			return err
 		}
 	}
-	oneWay := f.way() == node.WayIn
-	if oneWay && b.clear.Seq > 0 && len(b.inner.Secret) != secretSize {
-		return fault("a bundle without a secret of %d bytes, over a link that has no way back", secretSize)
+	if err := f.checkSecret(b); err != nil {
+		return err
 	}
 	if b.clear.Seq == 0 {
 		if !whole(b.rest, b.total) {
@@ -137,7 +136,11 @@ func (f *Ferry) take(ctx context.Context, r io.Reader, got *Imported) error {
 		got.Truncated = true
 		return nil
 	}
-	if !oneWay {
+	// Asked again: the directory that took the way back away may have been in this bundle.
+	if err := f.checkSecret(b); err != nil {
+		return err
+	}
+	if f.way() != node.WayIn {
 		return s.node.FerryArrived(ctx, s.link, b.clear.Epoch, b.clear.Seq, outcomes)
 	}
 	if err := s.node.FerryOpened(ctx, s.link, b.clear.Epoch, b.clear.Seq, outcomes, b.inner.Secret); err != nil {
@@ -145,6 +148,14 @@ func (f *Ferry) take(ctx context.Context, r io.Reader, got *Imported) error {
 	}
 	_, _, err = f.advance(ctx)
 	return err
+}
+
+// checkSecret refuses a bundle whose arrival no code could prove.
+func (f *Ferry) checkSecret(b *bundle) error {
+	if f.way() == node.WayIn && b.clear.Seq > 0 && len(b.inner.Secret) != secretSize {
+		return fault("a bundle without a secret of %d bytes, over a link that has no way back", secretSize)
+	}
+	return nil
 }
 
 // hear applies a neighbour's note.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/exchange/node"
 )
 
 // The routes of one directory lead in no circle; those of three, at nodes that have
@@ -55,6 +56,51 @@ func TestADocumentThatComesBack(t *testing.T) {
 		t.Fatalf("%d documents wait at dong, to which it came back", n)
 	}
 	for range 3 { // by now all hear of the newest directory
+		for _, l := range [][2]string{{"dong", "xi"}, {"xi", "he"}, {"he", "dong"}, {"dong", "men"}, {"he", "men"}, {"xi", "men"}, {"men", "yi"}, {"jia", "dong"}} {
+			w.exchange(hosts[l[0]].over(l[0]+"-"+l[1]), hosts[l[1]].over(l[0]+"-"+l[1]))
+		}
+	}
+	hosts["yi"].delivered(id)
+	if got := w.stageOf(hosts["jia"], id); got != exchange.StageDelivered {
+		t.Errorf("the sender sees it at %s", got)
+	}
+}
+
+// TestADocumentThatComesBackTooSoon: before the next node has said that it has the
+// document, nobody knows who answers for it. The neighbour that brings it back keeps it
+// until that is known; then it is taken once more.
+func TestADocumentThatComesBackTooSoon(t *testing.T) {
+	w, versions := loopWorld(t)
+	hosts := map[string]*host{}
+	for id, link := range map[string]string{"jia": "jia-dong", "dong": "jia-dong", "xi": "dong-xi", "he": "xi-he", "men": "dong-men", "yi": "men-yi"} {
+		hosts[id] = w.host(id, link, nil, nil)
+		hosts[id].shelf.inForce = versions[0]
+	}
+	id := w.submit(hosts["jia"], "yi", 100)
+	w.exchange(hosts["jia"], hosts["dong"])
+	onward := hosts["dong"].over("dong-xi")
+	_, lost := onward.next(Push)
+	hosts["xi"].shelf.inForce = versions[1]
+	hosts["xi"].receive(lost) // the answer does not arrive
+	hosts["xi"].work()
+	hosts["he"].shelf.inForce = versions[2]
+	w.exchange(hosts["xi"].over("xi-he"), hosts["he"])
+	back, at := hosts["he"].over("he-dong"), hosts["dong"].over("he-dong")
+	for range 2 { // the first may bring directories alone
+		if push, b := back.next(Push); push != nil {
+			at.receive(b)
+			if got := at.outcomes(); slices.Contains(got, node.Taken) && len(got) > 1 {
+				t.Fatalf("dong answers %v", got)
+			}
+			_, reply := at.next(Reply)
+			back.receive(reply)
+		}
+	}
+	if n := w.waitsAt(hosts["he"]); n != 1 {
+		t.Fatalf("he keeps %d documents", n)
+	}
+	for range 3 {
+		w.clock = w.clock.Add(5 * time.Minute)
 		for _, l := range [][2]string{{"dong", "xi"}, {"xi", "he"}, {"he", "dong"}, {"dong", "men"}, {"he", "men"}, {"xi", "men"}, {"men", "yi"}, {"jia", "dong"}} {
 			w.exchange(hosts[l[0]].over(l[0]+"-"+l[1]), hosts[l[1]].over(l[0]+"-"+l[1]))
 		}

@@ -732,6 +732,12 @@ func TestALongGap(t *testing.T) {
 // TestALinkThatLosesItsWayBack begins anew: what was on its way leaves once more, with
 // secrets, and waits for a code.
 func TestALinkThatLosesItsWayBack(t *testing.T) {
+	for name, byHand := range map[string]bool{"heard of before": true, "heard of over the link itself": false} {
+		t.Run(name, func(t *testing.T) { losesItsWayBack(t, byHand) })
+	}
+}
+
+func losesItsWayBack(t *testing.T, byHand bool) {
 	w := newWorld(t)
 	var err error
 	other := certs.Link{ID: "yi-jia", A: "yi", B: "jia", Dialer: "yi", Kind: "ferry", Ceiling: "work_secret", OneWay: "yi"}
@@ -749,8 +755,9 @@ func TestALinkThatLosesItsWayBack(t *testing.T) {
 	w.clock = w.clock.Add(time.Second)
 	w.must(w.cast.authority.AddLink(oneWayLink))
 	jia.shelf.inForce = w.publish()
-	yi.shelf.inForce = jia.shelf.inForce
-	w.cast.directory = jia.shelf.inForce
+	if w.cast.directory = jia.shelf.inForce; byHand {
+		yi.shelf.inForce = jia.shelf.inForce
+	}
 	second := w.submit(jia.host, "yi", 3000)
 	jia.export()
 	for _, id := range []string{first, second} {

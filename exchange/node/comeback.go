@@ -19,6 +19,7 @@ import (
 // among the dead letters, until somebody has looked at the routes.
 const (
 	reasonLoop  = "loop"
+	reasonWaits = "being_handed_on" // damaged: the neighbour keeps it and sends it again
 	maxComeback = 8
 )
 
@@ -33,7 +34,7 @@ func (n *Node) comesBack(tx queue.Tx, hh, id sm.Digest, link string, item *Consi
 	if fan, err := records.Fans.Lock(tx, hh, id); err != nil || fan != nil {
 		return false, err
 	}
-	if gone, err := handedOn(tx, hh, id); err != nil || !gone {
+	if gone, err := n.handedOn(tx, hh, id); err != nil || !gone {
 		return false, err
 	}
 	if item.Again+con.Back >= maxComeback {
@@ -53,12 +54,15 @@ func (n *Node) comesBack(tx queue.Tx, hh, id sm.Digest, link string, item *Consi
 	if err := records.Fans.Insert(tx, fan, hh, id); err != nil {
 		return false, err
 	}
+	if err := askedAgain(tx, hh); err != nil {
+		return false, err
+	}
 	_, err = n.leaf(tx, eventTaken, hh, id)
 	return err == nil, err
 }
 
-// setOutAgain numbers a consignment that set out again, and is new here, once more if
-// its document was handed on from here before.
+// setOutAgain numbers a consignment that is new here once more if recipients of its were
+// handed on from here before: it set out again, or was split on its way back.
 func (n *Node) setOutAgain(tx queue.Tx, hh, id sm.Digest, con *records.Consignment, item *ConsignmentItem) error {
 	forgotten, err := n.forgetHanded(tx, hh, item)
 	switch {
@@ -68,44 +72,102 @@ func (n *Node) setOutAgain(tx queue.Tx, hh, id sm.Digest, con *records.Consignme
 		return errLoop
 	}
 	con.Back = 1
-	return records.Incoming.Put(tx, con, hh, id)
+	if err := records.Incoming.Put(tx, con, hh, id); err != nil {
+		return err
+	}
+	return askedAgain(tx, hh)
 }
 
 var errLoop = errors.New("node: the document goes in a circle")
 
-// handedOn says whether all that a consignment was for has left this node.
-func handedOn(tx queue.Tx, hh, id sm.Digest) (gone bool, err error) {
+// handedOn says whether all that a consignment was for has left this node. While
+// something of it may have, and no neighbour has said that it has it, nobody knows: the
+// answer waits for that.
+func (n *Node) handedOn(tx queue.Tx, hh, id sm.Digest) (gone bool, err error) {
+	rows, err := outboundsOf(tx, hh, func(key sm.Digest, _ *records.Outbound) bool { return key == id })
 	kept := false
-	err = records.Outgoing.Each(tx, 0, func(key []byte, out *records.Outbound) bool {
-		if lastDigest(key) == id {
-			gone = gone || out.State == records.StateHanded
-			kept = kept || slices.Contains([]string{records.StateQueued, records.StateParked, records.StateGuarded}, out.State)
+	for _, r := range rows {
+		out, err := records.Outgoing.Lock(tx, hh, r.link, r.id)
+		if err != nil || out == nil {
+			return false, err
 		}
-		return !kept
-	}, hh)
+		switch out.State {
+		case records.StateHanded:
+			gone = true
+		case records.StateQueued:
+			left, err := mayHaveLeft(tx, out)
+			if err != nil {
+				return false, err
+			}
+			if left && n.Way(r.link) != WayOut { // without a way back it is ours until a code comes
+				return false, errHandingOn
+			}
+			kept = true
+		case records.StateParked, records.StateGuarded:
+			kept = true
+		}
+	}
 	return gone && !kept, err
+}
+
+var errHandingOn = errors.New("node: the document is being handed on")
+
+// outboundKey names a row of a document's.
+type outboundKey struct {
+	link string
+	id   sm.Digest
+}
+
+func outboundsOf(tx queue.Tx, hh sm.Digest, want func(id sm.Digest, out *records.Outbound) bool) (rows []outboundKey, err error) {
+	prefix := len(records.Outgoing.Key(hh))
+	err = records.Outgoing.Each(tx, 0, func(key []byte, out *records.Outbound) bool {
+		if id := lastDigest(key); want(id, out) {
+			rows = append(rows, outboundKey{linkOf(key[prefix:]), id})
+		}
+		return len(rows) < maxConsignments
+	}, hh)
+	return rows, err
 }
 
 // forgetHanded removes what says that a neighbour answers for the recipients that came
 // back: this node does, and it ends their deliveries if they end.
-func (n *Node) forgetHanded(tx queue.Tx, hh sm.Digest, item *ConsignmentItem) (int, error) {
-	type row struct {
-		link string
-		id   sm.Digest
+func (n *Node) forgetHanded(tx queue.Tx, hh sm.Digest, item *ConsignmentItem) (forgotten int, err error) {
+	came := func(i int) bool { return item.Slot(i) != nil }
+	rows, err := outboundsOf(tx, hh, func(_ sm.Digest, out *records.Outbound) bool {
+		return out.State == records.StateHanded && slices.ContainsFunc(out.Recipients, came)
+	})
+	if err != nil {
+		return 0, err
 	}
-	var rows []row
-	prefix := len(records.Outgoing.Key(hh))
-	err := records.Outgoing.Each(tx, 0, func(key []byte, out *records.Outbound) bool {
-		stays := slices.ContainsFunc(out.Recipients, func(i int) bool { return item.Slot(i) == nil })
-		if out.State == records.StateHanded && !stays {
-			rows = append(rows, row{linkOf(key[prefix:]), lastDigest(key)})
-		}
-		return len(rows) < maxConsignments
-	}, hh)
 	for _, r := range rows {
-		if err == nil {
+		out, err := records.Outgoing.Lock(tx, hh, r.link, r.id)
+		if err != nil || out == nil || out.State != records.StateHanded {
+			return forgotten, err
+		}
+		if out.Recipients = slices.DeleteFunc(out.Recipients, came); len(out.Recipients) == 0 {
 			err = records.Outgoing.Delete(tx, hh, r.link, r.id)
+		} else {
+			err = records.Outgoing.Put(tx, out, hh, r.link, r.id)
+		}
+		if err != nil {
+			return forgotten, err
+		}
+		forgotten++
+	}
+	return forgotten, nil
+}
+
+// askedAgain lets what the sender asked about the document follow it once more.
+func askedAgain(tx queue.Tx, hh sm.Digest) error {
+	var ids []sm.Digest
+	err := records.Requests.Each(tx, maxAlike, func(key []byte, _ *records.Request) bool {
+		ids = append(ids, lastDigest(key))
+		return true
+	}, hh)
+	for _, id := range ids {
+		if err == nil {
+			_, err = enqueueEntry(tx, laneWork, laneEntry{Kind: KindRequest, Envelope: hh, Object: id})
 		}
 	}
-	return len(rows), err
+	return err
 }

@@ -312,13 +312,16 @@ func (n *Node) intakeConsignment(ctx context.Context, link string, it Item, b []
 			out = Outcome{Duplicate, ""}
 			return errNothingNew
 		}
-		if err == nil && item.Again > 0 {
+		if err == nil {
 			err = n.setOutAgain(tx, e.Hash, it.Digest, con, item)
 		}
 		return err
 	})
-	if errors.Is(err, errLoop) {
+	switch {
+	case errors.Is(err, errLoop):
 		return Outcome{Refused, reasonLoop}, n.dropBody(ctx, body)
+	case errors.Is(err, errHandingOn):
+		return Outcome{Damaged, reasonWaits}, n.dropBody(ctx, body)
 	}
 	if errors.Is(err, errWaitingFull) {
 		out, err = n.full(ctx, link)

@@ -178,6 +178,14 @@ var mutants = []mutant{
 		campaign: []string{"./exchange/link", "-run", "TestADocumentThatComesBack"},
 	},
 	{
+		name:   "comeback-before-the-ack",
+		reason: "a document that comes back before its next node has acknowledged it is nobody's",
+		changes: []change{{"exchange/node/comeback.go",
+			"return false, errHandingOn",
+			"return false, nil"}},
+		campaign: []string{"./exchange/link", "-run", "TestADocumentThatComesBackTooSoon"},
+	},
+	{
 		name:   "again-without-a-number",
 		reason: "a document that sets out again cannot be told from what the next node had",
 		changes: []change{{"exchange/node/outgoing.go",
