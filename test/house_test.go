@@ -37,6 +37,7 @@ var house = []room{
 	{floor: 5, path: "adapters/ferry/badgate"},
 	{floor: 5, path: "adapters/trust"},
 	{floor: 5, path: "adapters/inspect"},
+	{floor: 5, path: "adapters/export"},
 
 	{floor: 4, path: "exchange/link"},
 	{floor: 4, path: "exchange/node"},

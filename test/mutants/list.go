@@ -493,6 +493,22 @@ var mutants = []mutant{
 		campaign: []string{"./test/e2e", "-run", "TestCutTransferResumes"},
 	},
 	{
+		name:   "given-out-before-the-journal",
+		reason: "an export gives a document out before its journal says so",
+		changes: []change{{"adapters/export/give.go",
+			"	if err := f.step(\"journal\", func() error { return f.state.add(d.Seq, d.ID) }); err != nil {\n		return err\n	}\n	return f.out(d.ID, s)\n",
+			"	if err := f.out(d.ID, s); err != nil {\n		return err\n	}\n	return f.step(\"journal\", func() error { return f.state.add(d.Seq, d.ID) })\n"}},
+		campaign: []string{"./adapters/export", "-run", "TestEachDocumentIsGivenOutOnce"},
+	},
+	{
+		name:   "export-trusts-what-came",
+		reason: "an exported file is not compared with what the sender signed",
+		changes: []change{{"adapters/export/give.go",
+			"if info.Size() != file.Size || hex.EncodeToString(hash.Sum(nil)) != file.SM3 {",
+			"if info.Size() != file.Size && hex.EncodeToString(hash.Sum(nil)) != file.SM3 {"}},
+		campaign: []string{"./adapters/export", "-run", "TestAFileThatIsNotAsSigned"},
+	},
+	{
 		name:   "urgent-behind-bulk",
 		reason: "documents wait for one another whatever their urgency",
 		changes: []change{{"exchange/node/lanes.go",
