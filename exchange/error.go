@@ -127,6 +127,7 @@ const (
 	CodeQuota               = "quota"
 	CodeNoSpace             = "no_space"
 	CodeMediumFull          = "medium_full"
+	CodeWebhookAddress      = "webhook_address"
 	CodeBackupDamaged       = "backup_damaged"
 	CodeStoreDamaged        = "store_damaged"
 	CodeOneWay              = "one_way"
@@ -312,6 +313,9 @@ var texts = map[string]bilingual{
 	CodeMediumFull: {
 		Text{"The medium or the gate's directory is full", "Make room there, or take another medium, and export again. Nothing is lost: what did not fit leaves with the next export."},
 		Text{"介质或网闸目录空间不足", "请清理该目录或更换介质后重新导出。数据不会丢失，未写入的内容随下次导出发出。"}},
+	CodeWebhookAddress: {
+		Text{"This address may not be called", "Give an https address that the node may reach. If the receiver is inside, have the operator allow its network in [webhooks] of config.toml."},
+		Text{"该地址不允许回调", "请提供节点可以访问的 https 地址；如接收系统位于内网，请由运维人员在 config.toml 的 [webhooks] 中放行其网段。"}},
 	CodeNoSpace: {
 		Text{"The disk has no room for new documents", "Nothing was taken. Repeat the same request later; the operator makes room (yizhan doctor), and what is here is still delivered."},
 		Text{"磁盘空间不足，暂不接收新公文", "本次未接收。请稍后原样重试，并联系运维人员清理磁盘（yizhan doctor）；已接收的公文照常投递。"}},

@@ -25,6 +25,7 @@ var parsers = map[string]string{
 	"adapters/inspect.parseReply":       "adapters/inspect.FuzzReply",
 	"adapters/inspect.pdf":              "adapters/inspect.FuzzPDF",
 	"adapters/inspect.walkXML":          "adapters/inspect.FuzzXML",
+	"exchange/node.ParsePosition":       "exchange/node.FuzzParsePosition",
 	"exchange/node.ParseStatus":         "exchange/node.FuzzParseStatus",
 	"adapters/ferry.ParseManifest":      "adapters/ferry.FuzzManifest",
 	"adapters/ferry.ParseProbe":         "adapters/ferry.FuzzProbe",

@@ -38,6 +38,7 @@ var house = []room{
 	{floor: 5, path: "adapters/trust"},
 	{floor: 5, path: "adapters/inspect"},
 	{floor: 5, path: "adapters/export"},
+	{floor: 5, path: "adapters/notify"},
 
 	{floor: 4, path: "exchange/link"},
 	{floor: 4, path: "exchange/node"},

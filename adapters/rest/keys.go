@@ -22,10 +22,11 @@ import (
 const (
 	ScopeSend    = "send"    // submit, list and trace sent documents
 	ScopeReceive = "receive" // inbox, collect, sign for, return
+	ScopeManage  = "manage"  // webhooks
 )
 
 // Scopes lists all scopes.
-var Scopes = []string{ScopeSend, ScopeReceive}
+var Scopes = []string{ScopeSend, ScopeReceive, ScopeManage}
 
 // Key is an API key as it is stored: never the secret, only its SM3.
 type Key struct {

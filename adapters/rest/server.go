@@ -43,6 +43,7 @@ type Config struct {
 	Ending    <-chan struct{}
 	Quota     Quota
 	Silence   time.Duration
+	Webhooks  Webhooks // nil: there are none
 }
 
 // Server answers agency systems.

@@ -181,7 +181,7 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		a.initCommand(), a.joinCommand(), a.caCommand(), a.directoryCommand(), a.serveCommand(), a.keyCommand(), a.certCommand(),
-		a.sendCommand(), a.inboxCommand(), a.collectCommand(), a.exportCommand(), a.signForCommand(), a.returnCommand(),
+		a.sendCommand(), a.inboxCommand(), a.collectCommand(), a.exportCommand(), a.webhookCommand(), a.signForCommand(), a.returnCommand(),
 		a.recallCommand(), a.remindCommand(), a.resendCommand(), a.supplementCommand(),
 		a.traceCommand(), a.verifyCommand(), a.demoCommand(), a.benchCommand(), a.doctorCommand(), a.queueCommand(), a.guardCommand(), a.linkCommand(), a.ferryCommand(), a.backupCommand(), a.fsckCommand(), a.blobsCommand(), a.ballastCommand(), a.versionCommand(),
 	)
