@@ -127,6 +127,7 @@ const (
 	CodeQuota               = "quota"
 	CodeNoSpace             = "no_space"
 	CodeMediumFull          = "medium_full"
+	CodeUploadUnfinished    = "upload_unfinished"
 	CodeWebhookAddress      = "webhook_address"
 	CodeBackupDamaged       = "backup_damaged"
 	CodeStoreDamaged        = "store_damaged"
@@ -313,6 +314,9 @@ var texts = map[string]bilingual{
 	CodeMediumFull: {
 		Text{"The medium or the gate's directory is full", "Make room there, or take another medium, and export again. Nothing is lost: what did not fit leaves with the next export."},
 		Text{"介质或网闸目录空间不足", "请清理该目录或更换介质后重新导出。数据不会丢失，未写入的内容随下次导出发出。"}},
+	CodeUploadUnfinished: {
+		Text{"An upload is not whole yet", "Ask with HEAD how far it came, send the rest with PATCH, and submit the document again."},
+		Text{"上传尚未完成", "请用 HEAD 查询已收到的字节数，用 PATCH 续传其余部分后重新提交公文。"}},
 	CodeWebhookAddress: {
 		Text{"This address may not be called", "Give an https address that the node may reach. If the receiver is inside, have the operator allow its network in [webhooks] of config.toml."},
 		Text{"该地址不允许回调", "请提供节点可以访问的 https 地址；如接收系统位于内网，请由运维人员在 config.toml 的 [webhooks] 中放行其网段。"}},

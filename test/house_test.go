@@ -49,6 +49,7 @@ var house = []room{
 
 	{floor: 3, path: "queue/badgerstore"},
 	{floor: 3, path: "queue/blob"},
+	{floor: 3, path: "queue/staging"},
 	{floor: 3, path: "queue/storetest", support: true},
 	{floor: 3, path: "queue/blob/blobtest", support: true},
 
@@ -102,6 +103,8 @@ var doors = []struct {
 	{"github.com/dgraph-io/badger/v4", []string{"queue/badgerstore"}},
 	{"github.com/oklog/ulid/v2", []string{"crypto/envelope", "exchange/...", "adapters/...", "cmd/..."}},
 	{"github.com/gorilla/mux", []string{"adapters/..."}},
+	{"github.com/tus/tusd/v2", []string{"adapters/rest"}},
+	{"golang.org/x/exp", []string{"adapters/rest"}},
 	{"github.com/danielgtaylor/huma/v2", []string{"adapters/..."}},
 	{"github.com/spf13/cobra", []string{"cmd/..."}},
 	{"github.com/prometheus/client_golang", []string{"cmd/yizhan"}},

@@ -3,6 +3,7 @@ package rest
 import (
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 	"os"
 	"sync"
@@ -144,6 +145,9 @@ func (u *incoming) Read(p []byte) (int, error) {
 // accept is a submission within the quota of its agency and the memory that
 // uploads may hold.
 func (s *Server) accept(w http.ResponseWriter, r *http.Request) error {
+	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media == "application/json" && s.c.Staging != nil {
+		return s.submitUploaded(w, r)
+	}
 	g, err := s.quotas.begin(caller(r.Context()).Agency, r.ContentLength, s.c.Node.Now())
 	if err != nil {
 		return err

@@ -21,6 +21,7 @@ import (
 
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
+	"github.com/yizhan-gateway/yizhan/queue/staging"
 )
 
 // Limits of requests.
@@ -43,7 +44,8 @@ type Config struct {
 	Ending    <-chan struct{}
 	Quota     Quota
 	Silence   time.Duration
-	Webhooks  Webhooks // nil: there are none
+	Webhooks  Webhooks       // nil: there are none
+	Staging   *staging.Store // of resumable uploads; nil: there are none
 }
 
 // Server answers agency systems.
@@ -80,6 +82,9 @@ func New(c Config) *Server {
 	s.router.MethodNotAllowedHandler = http.HandlerFunc(s.wrongMethod)
 	s.streams()
 	s.resources()
+	if err := s.uploads(); err != nil {
+		panic(err) // the configuration of the protocol is constant
+	}
 	return s
 }
 

@@ -129,13 +129,17 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) (replayed bool, 
 	if err != nil {
 		return false, err
 	}
+	return got.Replayed, answerSubmission(w, got)
+}
+
+func answerSubmission(w http.ResponseWriter, got *node.Accepted) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Location", "/v1/documents/"+got.ID)
 	if got.Replayed {
 		w.Header().Set("Idempotent-Replayed", "true")
 	}
 	w.WriteHeader(http.StatusCreated)
-	return got.Replayed, json.NewEncoder(w).Encode(SubmitResult{Document: got.ID, State: string(exchange.StateInDelivery), Receipt: got.Receipt})
+	return json.NewEncoder(w).Encode(SubmitResult{Document: got.ID, State: string(exchange.StateInDelivery), Receipt: got.Receipt})
 }
 
 func idempotencyKey(r *http.Request) (string, error) {

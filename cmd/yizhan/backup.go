@@ -24,7 +24,7 @@ import (
 
 // notCopied is what of a data directory is no file to copy: rows and blobs are
 // copied as such, locks and the socket are made anew.
-var notCopied = []string{storeDir, blobsDir, setupLock, serveLock, ballastFile, "control.sock"}
+var notCopied = []string{storeDir, blobsDir, uploadsDir, setupLock, serveLock, ballastFile, "control.sock"}
 
 // snapshotLine is a snapshot as the commands show it.
 type snapshotLine struct {

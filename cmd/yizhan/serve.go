@@ -28,6 +28,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/queue"
 	"github.com/yizhan-gateway/yizhan/queue/badgerstore"
 	"github.com/yizhan-gateway/yizhan/queue/blob"
+	"github.com/yizhan-gateway/yizhan/queue/staging"
 )
 
 type serveFlags struct {
@@ -81,6 +82,7 @@ type gateway struct {
 	peer        *peer.Peer
 	rest        *rest.Server
 	webhooks    *notify.Book
+	staging     *staging.Store
 }
 
 // ready is the line that serve prints when it answers.
@@ -214,9 +216,12 @@ func (g *gateway) openRest(ctx context.Context) error {
 	if err := g.openWebhooks(); err != nil {
 		return errors.Join(err, g.store.Close())
 	}
+	if g.staging, err = g.openUploads(); err != nil {
+		return errors.Join(err, g.store.Close())
+	}
 	g.rest = rest.New(rest.Config{
 		Node: g.node, Keys: ring, Logger: g.log, MaxUpload: g.settings.MaxUpload, Ending: ctx.Done(), Quota: g.settings.Quota.quota(),
-		Webhooks: webhooks{g.webhooks},
+		Webhooks: webhooks{g.webhooks}, Staging: g.staging,
 	})
 	return nil
 }
@@ -273,6 +278,7 @@ func (g *gateway) run(ctx context.Context, doors *doors) error {
 	wait.Go(func() { g.revocations.Run(ctx) })
 	wait.Go(func() { g.stamper.Run(ctx) })
 	wait.Go(func() { g.webhooks.Run(ctx) })
+	wait.Go(func() { g.sweepUploads(ctx) })
 	wait.Go(func() { g.warnOfExpiry(ctx) })
 	wait.Go(func() { g.sweep(ctx) })
 	wait.Go(func() { g.scrub(ctx) })

@@ -509,6 +509,22 @@ var mutants = []mutant{
 		campaign: []string{"./adapters/export", "-run", "TestAFileThatIsNotAsSigned"},
 	},
 	{
+		name:   "upload-of-anybody",
+		reason: "an agency reaches the uploads of another",
+		changes: []change{{"queue/staging/staging.go",
+			"err == nil && (st.Owner != owner || !s.c.Now().Before(st.Expires))",
+			"err == nil && !s.c.Now().Before(st.Expires)"}},
+		campaign: []string{"./queue/staging", "-run", "TestOthersLearnNothing"},
+	},
+	{
+		name:   "upload-loses-its-tail",
+		reason: "what came of a piece before the line broke is not kept",
+		changes: []change{{"queue/staging/pieces.go",
+			"		w.st.Tail = w.piece\n",
+			"		w.st.Tail = nil\n"}},
+		campaign: []string{"./queue/staging", "-run", "TestPiecesOfAnySize"},
+	},
+	{
 		name:   "webhook-reaches-inside",
 		reason: "a webhook's address is judged by its text alone",
 		changes: []change{{"adapters/notify/outbound.go",
