@@ -113,8 +113,10 @@ func newProblem(status int, code, detail, lang string) *Problem {
 }
 
 // language is zh when the client prefers Chinese.
-func language(r *http.Request) string {
-	first, _, _ := strings.Cut(r.Header.Get("Accept-Language"), ",")
+func language(r *http.Request) string { return preferred(r.Header.Get("Accept-Language")) }
+
+func preferred(accept string) string {
+	first, _, _ := strings.Cut(accept, ",")
 	if strings.HasPrefix(strings.ToLower(strings.TrimSpace(first)), "zh") {
 		return "zh"
 	}
