@@ -139,7 +139,7 @@ func exerciseAll(o *office) {
 		defer o.settle()
 		return o.ok(o.do(who, http.MethodPost, path, strings.NewReader(body), again))
 	}
-	for _, path := range []string{"/livez", "/readyz", "/openapi.json", "/openapi-3.0.json"} {
+	for _, path := range []string{"/livez", "/readyz", "/openapi.json", "/openapi-3.0.json", "/docs"} {
 		get("", path)
 	}
 	get("jia", "/v1/directory/agencies?q=财政")

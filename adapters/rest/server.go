@@ -161,6 +161,9 @@ func (s *Server) service() {
 		s.openapi(func() ([]byte, error) { return json.Marshal(s.OpenAPI()) }), this)
 	s.stream(http.MethodGet, "/openapi-3.0.json", about{id: "openapi30", tag: tagService, en: "This description, OpenAPI 3.0", zh: "接口说明（3.0）", open: true},
 		s.openapi(func() ([]byte, error) { return s.OpenAPI().Downgrade() }), this)
+	s.stream(http.MethodGet, "/docs", about{id: "docs", tag: tagService, en: "This description as a page", zh: "接口说明页面", open: true}, s.docs(), func(op *huma.Operation) {
+		op.Responses["200"] = content("A page that needs nothing else · 单文件页面", "text/html")
+	})
 }
 
 func (s *Server) live(w http.ResponseWriter, _ *http.Request) {
