@@ -194,8 +194,11 @@ func get[I, O any](s *Server, path string, a about, fn func(context.Context, *I)
 }
 
 func post[I, O any](s *Server, path string, a about, fn func(context.Context, *I) (*O, error)) {
+	a.codes = append(a.codes, exchange.CodeIdempotencyMissing, exchange.CodeIdempotencyInUse, exchange.CodeIdempotencyMismatch)
 	op := a.operation(http.MethodPost, path)
 	op.MaxBodyBytes = maxJSON
+	op.Middlewares = append(op.Middlewares, s.keyed)
+	op.Parameters = append(op.Parameters, keyParameter(false, "1 to 255 printable ASCII characters: a repeat with the same body is the same request, another body is refused (422) · 幂等键"))
 	huma.Register(s.api, op, fn)
 }
 

@@ -155,8 +155,12 @@ func exerciseAll(o *office) {
 	second := o.sent("k2")
 	act("jia", "/v1/documents/"+second+"/supplement", `{"recipients":["`+o.jia+`"]}`)
 	act("yi", "/v1/inbox/"+second+"/accept", someone)
+	act("yi", "/v1/inbox/accept", `{"documents":["`+second+`"],"actor":{"name":"王伟"}}`)
+	act("yi", "/v1/inbox/"+second+"/adopt", someone)
+	act("yi", "/v1/inbox/"+second+"/complete", someone)
+	get("yi", "/v1/inbox/count")
 	act("jia", "/v1/documents/"+second+"/recall", someone)
-	for _, what := range []string{"", "/trace", "/receipts", "/evidence"} {
+	for _, what := range []string{"", "/trace", "/receipts", "/events", "/evidence"} {
 		get("jia", "/v1/documents/"+second+what)
 	}
 	var receipts list[ReceiptLine]

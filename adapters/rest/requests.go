@@ -37,6 +37,7 @@ type ResendRequest struct {
 
 type askInput struct {
 	DocumentPath
+	Unless
 	Body AskRequest
 }
 
@@ -63,9 +64,9 @@ func (s *Server) registerRequests() {
 func wish(id, en, zh string) about {
 	return about{
 		id: id, tag: tagSent, en: en, zh: zh, scopes: []string{ScopeSend},
-		notes: "What came of it is in the trace, for each recipient.",
+		notes: "What came of it is in the trace, for each recipient. A recall that is repeated is the same; a reminder is one more, unless its Idempotency-Key was used before.",
 		codes: []string{
-			exchange.CodeNotFound, exchange.CodeConflict, exchange.CodeUnknownRecipient, exchange.CodeCertificateExpired,
+			exchange.CodeNotFound, exchange.CodeConflict, exchange.CodePrecondition, exchange.CodeUnknownRecipient, exchange.CodeCertificateExpired,
 			exchange.CodeCertificateRevoked,
 		},
 	}
@@ -88,8 +89,11 @@ func submission(id, en, zh string) about {
 
 func (s *Server) ask(wish exchange.Wish) func(context.Context, *askInput) (*body[AskResult], error) {
 	return func(ctx context.Context, in *askInput) (*body[AskResult], error) {
+		if err := in.met(s.statusNow(ctx, in.ID)); err != nil {
+			return nil, s.problem(ctx, err)
+		}
 		all, err := s.c.Node.Ask(ctx, caller(ctx).Agency, in.ID, node.Asking{
-			Wish: wish, Recipients: in.Body.Recipients, Actor: exchange.Actor{Name: in.Body.Actor.Name, Role: in.Body.Actor.Role},
+			Wish: wish, Recipients: in.Body.Recipients, IdempotencyKey: keyOf(ctx), Actor: exchange.Actor{Name: in.Body.Actor.Name, Role: in.Body.Actor.Role},
 		})
 		if err != nil {
 			return nil, s.problem(ctx, err)

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
@@ -16,14 +17,16 @@ type DocumentPath struct {
 
 // Sent is one line of the list of sent documents.
 type Sent struct {
-	Document   string         `json:"document" example:"01ARZ3NDEKTSV4RRFFQ69G5FAV"`
-	Title      string         `json:"title" example:"关于开展公文交换试点工作的通知"`
-	Number     string         `json:"number,omitempty" example:"示范办发〔2026〕1号"`
-	Created    time.Time      `json:"created"`
-	State      exchange.State `json:"state"`
-	StateZH    string         `json:"state_zh" example:"已登记"`
-	Recipients int            `json:"recipients"`
-	SignedFor  int            `json:"signed_for"`
+	Document   string           `json:"document" example:"01ARZ3NDEKTSV4RRFFQ69G5FAV"`
+	Title      string           `json:"title" example:"关于开展公文交换试点工作的通知"`
+	Number     string           `json:"number,omitempty" example:"示范办发〔2026〕1号"`
+	Kind       exchange.Kind    `json:"kind"`
+	Urgency    exchange.Urgency `json:"urgency"`
+	Created    time.Time        `json:"created"`
+	State      exchange.State   `json:"state"`
+	StateZH    string           `json:"state_zh" example:"已登记"`
+	Recipients int              `json:"recipients"`
+	SignedFor  int              `json:"signed_for"`
 }
 
 // Status is how a sent or received document stands.
@@ -33,6 +36,7 @@ type Status struct {
 	StateZH    string                    `json:"state_zh" example:"已登记"`
 	Recipients []exchange.RecipientState `json:"recipients"`
 	Receipts   int                       `json:"receipts"`
+	Requests   int                       `json:"requests" doc:"Recalls and reminders"`
 }
 
 // Received is one document in the inbox.
@@ -101,22 +105,29 @@ type ReceiptLine struct {
 type body[T any] struct{ Body T }
 
 type list[T any] struct {
-	Items []T `json:"items"`
+	Items []T    `json:"items"`
+	Next  string `json:"next,omitempty" doc:"Ask again with this as after: there may be more, also when items is empty; absent: that is all" example:"01ARZ3NDEKTSV4RRFFQ69G5FAV"`
 }
 
 type page struct {
+	Filters
+	State string `query:"state" enum:"REGISTERED,IN_DELIVERY,PARTLY_SIGNED,SIGNED_FOR,ENDED" doc:"State of the document"`
 	After string `query:"after" maxLength:"26" doc:"Continue behind this document"`
 	Limit int    `query:"limit" minimum:"1" maximum:"500" default:"50"`
 }
 
 type inboxQuery struct {
-	After uint64 `query:"after" doc:"Continue behind this seq"`
-	Limit int    `query:"limit" minimum:"1" maximum:"500" default:"50"`
-	Wait  int    `query:"wait" minimum:"0" maximum:"25" default:"0" doc:"Seconds to wait for a document when none is there"`
+	Filters
+	State  string `query:"state" maxLength:"20" doc:"waiting: neither signed for nor returned 待签收; or a stage: DELIVERED, COLLECTED, SIGNED_FOR, RETURNED, RECALLED, ADOPTED, COMPLETED"`
+	Sender string `query:"sender" maxLength:"18" doc:"Code of the sending agency"`
+	After  uint64 `query:"after" doc:"Continue behind this seq"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"50"`
+	Wait   int    `query:"wait" minimum:"0" maximum:"25" default:"0" doc:"Seconds to wait for a document when none is there"`
 }
 
 type actInput struct {
 	DocumentPath
+	Unless
 	Body ActRequest
 }
 
@@ -128,9 +139,13 @@ func (s *Server) register() {
 	get(s, "/v1/documents/{id}", either("getDocument", "State of a document", "公文状态"), s.status)
 	get(s, "/v1/documents/{id}/trace", either("getTrace", "Every stage of a document with its receipts", "流转轨迹"), s.trace)
 	get(s, "/v1/documents/{id}/receipts", either("listReceipts", "Receipts of a document", "回执列表"), s.receipts)
+	get(s, "/v1/documents/{id}/events", either("listEvents", "What happened to a document, in the order of time", "流转事件"), s.events)
 	get(s, "/v1/inbox", about{
 		id: "listInbox", tag: tagInbox, en: "Received documents, oldest first", zh: "收文列表", scopes: []string{ScopeReceive},
 	}, s.inbox)
+	get(s, "/v1/inbox/count", about{
+		id: "countInbox", tag: tagInbox, en: "How much waits for a signature", zh: "待签收数", scopes: []string{ScopeReceive},
+	}, s.count)
 	get(s, "/v1/inbox/{id}", about{
 		id: "getReceived", tag: tagInbox, en: "A received document", zh: "收文", scopes: []string{ScopeReceive}, codes: []string{exchange.CodeNotFound},
 	}, s.inboxOne)
@@ -139,6 +154,11 @@ func (s *Server) register() {
 	}, s.agencies)
 	post(s, "/v1/inbox/{id}/accept", action("acceptDocument", "Sign for a document", "签收"), s.act(exchange.StageSignedFor))
 	post(s, "/v1/inbox/{id}/return", action("returnDocument", "Return a document, with the reason", "退文"), s.act(exchange.StageReturned))
+	post(s, "/v1/inbox/{id}/adopt", action("adoptDocument", "Say that a document that was signed for is used", "采用", exchange.CodeNotSignedFor, exchange.CodeRecalled), s.act(exchange.StageAdopted))
+	post(s, "/v1/inbox/{id}/complete", action("completeDocument", "Say that a document that was signed for is dealt with", "办结", exchange.CodeNotSignedFor, exchange.CodeRecalled), s.act(exchange.StageCompleted))
+	several := action("acceptDocuments", "Sign for up to 500 documents, each by itself", "批量签收")
+	several.notes = "Each has its own outcome: a receipt, or the problem that it would have had alone. A repeat gives the same receipts."
+	post(s, "/v1/inbox/accept", several, s.batch)
 	s.registerRequests()
 }
 
@@ -148,26 +168,30 @@ func either(id, en, zh string) about {
 }
 
 // action describes what an agency does with a document that it received.
-func action(id, en, zh string) about {
+func action(id, en, zh string, codes ...string) about {
 	return about{
 		id: id, tag: tagInbox, en: en, zh: zh, scopes: []string{ScopeReceive},
 		notes: "Signed with the agency's key. A repeat gives the same receipt.",
-		codes: []string{
-			exchange.CodeNotFound, exchange.CodeConflict, exchange.CodeCertificateExpired, exchange.CodeCertificateRevoked,
+		codes: append([]string{
+			exchange.CodeNotFound, exchange.CodeConflict, exchange.CodePrecondition, exchange.CodeCertificateExpired, exchange.CodeCertificateRevoked,
 			exchange.CodeUnknownRecipient,
-		},
+		}, codes...),
 	}
 }
 
 func (s *Server) listSent(ctx context.Context, in *page) (*body[list[Sent]], error) {
-	lines, err := s.c.Node.Sent(ctx, caller(ctx).Agency, in.After, in.Limit)
+	f, err := in.filter(in.State)
 	if err != nil {
 		return nil, s.problem(ctx, err)
 	}
-	out := &body[list[Sent]]{list[Sent]{Items: []Sent{}}}
+	lines, next, err := s.c.Node.SentBy(ctx, caller(ctx).Agency, in.After, in.Limit, f)
+	if err != nil {
+		return nil, s.problem(ctx, err)
+	}
+	out := &body[list[Sent]]{list[Sent]{Items: []Sent{}, Next: next}}
 	for _, l := range lines {
 		out.Body.Items = append(out.Body.Items, Sent{
-			Document: l.ID, Title: l.Title, Number: l.Number, Created: l.Created.Time(),
+			Document: l.ID, Title: l.Title, Number: l.Number, Created: l.Created.Time(), Kind: l.Kind, Urgency: l.Urgency,
 			State: l.State, StateZH: l.State.Chinese(), Recipients: l.Recipients, SignedFor: l.SignedFor,
 		})
 	}
@@ -182,14 +206,18 @@ func (s *Server) trace(ctx context.Context, in *DocumentPath) (*body[*node.Trace
 	return &body[*node.Trace]{t}, nil
 }
 
-func (s *Server) status(ctx context.Context, in *DocumentPath) (*body[Status], error) {
+func (s *Server) status(ctx context.Context, in *DocumentPath) (*tagged[Status], error) {
 	t, err := s.c.Node.Trace(ctx, caller(ctx).Agency, in.ID)
 	if err != nil {
 		return nil, s.problem(ctx, err)
 	}
-	return &body[Status]{Status{
-		Document: t.Document, State: t.State, StateZH: t.StateChinese, Recipients: t.Recipients, Receipts: t.Receipts,
-	}}, nil
+	return withTag(statusOfTrace(t)), nil
+}
+
+func statusOfTrace(t *node.Trace) Status {
+	return Status{
+		Document: t.Document, State: t.State, StateZH: t.StateChinese, Recipients: t.Recipients, Receipts: t.Receipts, Requests: len(t.Requests),
+	}
 }
 
 func (s *Server) receipts(ctx context.Context, in *DocumentPath) (*body[list[ReceiptLine]], error) {
@@ -204,6 +232,14 @@ func (s *Server) receipts(ctx context.Context, in *DocumentPath) (*body[list[Rec
 		})
 	}
 	return out, nil
+}
+
+func (s *Server) events(ctx context.Context, in *DocumentPath) (*body[list[node.Event]], error) {
+	t, err := s.c.Node.Trace(ctx, caller(ctx).Agency, in.ID)
+	if err != nil {
+		return nil, s.problem(ctx, err)
+	}
+	return &body[list[node.Event]]{list[node.Event]{Items: append([]node.Event{}, t.Events...)}}, nil
 }
 
 func received(i *node.InboxItem) Received {
@@ -222,11 +258,16 @@ func received(i *node.InboxItem) Received {
 
 // inbox waits for a first document when it is asked to and none is there.
 func (s *Server) inbox(ctx context.Context, in *inboxQuery) (*body[list[Received]], error) {
+	f, err := in.filter(in.State)
+	if err != nil {
+		return nil, s.problem(ctx, err)
+	}
+	f.Sender = in.Sender
 	deadline := time.NewTimer(min(time.Duration(in.Wait)*time.Second, maxWait))
 	defer deadline.Stop()
 	for {
-		changed, there := s.c.Node.Changed(), s.c.Node.Arrivals(caller(ctx).Agency)
-		items, err := s.c.Node.Inbox(ctx, caller(ctx).Agency, in.After, in.Limit)
+		arrivals := s.arrivals(ctx)
+		items, next, err := s.c.Node.InboxBy(ctx, caller(ctx).Agency, in.After, in.Limit, f)
 		if err != nil {
 			return nil, s.problem(ctx, err)
 		}
@@ -234,35 +275,58 @@ func (s *Server) inbox(ctx context.Context, in *inboxQuery) (*body[list[Received
 		for i := range items {
 			out.Body.Items = append(out.Body.Items, received(&items[i]))
 		}
-		if len(items) > 0 || in.Wait == 0 {
+		if next > 0 {
+			out.Body.Next = strconv.FormatUint(next, 10)
+		}
+		if len(items) > 0 || in.Wait == 0 || next > 0 {
 			return out, nil
 		}
-		for s.c.Node.Arrivals(caller(ctx).Agency) == there { // most commits are about none of those who wait
-			select {
-			case <-changed:
-				changed = s.c.Node.Changed()
-			case <-deadline.C:
-				return out, nil
-			case <-s.c.Ending:
-				return out, nil
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
+		if more, err := arrivals(deadline.C); !more {
+			return out, err
 		}
 	}
 }
 
-func (s *Server) inboxOne(ctx context.Context, in *DocumentPath) (*body[Received], error) {
+// arrivals is taken before the inbox is looked at: what it gives waits until
+// something came since. It says no more when the time is over, or the caller gone.
+func (s *Server) arrivals(ctx context.Context) func(<-chan time.Time) (more bool, err error) {
+	agency := caller(ctx).Agency
+	changed, there := s.c.Node.Changed(), s.c.Node.Arrivals(agency)
+	return func(late <-chan time.Time) (bool, error) {
+		for s.c.Node.Arrivals(agency) == there { // most commits are about none of those who wait
+			select {
+			case <-changed:
+				changed = s.c.Node.Changed()
+			case <-late:
+				return false, nil
+			case <-s.c.Ending:
+				return false, nil
+			case <-ctx.Done():
+				return false, ctx.Err()
+			}
+		}
+		return true, nil
+	}
+}
+
+func (s *Server) inboxOne(ctx context.Context, in *DocumentPath) (*tagged[Received], error) {
 	item, err := s.c.Node.InboxItem(ctx, caller(ctx).Agency, in.ID)
 	if err != nil {
 		return nil, s.problem(ctx, err)
 	}
-	return &body[Received]{received(item)}, nil
+	return withTag(received(item)), nil
 }
 
 func (s *Server) act(stage exchange.Stage) func(context.Context, *actInput) (*body[ActResult], error) {
 	return func(ctx context.Context, in *actInput) (*body[ActResult], error) {
-		receipt, err := s.c.Node.Act(ctx, caller(ctx).Agency, in.ID, node.Action{
+		if err := in.met(s.itemNow(ctx, in.ID)); err != nil {
+			return nil, s.problem(ctx, err)
+		}
+		act := s.c.Node.Act
+		if stage.Rank() > exchange.StageSignedFor.Rank() {
+			act = s.c.Node.Follow
+		}
+		receipt, err := act(ctx, caller(ctx).Agency, in.ID, node.Action{
 			Stage: stage, Actor: exchange.Actor{Name: in.Body.Actor.Name, Role: in.Body.Actor.Role},
 			Opinion: in.Body.Opinion, Number: in.Body.Number, Reason: in.Body.Reason,
 		})

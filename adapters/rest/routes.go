@@ -43,10 +43,7 @@ func (s *Server) describeSubmit(op *huma.Operation) {
 	document := schemas.Schema(reflect.TypeFor[SubmitRequest](), true, "SubmitRequest")
 	file := &huma.Schema{Type: huma.TypeString, Format: "binary"}
 	op.Parameters = append(op.Parameters,
-		&huma.Param{
-			Name: "Idempotency-Key", In: "header", Required: true, Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{"oa-2026-000123"}},
-			Description: "1 to 255 printable ASCII characters, one for each document, the same on a retry · 幂等键",
-		},
+		keyParameter(true, "1 to 255 printable ASCII characters, one for each document, the same on a retry · 幂等键"),
 		headerParam("Traceparent", "W3C trace context; travels in the signed header"))
 	op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"multipart/form-data": {
 		Schema: &huma.Schema{
