@@ -159,6 +159,13 @@ func (s *Server) register() {
 	several := action("acceptDocuments", "Sign for up to 500 documents, each by itself", "批量签收")
 	several.notes = "Each has its own outcome: a receipt, or the problem that it would have had alone. A repeat gives the same receipts."
 	post(s, "/v1/inbox/accept", several, s.batch)
+	post(s, "/v1/inbox/lease", about{
+		id: "leaseDocuments", tag: tagInbox, en: "Take documents that wait, so that no other worker takes them", zh: "领取待签收", scopes: []string{ScopeReceive},
+		notes: "A lease ends when the document is signed for, returned or released, or when its time is over. It is kept in memory.",
+	}, s.lease)
+	post(s, "/v1/inbox/release", about{
+		id: "releaseDocuments", tag: tagInbox, en: "Give leased documents back", zh: "放回待签收", scopes: []string{ScopeReceive},
+	}, s.release)
 	s.registerRequests()
 }
 

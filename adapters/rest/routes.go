@@ -15,6 +15,12 @@ func (s *Server) streams() {
 	submit.notes += " The part `document` comes first, then `body`, then any `attachment`; each file has its name in filename. " +
 		"At most 32 MiB unless the operator says otherwise."
 	s.stream(http.MethodPost, "/v1/documents", submit, s.guarded(s.accept, ScopeSend), s.describeSubmit)
+	s.stream(http.MethodGet, "/v1/events", about{
+		id: "followEvents", tag: tagSent, en: "What happens, as it happens", zh: "事件流", scopes: []string{ScopeSend, ScopeReceive},
+		notes: "Events `arrived` (a document is in the inbox), `receipt` (a stage of a document that was sent or received), `request` (a recall or a " +
+			"reminder) and `reset` (the node was restored: look at the lists again). An agency may hold 8 streams.",
+		codes: []string{exchange.CodeRateLimited},
+	}, s.guarded(s.follow, ScopeSend, ScopeReceive), describeEvents)
 	one := either("getReceipt", "A receipt as it was signed", "回执原文")
 	s.stream(http.MethodGet, "/v1/documents/{id}/receipts/{receipt}", one, s.guarded(s.receipt, ScopeSend, ScopeReceive), func(op *huma.Operation) {
 		op.Responses["200"] = content("The receipt's CMS (docs/spec/receipt-v1.md), DER · 回执的 CMS 结构", "application/pkcs7-mime")

@@ -53,6 +53,8 @@ type Server struct {
 	quotas    quotas
 	budget    *budget // of uploads
 	downloads *budget
+	open      openStreams
+	leased    leases
 	router    *mux.Router
 	api       huma.API
 }
