@@ -144,6 +144,11 @@ const (
 	CodeGuardRefused        = "guard_refused"
 	CodeGuardApproval       = "guard_approval"
 	CodeUnknownCritical     = "unknown_critical"
+	CodeNotSignedFor        = "not_signed_for"
+	CodePrecondition        = "precondition_failed"
+	CodeDigestMismatch      = "digest_mismatch"
+	CodeRateLimited         = "rate_limited"
+	CodeTestMode            = "test_mode"
 	CodeTemporary           = "temporary"
 	CodeInternal            = "internal"
 )
@@ -383,6 +388,21 @@ var texts = map[string]bilingual{
 	CodeUnknownCritical: {
 		Text{"The document asks for something that a node on its way does not know", "Have the operator of that node upgrade its program, or send it without the new feature."},
 		Text{"公文要求途经节点支持其尚不了解的功能", "请联系该节点运维人员升级程序，或不使用该新功能重新发文。"}},
+	CodeNotSignedFor: {
+		Text{"The document is not signed for", "Sign for it first; what became of it is said afterwards."},
+		Text{"该公文尚未签收", "请先签收，再反馈采用或办结。"}},
+	CodePrecondition: {
+		Text{"The document has changed since it was looked at", "Nothing was done. Look at it again, and repeat with the new ETag in If-Match."},
+		Text{"该公文状态已变化", "未作任何操作。请重新查询，再以新的 ETag 作为 If-Match 重试。"}},
+	CodeDigestMismatch: {
+		Text{"The bytes that came do not have the digest that was named", "Nothing was accepted. Compute the digest over the bytes as they are sent, and send them again."},
+		Text{"收到的内容与所附摘要不一致", "未予受理。请按实际发送的字节重新计算摘要后重发。"}},
+	CodeRateLimited: {
+		Text{"Too many requests with this API key", "Nothing was done. Repeat the same request after the time in Retry-After; ask in greater steps (wait, limit, /v1/events)."},
+		Text{"该接口密钥请求过于频繁", "未作任何操作。请在 Retry-After 所示时间后原样重试；可改用长轮询、批量或事件流减少请求。"}},
+	CodeTestMode: {
+		Text{"An echo agency is for test domains", "Nothing was started. Name the domain test-… or give --echo-anyway where every recipient knows that it answers by itself."},
+		Text{"回声单位仅限测试信任域", "未启动。请使用名称以 test 开头的信任域，或在各方知情时加 --echo-anyway。"}},
 	CodeTemporary: {
 		Text{"Not possible at the moment", "Repeat the same request in a little while."},
 		Text{"暂时无法处理", "请稍后原样重试。"}},

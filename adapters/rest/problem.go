@@ -65,6 +65,7 @@ var statusOf = map[string]int{
 	exchange.CodeIdempotencyInUse: 409, exchange.CodeIdempotencyMismatch: 422, exchange.CodeIdempotencyMissing: 400,
 	exchange.CodeAgencyNotActive: 422, exchange.CodeCertificateExpired: 422, exchange.CodeCertificateRevoked: 422, exchange.CodeCertificateUsage: 422, exchange.CodeSignatureInvalid: 422,
 	exchange.CodeClassificationMark: 422, exchange.CodeGuardKind: 422, exchange.CodeGuardSize: 422, exchange.CodeGuardPair: 422,
+	exchange.CodeNotSignedFor: 409, exchange.CodePrecondition: 412, exchange.CodeDigestMismatch: 400, exchange.CodeRateLimited: 429,
 	exchange.CodeUnreadable: 422, exchange.CodeTemporary: 503, exchange.CodeNoSpace: 507, exchange.CodeMediumFull: 507, exchange.CodeQuota: 429, exchange.CodeWebhookAddress: 422, exchange.CodeUploadUnfinished: 409,
 }
 
@@ -113,8 +114,10 @@ func newProblem(status int, code, detail, lang string) *Problem {
 }
 
 // language is zh when the client prefers Chinese.
-func language(r *http.Request) string {
-	first, _, _ := strings.Cut(r.Header.Get("Accept-Language"), ",")
+func language(r *http.Request) string { return preferred(r.Header.Get("Accept-Language")) }
+
+func preferred(accept string) string {
+	first, _, _ := strings.Cut(accept, ",")
 	if strings.HasPrefix(strings.ToLower(strings.TrimSpace(first)), "zh") {
 		return "zh"
 	}

@@ -41,6 +41,7 @@ type office struct {
 	ring     *KeyRing
 	rest     *Server
 	handler  http.Handler
+	seen     func(operation string, a *answer)
 	maxBytes int64
 }
 
@@ -94,6 +95,7 @@ func newOfficeWith(t testing.TB, c Config) *office {
 		o.keys[name] = secret
 	}
 	c.Node, c.Keys, c.Logger = o.node, o.ring, quiet
+	c.Staging, c.Webhooks = stagingAt(t, filepath.Join(o.dir, "uploads")), &hooks{of: map[string][]Webhook{}}
 	o.rest = New(c)
 	o.handler = o.rest.Handler()
 	server := httptest.NewServer(o.handler)
@@ -149,7 +151,11 @@ func (o *office) do(who, method, path string, body io.Reader, header map[string]
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	o.must(err)
-	return &answer{res.StatusCode, res.Header, b}
+	a := &answer{res.StatusCode, res.Header, b}
+	if operation := described(o.t, req, a); o.seen != nil {
+		o.seen(operation, a)
+	}
+	return a
 }
 
 // part is one part of a multipart body.

@@ -20,16 +20,6 @@ import (
 	"github.com/yizhan-gateway/yizhan/exchange/node"
 )
 
-// streams registers what does not fit into JSON.
-func (s *Server) streams() {
-	handle := func(method, path string, h http.HandlerFunc) { s.router.HandleFunc(path, h).Methods(method) }
-	handle(http.MethodPost, "/v1/documents", s.guarded(s.accept, ScopeSend))
-	handle(http.MethodGet, "/v1/documents/{id}/receipts/{receipt}", s.guarded(s.receipt, ScopeSend, ScopeReceive))
-	handle(http.MethodGet, "/v1/documents/{id}/evidence", s.guarded(s.evidence, ScopeSend, ScopeReceive))
-	handle(http.MethodGet, "/v1/inbox/{id}/files/{n}", s.guarded(s.file, ScopeReceive))
-	handle(http.MethodHead, "/v1/inbox/{id}/files/{n}", s.guarded(s.file, ScopeReceive))
-}
-
 // SubmitRequest is the part "document" of a submission.
 type SubmitRequest struct {
 	Title          string     `json:"title"`

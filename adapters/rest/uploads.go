@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/gorilla/mux"
 	tus "github.com/tus/tusd/v2/pkg/handler"
 	"golang.org/x/exp/slog" // what tusd logs with
@@ -47,20 +48,69 @@ func (s *Server) uploads() error {
 	if err != nil {
 		return err
 	}
-	handle := func(method, path string, do http.HandlerFunc) {
-		s.router.Handle(path, s.guarded(func(w http.ResponseWriter, r *http.Request) error {
+	handle := func(method, path string, a about, do http.HandlerFunc, fill func(*huma.Operation)) {
+		a.tag, a.scopes = tagUploads, []string{ScopeSend}
+		s.stream(method, path, a, s.guarded(func(w http.ResponseWriter, r *http.Request) error {
 			http.StripPrefix("/v1/uploads", h.Middleware(s.upload(do))).ServeHTTP(w, r)
 			return nil
-		}, ScopeSend)).Methods(method)
+		}, ScopeSend), func(op *huma.Operation) {
+			op.Responses["412"] = &huma.Response{Description: "Tus-Resumable is not 1.0.0 · 协议版本不符"}
+			fill(op)
+		})
 	}
-	handle(http.MethodPost, "/v1/uploads", h.PostFile)
-	handle(http.MethodHead, "/v1/uploads/{id}", h.HeadFile)
-	handle(http.MethodPatch, "/v1/uploads/{id}", h.PatchFile)
-	handle(http.MethodDelete, "/v1/uploads/{id}", h.DelFile)
-	s.router.Handle("/v1/uploads", h.Middleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(http.StatusNoContent) // the middleware says what there is
-	}))).Methods(http.MethodOptions)
+	handle(http.MethodPost, "/v1/uploads", about{
+		id: "createUpload", en: "Announce a file that comes in pieces", zh: "建立续传", codes: []string{exchange.CodeQuota, exchange.CodeNoSpace},
+		notes: "The tus protocol 1.0, with creation, termination and expiration: docs/api/uploads.md.",
+	}, h.PostFile, describeCreateUpload)
+	one := about{codes: []string{exchange.CodeNotFound}}
+	one.id, one.en, one.zh = "headUpload", "How far a file came", "查询续传进度"
+	handle(http.MethodHead, "/v1/uploads/{id}", one, h.HeadFile, describeHeadUpload)
+	one.id, one.en, one.zh = "patchUpload", "Send the next piece of a file", "续传"
+	handle(http.MethodPatch, "/v1/uploads/{id}", one, h.PatchFile, describePatchUpload)
+	one.id, one.en, one.zh = "deleteUpload", "Remove a file that no document took", "删除续传"
+	handle(http.MethodDelete, "/v1/uploads/{id}", one, h.DelFile, func(op *huma.Operation) {
+		op.Parameters, op.Responses["204"] = append(op.Parameters, tusVersion), &huma.Response{Description: "Gone · 已删除"}
+	})
+	s.stream(http.MethodOptions, "/v1/uploads", about{id: "describeUploads", tag: tagUploads, en: "What of the protocol there is", zh: "续传能力", open: true},
+		h.Middleware(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP, func(op *huma.Operation) {
+			op.Responses["200"] = &huma.Response{Description: "Tus-Version, Tus-Extension, Tus-Max-Size · 版本与扩展"}
+		})
 	return nil
+}
+
+var tusVersion = headerParam("Tus-Resumable", "1.0.0")
+
+func describeCreateUpload(op *huma.Operation) {
+	op.Parameters = append(op.Parameters, tusVersion, headerParam("Upload-Length", "Bytes of the file"),
+		headerParam("Upload-Metadata", "filename and filetype, each in base64"))
+	op.Responses["501"] = &huma.Response{Description: "Upload-Defer-Length is not possible: the length is known · 不支持"}
+	op.Responses["201"] = &huma.Response{
+		Description: "It can come now · 可以上传", Headers: map[string]*huma.Param{"Location": answerHeader("Where its pieces go")},
+	}
+}
+
+func describeHeadUpload(op *huma.Operation) {
+	op.Parameters = append(op.Parameters, tusVersion)
+	op.Responses["200"] = &huma.Response{Description: "How far it came · 已收到的字节数", Headers: map[string]*huma.Param{
+		"Upload-Offset": answerHeader("Bytes that are durable; go on here"), "Upload-Length": answerHeader("Bytes of the file"),
+		"Upload-Expires": answerHeader("When it ends without a new piece"),
+	}}
+}
+
+func describePatchUpload(op *huma.Operation) {
+	op.Parameters = append(op.Parameters, tusVersion, headerParam("Upload-Offset", "Where the file ended"))
+	op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+		"application/offset+octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}},
+	}}
+	op.Responses["204"] = &huma.Response{
+		Description: "It is durable · 已落盘", Headers: map[string]*huma.Param{"Upload-Offset": answerHeader("Where it ends now")},
+	}
+	for status, what := range map[string]string{
+		"409": "Upload-Offset is not where the file ends: ask with HEAD · 偏移不符", "423": "Another request adds to the file · 正在上传",
+		"460": "The connection ended · 连接中断",
+	} {
+		op.Responses[status] = &huma.Response{Description: what}
+	}
 }
 
 // upload holds what memory an upload may, and says when the file ends.

@@ -44,13 +44,13 @@ func (rows) OpenRow(row, sealed []byte) ([]byte, error) {
 	return aead.Open(nil, make([]byte, 12), sealed, row)
 }
 
-func newUploading(t *testing.T) *office {
+func stagingAt(t testing.TB, dir string) *staging.Store {
 	t.Helper()
-	store, err := staging.Open(staging.Config{Dir: filepath.Join(t.TempDir(), "uploads"), Sealer: rows{}, MaxSize: 2 << 30, MaxFiles: 5, Keep: time.Hour})
+	store, err := staging.Open(staging.Config{Dir: dir, Sealer: rows{}, MaxSize: 2 << 30, MaxFiles: 5, Keep: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newOfficeWith(t, Config{Staging: store})
+	return store
 }
 
 // upload makes one and gives its path.
@@ -110,10 +110,10 @@ func (b *breaking) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// content is the same bytes whenever it is read, from any place on.
-type content struct{ size, at int64 }
+// original is the same bytes whenever it is read, from any place on.
+type original struct{ size, at int64 }
 
-func (c *content) Read(p []byte) (int, error) {
+func (c *original) Read(p []byte) (int, error) {
 	if c.at >= c.size {
 		return 0, io.EOF
 	}
@@ -128,13 +128,13 @@ func (c *content) Read(p []byte) (int, error) {
 // TestAnUploadInterruptedTwentyTimes arrives byte for byte, and of what was sent no
 // more is sent again than what was on its way when the line broke.
 func TestAnUploadInterruptedTwentyTimes(t *testing.T) {
-	o := newUploading(t)
+	o := newOffice(t, 0)
 	size := *uploadMiB << 20
 	path, dice, sent := o.upload("jia", size, "大文件.ofd"), rand.New(rand.NewPCG(1, 2)), int64(0)
 	const times = 20
 	for n := 0; n < times; n++ {
 		at := o.offset("jia", path)
-		body := &breaking{&content{size, at}, 1 + dice.Int64N(size/times), &sent}
+		body := &breaking{&original{size, at}, 1 + dice.Int64N(size/times), &sent}
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPatch, o.url+path, body)
 		o.must(err)
 		for k, v := range patch(at) {
@@ -150,7 +150,7 @@ func TestAnUploadInterruptedTwentyTimes(t *testing.T) {
 		o.free(path)
 	}
 	at := o.offset("jia", path)
-	if a := o.do("jia", http.MethodPatch, path, &breaking{&content{size, at}, size, &sent}, patch(at)); a.status != http.StatusNoContent {
+	if a := o.do("jia", http.MethodPatch, path, &breaking{&original{size, at}, size, &sent}, patch(at)); a.status != http.StatusNoContent {
 		t.Fatalf("the rest: %d %s", a.status, a.body)
 	}
 	// Of each interruption what lies in buffers between the two ends may be lost.
@@ -165,13 +165,14 @@ func TestAnUploadInterruptedTwentyTimes(t *testing.T) {
 	var got SubmitResult
 	o.must(json.Unmarshal(a.body, &got))
 	o.settle()
+	want := digest(o, &original{size: size})
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, o.url+"/v1/inbox/"+got.Document+"/files/0", nil)
 	o.must(err)
 	req.Header.Set("Authorization", "Bearer "+o.keys["yi"])
 	res, err := http.DefaultClient.Do(req)
 	o.must(err)
 	defer res.Body.Close()
-	if want, have := digest(o, &content{size: size}), digest(o, res.Body); want != have {
+	if digest(o, res.Body) != want {
 		t.Fatal("other bytes arrived")
 	}
 	if !strings.Contains(res.Header.Get("Content-Disposition"), "%E5%A4%A7") {
@@ -202,12 +203,12 @@ func (o *office) free(path string) {
 // TestNoPlaintextOfAnUploadOnTheDisk looks at every file that the node has, while the
 // upload is under way, when it is whole, and after the document took it.
 func TestNoPlaintextOfAnUploadOnTheDisk(t *testing.T) {
-	o := newUploading(t)
+	o := newOffice(t, 0)
 	text := []byte("关于试点工作的通知，征求意见稿。")
 	body := bytes.Repeat(text, 40000)
 	look := func(when string) {
 		seen := int64(0)
-		for _, dir := range []string{o.dir, filepath.Dir(o.rest.c.Staging.Dir())} {
+		for _, dir := range []string{o.dir} {
 			o.must(filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 				if err != nil || !d.Type().IsRegular() {
 					return err
@@ -242,7 +243,7 @@ func TestNoPlaintextOfAnUploadOnTheDisk(t *testing.T) {
 // TestSubmittingUploadsAgain gives the same document, and what is not whole or not
 // ours gives none.
 func TestSubmittingUploadsAgain(t *testing.T) {
-	o := newUploading(t)
+	o := newOffice(t, 0)
 	first, second := o.upload("jia", 4, "正文.ofd"), o.upload("jia", 3, "附件.pdf")
 	o.do("jia", http.MethodPatch, first, strings.NewReader("body"), patch(0))
 	if a := o.submitUploads("jia", "1", o.yi, first, second); a.status != http.StatusConflict || a.problem().Code != exchange.CodeUploadUnfinished {
@@ -280,7 +281,7 @@ func TestSubmittingUploadsAgain(t *testing.T) {
 
 // TestUploadsRefuse what does not fit, each with the answer of the protocol.
 func TestUploadsRefuse(t *testing.T) {
-	o := newUploading(t)
+	o := newOffice(t, 0)
 	path := o.upload("jia", 10, "a")
 	with := func(more ...string) map[string]string {
 		h := patch(0)

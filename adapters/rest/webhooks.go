@@ -40,7 +40,7 @@ type WebhookDelivery struct {
 // WebhookRequest makes one.
 type WebhookRequest struct {
 	URL       string   `json:"url" maxLength:"2048" doc:"https address; internal ones must be allowed by the operator"`
-	Types     []string `json:"types,omitempty" maxItems:"10" enum:"document.received,document.stage,document.request" doc:"absent: all"`
+	Types     []string `json:"types,omitempty" maxItems:"10" enum:"document.received,document.stage,document.request" doc:"Events that it is for; absent: all"`
 	Algorithm string   `json:"algorithm,omitempty" enum:"sha256,sm3" default:"sha256"`
 }
 
@@ -63,12 +63,13 @@ type Webhooks interface {
 	Deliver(ctx context.Context, agency, id, message string) (*WebhookDelivery, error)
 }
 
-type webhookPath struct {
+// WebhookPath names one webhook of the caller.
+type WebhookPath struct {
 	ID string `path:"id" minLength:"1" maxLength:"60"`
 }
 
 type webhookMessage struct {
-	webhookPath
+	WebhookPath
 	Message string `path:"message" minLength:"1" maxLength:"200"`
 }
 
@@ -77,20 +78,23 @@ type webhookSecret struct {
 }
 
 func (s *Server) registerWebhooks() {
-	get(s, "/v1/webhooks", "Webhooks of the agency", s.webhooks, ScopeManage)
-	get(s, "/v1/webhooks/{id}", "A webhook with its last deliveries", s.webhook, ScopeManage)
-	huma.Register(s.api, huma.Operation{
-		Method: http.MethodPost, Path: "/v1/webhooks", Summary: "Make a webhook", OperationID: "post-v1-webhooks",
-		Security: security([]string{ScopeManage}), MaxBodyBytes: maxJSON, DefaultStatus: http.StatusCreated,
-	}, s.makeWebhook)
-	huma.Register(s.api, huma.Operation{
-		Method: http.MethodDelete, Path: "/v1/webhooks/{id}", Summary: "Remove a webhook", OperationID: "delete-v1-webhooks-id",
-		Security: security([]string{ScopeManage}), DefaultStatus: http.StatusNoContent,
-	}, s.removeWebhook)
-	post(s, "/v1/webhooks/{id}/rotate", "Give a webhook a new secret", s.rotateWebhook, ScopeManage)
-	post(s, "/v1/webhooks/{id}/enable", "Let a webhook go on, with what waits at once", s.enableWebhook, ScopeManage)
-	post(s, "/v1/webhooks/{id}/test", "Send a made-up event now", s.testWebhook, ScopeManage)
-	post(s, "/v1/webhooks/{id}/deliveries/{message}/resend", "Send an event once more now", s.resendWebhook, ScopeManage)
+	one := func(id, en, zh string, codes ...string) about {
+		return about{id: id, tag: tagWebhooks, en: en, zh: zh, scopes: []string{ScopeManage}, codes: append(codes, exchange.CodeNotFound)}
+	}
+	get(s, "/v1/webhooks", one("listWebhooks", "Webhooks of the agency", "回调列表"), s.webhooks)
+	get(s, "/v1/webhooks/{id}", one("getWebhook", "A webhook with its last deliveries", "回调及最近投递"), s.webhook)
+	create := one("createWebhook", "Make a webhook; its secret is in the answer, and never again", "建立回调", exchange.CodeWebhookAddress, exchange.CodeConflict)
+	create.notes = "Calls are those of Standard Webhooks 1.0, or with HMAC-SM3: docs/webhooks.md. An agency may have 10."
+	op := create.operation(http.MethodPost, "/v1/webhooks")
+	op.MaxBodyBytes, op.DefaultStatus = maxJSON, http.StatusCreated
+	huma.Register(s.api, op, s.makeWebhook)
+	op = one("deleteWebhook", "Remove a webhook", "删除回调").operation(http.MethodDelete, "/v1/webhooks/{id}")
+	op.DefaultStatus = http.StatusNoContent
+	huma.Register(s.api, op, s.removeWebhook)
+	post(s, "/v1/webhooks/{id}/rotate", one("rotateWebhook", "Give a webhook a new secret", "更换回调密钥"), s.rotateWebhook)
+	post(s, "/v1/webhooks/{id}/enable", one("enableWebhook", "Let a webhook go on, with what waits at once", "恢复回调"), s.enableWebhook)
+	post(s, "/v1/webhooks/{id}/test", one("testWebhook", "Send a made-up event now", "试发事件"), s.testWebhook)
+	post(s, "/v1/webhooks/{id}/deliveries/{message}/resend", one("resendWebhook", "Send an event once more now", "重发事件"), s.resendWebhook)
 }
 
 func (s *Server) webhooks(ctx context.Context, _ *struct{}) (*body[list[Webhook]], error) {
@@ -98,10 +102,10 @@ func (s *Server) webhooks(ctx context.Context, _ *struct{}) (*body[list[Webhook]
 	for i := range items {
 		items[i].Deliveries = []WebhookDelivery{}
 	}
-	return &body[list[Webhook]]{list[Webhook]{append([]Webhook{}, items...)}}, nil
+	return &body[list[Webhook]]{list[Webhook]{Items: append([]Webhook{}, items...)}}, nil
 }
 
-func (s *Server) webhook(ctx context.Context, in *webhookPath) (*body[Webhook], error) {
+func (s *Server) webhook(ctx context.Context, in *WebhookPath) (*body[Webhook], error) {
 	for _, w := range s.c.Webhooks.List(caller(ctx).Agency) {
 		if w.ID == in.ID {
 			return &body[Webhook]{w}, nil
@@ -124,14 +128,14 @@ func (s *Server) makeWebhook(ctx context.Context, in *struct{ Body WebhookReques
 	}{"/v1/webhooks/" + w.ID, *w}, nil
 }
 
-func (s *Server) removeWebhook(ctx context.Context, in *webhookPath) (*struct{}, error) {
+func (s *Server) removeWebhook(ctx context.Context, in *WebhookPath) (*struct{}, error) {
 	if _, err := s.c.Webhooks.Change(caller(ctx).Agency, in.ID, WebhookDelete); err != nil {
 		return nil, s.problem(ctx, err)
 	}
 	return nil, nil
 }
 
-func (s *Server) rotateWebhook(ctx context.Context, in *webhookPath) (*body[webhookSecret], error) {
+func (s *Server) rotateWebhook(ctx context.Context, in *WebhookPath) (*body[webhookSecret], error) {
 	secret, err := s.c.Webhooks.Change(caller(ctx).Agency, in.ID, WebhookRotate)
 	if err != nil {
 		return nil, s.problem(ctx, err)
@@ -139,14 +143,14 @@ func (s *Server) rotateWebhook(ctx context.Context, in *webhookPath) (*body[webh
 	return &body[webhookSecret]{webhookSecret{secret}}, nil
 }
 
-func (s *Server) enableWebhook(ctx context.Context, in *webhookPath) (*body[Webhook], error) {
+func (s *Server) enableWebhook(ctx context.Context, in *WebhookPath) (*body[Webhook], error) {
 	if _, err := s.c.Webhooks.Change(caller(ctx).Agency, in.ID, WebhookEnable); err != nil {
 		return nil, s.problem(ctx, err)
 	}
 	return s.webhook(ctx, in)
 }
 
-func (s *Server) testWebhook(ctx context.Context, in *webhookPath) (*body[WebhookDelivery], error) {
+func (s *Server) testWebhook(ctx context.Context, in *WebhookPath) (*body[WebhookDelivery], error) {
 	return s.deliver(ctx, in.ID, "")
 }
 

@@ -252,5 +252,8 @@ func (n *Node) putInbox(tx queue.Tx, hh sm.Digest, agency string, row *records.I
 	if err := records.InboxByID.Insert(tx, &hh, agency, row.ID); err != nil {
 		return err
 	}
+	if err := waits(tx, agency, hh, row); err != nil {
+		return err
+	}
 	return records.Inbox.Insert(tx, row, agency, hh)
 }

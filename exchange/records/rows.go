@@ -27,10 +27,12 @@ var (
 	Delivered    = Table[Dedup]{"ddp"}         // hh, agency
 	Inbox        = Table[InboxRow]{"box"}      // agency, hh
 	InboxOrder   = Table[sm.Digest]{"inx"}     // agency, sequence
+	InboxWaiting = Table[sm.Digest]{"inw"}     // agency, sequence: neither signed for nor returned
 	InboxByID    = Table[sm.Digest]{"bid"}     // agency, document id
 	InboxCounter = Table[uint64]{"inc"}        // agency
 	FirstHeader  = Table[sm.Digest]{"cfl"}     // sender agency, document id
 	Idempotency  = Table[Idempotent]{"idm"}    // agency, blind index of the key
+	AskedUnder   = Table[sm.Digest]{"ask"}     // agency, blind index of the key, number: a request
 	Heads        = Table[Head]{"head"}         // node
 	Forks        = Table[Fork]{"fork"}         // node, SM3 of the other head
 	BookRows     = Table[Books]{"bok"}         // link
@@ -334,7 +336,9 @@ type InboxRow struct {
 	Delivered   sm.Digest // receipts
 	Collected   sm.Digest
 	Acted       sm.Digest
-	Sealed      []byte // summary, under the storage key
+	Adopted     sm.Digest `json:",omitzero"`
+	Completed   sm.Digest `json:",omitzero"`
+	Sealed      []byte    // summary, under the storage key
 
 	Reminder  sm.Digest       `json:",omitzero"` // the last request
 	Reminded  strictjson.Time `json:",omitzero"`

@@ -131,9 +131,6 @@ func (s *Store) Create(owner string, size int64, meta map[string]string) (*Info,
 	return st.info(id), s.save(id, st)
 }
 
-// Dir is where the files lie.
-func (s *Store) Dir() string { return s.c.Dir }
-
 // MaxSize is the most that one file may have.
 func (s *Store) MaxSize() int64 { return s.c.MaxSize }
 
