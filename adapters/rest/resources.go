@@ -135,6 +135,7 @@ func (s *Server) register() {
 	post(s, "/v1/inbox/{id}/accept", "Sign for a document (签收)", s.act(exchange.StageSignedFor), ScopeReceive)
 	post(s, "/v1/inbox/{id}/return", "Return a document (退文)", s.act(exchange.StageReturned), ScopeReceive)
 	s.registerRequests()
+	s.registerPreview()
 }
 
 func security(scopes []string) []map[string][]string {

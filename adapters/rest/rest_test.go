@@ -318,7 +318,7 @@ func TestWhatASenderAsksFor(t *testing.T) {
 
 // TestBadSubmissions: each a specific problem in two languages, nothing stored.
 func TestBadSubmissions(t *testing.T) {
-	o := newOffice(t, 1<<20)
+	o := newOffice(t, 2<<20)
 	body := part{"body", "正文.ofd", "content"}
 	doc := func(change map[string]any) part { return part{"document", "", o.meta(change)} }
 	unknown, err := certs.MakeAgencyCode("11520000000000999")
@@ -352,8 +352,8 @@ func TestBadSubmissions(t *testing.T) {
 		{"metadata not first", []part{body, doc(nil)}, 400, exchange.CodeBadMultipart, "first"},
 		{"no part at all", nil, 400, exchange.CodeBadMultipart, ""},
 		{"foreign part", []part{doc(nil), body, {"virus", "x", "y"}}, 400, exchange.CodeBadMultipart, ""},
-		{"oversized metadata", []part{{"document", "", strings.Repeat(" ", maxJSON+1)}, body}, 413, exchange.CodeTooLarge, ""},
-		{"oversized request", []part{doc(nil), {"body", "a", strings.Repeat("x", 1<<20)}}, 413, exchange.CodeTooLarge, ""},
+		{"oversized metadata", []part{{"document", "", strings.Repeat(" ", maxMetadata+1)}, body}, 413, exchange.CodeTooLarge, ""},
+		{"oversized request", []part{doc(nil), {"body", "a", strings.Repeat("x", 2<<20)}}, 413, exchange.CodeTooLarge, ""},
 		{"a file name that is a path", []part{doc(nil), {"body", "..", "x"}}, 422, exchange.CodeInvalidDocument, "file 0"},
 		{"expired already", []part{doc(map[string]any{"expires": "2020-01-01T00:00:00Z"}), body}, 422, exchange.CodeInvalidDocument, "expires"},
 	} {
