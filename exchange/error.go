@@ -85,6 +85,7 @@ func IsTemporary(err error) bool {
 // The codes. They are part of the public interface: a code is never renamed.
 const (
 	CodeUnknownRecipient    = "unknown_recipient"
+	CodeAmbiguousRecipient  = "ambiguous_recipient"
 	CodeAgencyNotActive     = "agency_not_active"
 	CodeAgencyCode          = "agency_code"
 	CodeMissingBody         = "missing_body"
@@ -184,6 +185,9 @@ var texts = map[string]bilingual{
 	CodeUnknownRecipient: {
 		Text{"A recipient is not in the directory", "Check the code with a directory search, or ask the domain authority to admit the agency."},
 		Text{"收文单位不在名录中", "请先查询名录核对单位代码，或联系名录机构登记该单位。"}},
+	CodeAmbiguousRecipient: {
+		Text{"A recipient's name is that of several agencies", "Name the one that is meant by its code; the candidates are listed."},
+		Text{"收文单位名称对应多个单位", "请从所列单位中选定，并填写其单位代码。"}},
 	CodeAgencyNotActive: {
 		Text{"An agency does not exist at this time", "Use the successor that is named, or ask the domain authority to correct the agency's dates."},
 		Text{"单位尚未成立或已撤销", "请改用所列的承继单位，或联系名录机构更正该单位的有效期。"}},

@@ -155,6 +155,7 @@ func exerciseAll(o *office) {
 	}
 	o.ok(o.do("jia", http.MethodDelete, "/v1/webhooks/hook", nil, nil))
 	o.ok(o.do("", http.MethodOptions, "/v1/uploads", nil, nil))
+	act("jia", "/v1/documents/preview", o.meta(nil))
 	upload := o.upload("jia", 3, "正文.ofd")
 	o.ok(o.do("jia", http.MethodPatch, upload, strings.NewReader("abc"), patch(0)))
 	o.ok(o.do("jia", http.MethodHead, upload, nil, patch(0)))

@@ -27,6 +27,8 @@ type Problem struct {
 	TitleEN string `json:"title_en"`
 	FixEN   string `json:"fix_en"`
 
+	Errors exchange.Faults `json:"errors,omitempty" doc:"All that is wrong with a document, field by field"`
+
 	after string // Retry-After, seconds; empty: by status
 }
 
@@ -57,7 +59,7 @@ func (p *Problem) ContentType(string) string { return problemMedia }
 const problemMedia = "application/problem+json"
 
 var statusOf = map[string]int{
-	exchange.CodeUnknownRecipient: 422, exchange.CodeAgencyCode: 422, exchange.CodeMissingBody: 422,
+	exchange.CodeUnknownRecipient: 422, exchange.CodeAmbiguousRecipient: 422, exchange.CodeAgencyCode: 422, exchange.CodeMissingBody: 422,
 	exchange.CodeEmptyFile: 422, exchange.CodeStateSecret: 422, exchange.CodeLabelCeiling: 422,
 	exchange.CodeInvalidDocument: 422, exchange.CodeNoRoute: 422, exchange.CodeTooLarge: 413,
 	exchange.CodeBadMultipart: 400, exchange.CodeBadRequest: 400, exchange.CodeUnauthenticated: 401,
@@ -85,6 +87,9 @@ func problemOf(err error, lang string) *Problem {
 		status = http.StatusInternalServerError
 	}
 	p := newProblem(status, code, detail, lang)
+	if faults := (exchange.Faults)(nil); errors.As(err, &faults) {
+		p.Errors = faults
+	}
 	if over := (*overQuota)(nil); errors.As(err, &over) {
 		p.after = strconv.Itoa(int(math.Ceil(over.after.Seconds())))
 	}

@@ -167,6 +167,7 @@ func (s *Server) register() {
 		id: "releaseDocuments", tag: tagInbox, en: "Give leased documents back", zh: "放回待签收", scopes: []string{ScopeReceive},
 	}, s.release)
 	s.registerRequests()
+	s.registerPreview()
 	if s.c.Webhooks != nil {
 		s.registerWebhooks()
 	}

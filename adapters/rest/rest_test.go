@@ -324,7 +324,7 @@ func TestWhatASenderAsksFor(t *testing.T) {
 
 // TestBadSubmissions: each a specific problem in two languages, nothing stored.
 func TestBadSubmissions(t *testing.T) {
-	o := newOffice(t, 1<<20)
+	o := newOffice(t, 2<<20)
 	body := part{"body", "正文.ofd", "content"}
 	doc := func(change map[string]any) part { return part{"document", "", o.meta(change)} }
 	unknown, err := certs.MakeAgencyCode("11520000000000999")
@@ -358,8 +358,8 @@ func TestBadSubmissions(t *testing.T) {
 		{"metadata not first", []part{body, doc(nil)}, 400, exchange.CodeBadMultipart, "first"},
 		{"no part at all", nil, 400, exchange.CodeBadMultipart, ""},
 		{"foreign part", []part{doc(nil), body, {"virus", "x", "y"}}, 400, exchange.CodeBadMultipart, ""},
-		{"oversized metadata", []part{{"document", "", strings.Repeat(" ", maxJSON+1)}, body}, 413, exchange.CodeTooLarge, ""},
-		{"oversized request", []part{doc(nil), {"body", "a", strings.Repeat("x", 1<<20)}}, 413, exchange.CodeTooLarge, ""},
+		{"oversized metadata", []part{{"document", "", strings.Repeat(" ", maxMetadata+1)}, body}, 413, exchange.CodeTooLarge, ""},
+		{"oversized request", []part{doc(nil), {"body", "a", strings.Repeat("x", 2<<20)}}, 413, exchange.CodeTooLarge, ""},
 		{"a file name that is a path", []part{doc(nil), {"body", "..", "x"}}, 422, exchange.CodeInvalidDocument, "file 0"},
 		{"expired already", []part{doc(map[string]any{"expires": "2020-01-01T00:00:00Z"}), body}, 422, exchange.CodeInvalidDocument, "expires"},
 	} {
@@ -406,9 +406,9 @@ func TestBrokenUploads(t *testing.T) {
 			t.Errorf("cut at %d of %d: %d %s", cut, len(whole), a.status, a.body)
 		}
 	}
-	a := o.do("jia", http.MethodPost, "/v1/documents", strings.NewReader("{}"), map[string]string{"Content-Type": "application/json", "Idempotency-Key": "x"})
+	a := o.do("jia", http.MethodPost, "/v1/documents", strings.NewReader("{}"), map[string]string{"Content-Type": "text/json", "Idempotency-Key": "x"})
 	if a.status != 400 || a.problem().Code != exchange.CodeBadMultipart {
-		t.Errorf("JSON in place of multipart: %d %s", a.status, a.body)
+		t.Errorf("text in place of multipart: %d %s", a.status, a.body)
 	}
 	o.nothingStored()
 }

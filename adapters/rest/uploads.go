@@ -253,7 +253,7 @@ func (s *Server) submitUploaded(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var q UploadedRequest
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxJSON))
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxMetadata))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&q); err != nil {
 		return exchange.Fail(exchange.CodeBadRequest, "%s", jsonReason(err))
@@ -263,20 +263,12 @@ func (s *Server) submitUploaded(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	doc, err := q.Document.document()
-	if err != nil {
-		return err
-	}
 	g, err := s.quotas.begin(agency, size, s.c.Node.Now())
 	if err != nil {
 		return err
 	}
-	in := node.Submission{
-		Agency: agency, IdempotencyKey: key, Document: doc, RelatesTo: q.Document.RelatesTo, Trace: traceParent(r), Files: s.uploaded(agency, q.Files),
-	}
-	if q.Document.Expires != nil {
-		in.Expires = *q.Document.Expires
-	}
+	in := q.Document.submission(agency)
+	in.IdempotencyKey, in.Trace, in.Files = key, traceParent(r), s.uploaded(agency, q.Files)
 	got, err := s.acceptUploaded(r.Context(), in)
 	if err == nil && !got.Replayed {
 		g.read.Store(size)

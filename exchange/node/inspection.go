@@ -107,7 +107,7 @@ func (n *Node) onwards(ctx context.Context, c *ConsignmentItem, recipients []int
 // it is to be. ended says that the copy does not pass and its end was signed.
 func (n *Node) inspectFirst(ctx context.Context, d *certs.Directory, p *parcel, slot SlotItem, before past, s *step) (ended bool, err error) {
 	agency := p.e.Header.Recipients[slot.I].Agency
-	if !n.looksInto(d, p.from, agency) || n.passable(d, p.env.Sender, agency, p.routing, p.e.Header.Payload.Size) != nil {
+	if !n.looksInto(d, p.from, agency) || n.passable(d, p.env.Sender, agency, p.routing, p.e.Header.Payload.Size).Refused != nil {
 		return false, nil // or refused for what its header says
 	}
 	known, attested, err := n.inspected(ctx, p, agency)
