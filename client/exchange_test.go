@@ -24,7 +24,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/queue/blob"
 )
 
-// site is a node with three agencies, 甲, 乙 and 丙, that runs in this process and is
+// site is a node with agencies, 甲, 乙, 丙 and so on, that runs in this process and is
 // reached over HTTP. All tests and examples share it: making keys takes its time.
 type site struct {
 	dir    string
@@ -71,7 +71,7 @@ func build() *site {
 	keys, err := keystore.Create(filepath.Join(dir, "keys"), pass, rand.Reader)
 	must(err)
 	var specs []certs.AgencySpec
-	for i, name := range []string{"甲", "乙", "丙"} {
+	for i, name := range []string{"甲", "乙", "丙", "戊", "己", "庚"} {
 		code, err := certs.MakeAgencyCode(fmt.Sprintf("11520000000000%03d", i+1))
 		must(err)
 		s.codes[name] = string(code)
@@ -83,8 +83,8 @@ func build() *site {
 	must(err)
 	must(authority.Admit(parsed, now))
 	group := []string{"各示范单位"}
-	for _, code := range s.codes {
-		must(authority.ChangeAgency(code, certs.AgencyChange{Groups: &group}))
+	for _, name := range []string{"甲", "乙", "丙"} {
+		must(authority.ChangeAgency(s.codes[name], certs.AgencyChange{Groups: &group}))
 	}
 	file, err := authority.Publish(now)
 	must(err)
