@@ -29,6 +29,7 @@ var house = []room{
 	{floor: 6, path: "cmd/yizhan/bench"},
 	{floor: 6, path: "cmd/yizhan/backup"},
 
+	{floor: 5, path: "client"},
 	{floor: 5, path: "adapters/rest"},
 	{floor: 5, path: "adapters/console"},
 	{floor: 5, path: "adapters/control"},
@@ -72,11 +73,20 @@ var house = []room{
 	{floor: 0, path: "internal/strictjson"},
 }
 
+// clientAlone is what agency systems are promised.
+const clientAlone = "client needs the standard library alone"
+
 // deny names arrows that the floors would permit and the house does not, in
 // code that ships (tests may use a real engine). A trailing "/..." covers the
 // package itself and everything below it, as in go list.
 var deny = []struct{ from, to, why string }{
 	{"adapters/...", "adapters/...", "adapters never import one another; what two of them need belongs on floor 4 or lower"},
+	{"client", "adapters/...", clientAlone},
+	{"client", "exchange/...", clientAlone},
+	{"client", "queue/...", clientAlone},
+	{"client", "certs", clientAlone},
+	{"client", "crypto/...", clientAlone},
+	{"client", "internal/...", clientAlone},
 	{"queue", "certs", "queue knows nothing of documents or of who signs them"},
 	{"queue", "crypto/envelope", "queue knows nothing of documents"},
 	{"exchange", "queue", "the vocabulary needs no store; typed rows are exchange/records"},
