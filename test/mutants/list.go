@@ -464,8 +464,8 @@ var mutants = []mutant{
 		name:   "root-not-recognised",
 		reason: "a disk for payloads that is not mounted is taken for an empty one",
 		changes: []change{{"queue/blob/store.go",
-			"if err := s.recognise(path, mark{list.Store, i + 1}); err != nil {",
-			"if err := s.recognise(path, mark{list.Store, i + 1}); err != nil && i > 1<<20 {"}},
+			"if err := recognise(fsys, path, mark{list.Store, i + 1}); err != nil {",
+			"if err := recognise(fsys, path, mark{list.Store, i + 1}); err != nil && i > 1<<20 {"}},
 		campaign: []string{"./queue/blob", "-run", "TestRootsThatAreAway"},
 	},
 	{
