@@ -125,6 +125,7 @@ const (
 	CodeLedgerRolledBack    = "ledger_rolled_back"
 	CodeFileSystem          = "file_system"
 	CodeQuota               = "quota"
+	CodeTooSlow             = "too_slow"
 	CodeNoSpace             = "no_space"
 	CodeMediumFull          = "medium_full"
 	CodeBackupDamaged       = "backup_damaged"
@@ -312,6 +313,9 @@ var texts = map[string]bilingual{
 	CodeMediumFull: {
 		Text{"The medium or the gate's directory is full", "Make room there, or take another medium, and export again. Nothing is lost: what did not fit leaves with the next export."},
 		Text{"介质或网闸目录空间不足", "请清理该目录或更换介质后重新导出。数据不会丢失，未写入的内容随下次导出发出。"}},
+	CodeTooSlow: {
+		Text{"The document comes too slowly", "Nothing was stored. Look at the network between the system and the node, then send it again with the same Idempotency-Key."},
+		Text{"公文上传过慢", "未存储任何内容。请检查业务系统与节点之间的网络，再以同一 Idempotency-Key 重发。"}},
 	CodeNoSpace: {
 		Text{"The disk has no room for new documents", "Nothing was taken. Repeat the same request later; the operator makes room (yizhan doctor), and what is here is still delivered."},
 		Text{"磁盘空间不足，暂不接收新公文", "本次未接收。请稍后原样重试，并联系运维人员清理磁盘（yizhan doctor）；已接收的公文照常投递。"}},
