@@ -79,6 +79,12 @@ var campaigns = []campaign{
 		mutants: regexp.MustCompile(`TestEveryIO`),
 	},
 	{
+		name: "model", what: "a node over a real store is given commands drawn at random, fails and loses its power among them, and is compared with a model of what it must do after each; what fails is made short",
+		counts: "sequences", usually: 500,
+		test: fixed("./test/model", "TestEngine", "-rapid.checks"), pattern: tells(`sequences of commands`),
+		mutants: regexp.MustCompile(`^\./test/model .*TestEngine`),
+	},
+	{
 		name: "kill", what: "kill -9 of three real nodes in a row at random moments while clients submit and agencies sign",
 		counts: "kills", usually: 200,
 		test:    fixed("./test/e2e", "TestKillNine", "-kills"),

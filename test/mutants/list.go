@@ -16,7 +16,39 @@ func storm(seeds string) []string {
 	return []string{"./test/sim", "-run", "TestPromises", "-seeds", seeds}
 }
 
+// likely is the model on so many sequences of commands, each of a length.
+func likely(sequences, steps string) []string {
+	return []string{"./test/model", "-run", "TestEngine", "-rapid.checks", sequences, "-rapid.steps", steps, "-rapid.shrinktime", "1s", "-rapid.nofailfile"}
+}
+
 var mutants = []mutant{
+	{
+		name:   "requeue-forgets-what-left",
+		reason: "a dead letter that is put back is taken for one that never left, and ends here although the neighbour has it",
+		changes: []change{{"exchange/node/dead.go",
+			"	out.Lane, out.State, out.Reason, out.Declined = laneName(link, e.Rank), records.StateQueued, \"\", false",
+			"	out.Left = false\n	out.Lane, out.State, out.Reason, out.Declined = laneName(link, e.Rank), records.StateQueued, \"\", false"}},
+		campaign: likely("100", "80"),
+	},
+	{
+		name:   "handed-without-its-payload",
+		reason: "a document leaves its lane when the neighbour has header and slots, and some of the payload",
+		changes: []change{{"exchange/node/outgoing.go",
+			"case out.Header && out.Slots && allBits(out.Parts, out.Count):",
+			"case out.Header && out.Slots:"}},
+		campaign: likely("100", "60"),
+	},
+	{
+		name:   "repeated-submission-is-another",
+		reason: "a submission under a key that was used is stored once more",
+		changes: []change{{"exchange/node/submit.go",
+			"			if err := records.Idempotency.Insert(tx, idem, s.Agency, index); errors.Is(err, queue.ErrExists) {",
+			"			if err := records.Idempotency.Put(tx, idem, s.Agency, index); errors.Is(err, queue.ErrExists) {"},
+			{"exchange/node/submit.go",
+				"	if used == nil || err != nil {\n		return nil, err\n	}\n	files, err",
+				"	if used == nil || true || err != nil {\n		return nil, err\n	}\n	files, err"}},
+		campaign: likely("50", "40"),
+	},
 	{
 		name:   "ferry-status-grows-old",
 		reason: "a status is kept in a bundle that may leave again days later",
