@@ -114,6 +114,11 @@ var campaigns = []campaign{
 		test: fixed("./test/e2e", "TestStoppedProcesses", "-paused"), pattern: tells(`stops`),
 	},
 	{
+		name: "clock-process", what: "the clocks of two real nodes jump by seconds to days, ahead and back, each for itself, while the monotonic clock goes on (they are built over a standard library whose wall clock is off by what a file says)",
+		counts: "documents", usually: 500,
+		test: fixed("./test/e2e", "TestClocksOfProcesses", "-clocks"), pattern: tells(`jumps of clocks`),
+	},
+	{
 		name: "parted", what: "the network between real nodes is parted, swallows everything or is slow, in turn",
 		counts: "documents", usually: 1000,
 		test: fixed("./test/e2e", "TestPartedLink", "-paused"), pattern: tells(`changes of the line`),

@@ -2,5 +2,6 @@
 
 package model
 
-// usually is how many sequences every run plays; the race detector makes signatures slow.
-const usually = 6
+// usually is how many sequences every run plays. They are one goroutine each: scripts/test
+// plays the full number without the race detector.
+const usually = 3
