@@ -126,6 +126,7 @@ const (
 	CodeLedgerRolledBack    = "ledger_rolled_back"
 	CodeFileSystem          = "file_system"
 	CodeQuota               = "quota"
+	CodeTooSlow             = "too_slow"
 	CodeNoSpace             = "no_space"
 	CodeMediumFull          = "medium_full"
 	CodeUploadUnfinished    = "upload_unfinished"
@@ -329,6 +330,9 @@ var texts = map[string]bilingual{
 	CodeWebhookAddress: {
 		Text{"This address may not be called", "Give an https address that the node may reach. If the receiver is inside, have the operator allow its network in [webhooks] of config.toml."},
 		Text{"该地址不允许回调", "请提供节点可以访问的 https 地址；如接收系统位于内网，请由运维人员在 config.toml 的 [webhooks] 中放行其网段。"}},
+	CodeTooSlow: {
+		Text{"The document comes too slowly", "Nothing was stored. Look at the network between the system and the node, then send it again with the same Idempotency-Key."},
+		Text{"公文上传过慢", "未存储任何内容。请检查业务系统与节点之间的网络，再以同一 Idempotency-Key 重发。"}},
 	CodeNoSpace: {
 		Text{"The disk has no room for new documents", "Nothing was taken. Repeat the same request later; the operator makes room (yizhan doctor), and what is here is still delivered."},
 		Text{"磁盘空间不足，暂不接收新公文", "本次未接收。请稍后原样重试，并联系运维人员清理磁盘（yizhan doctor）；已接收的公文照常投递。"}},

@@ -19,6 +19,7 @@ type room struct {
 var house = []room{
 	{floor: 7, path: "test"},
 	{floor: 7, path: "test/sim"},
+	{floor: 7, path: "test/model"},
 	{floor: 7, path: "test/e2e"},
 	{floor: 7, path: "test/mutants"},
 	{floor: 7, path: "test/campaign"},
@@ -120,6 +121,7 @@ var doors = []struct {
 	{"github.com/prometheus/client_golang", []string{"cmd/yizhan"}},
 	{"github.com/rogpeppe/go-internal", nil},
 	{"github.com/getkin/kin-openapi", nil},
+	{"pgregory.net/rapid", nil},
 }
 
 // auditorMayNotLink lists what cmd/yzverify must not contain, at any depth: the

@@ -68,7 +68,7 @@ var statusOf = map[string]int{
 	exchange.CodeAgencyNotActive: 422, exchange.CodeCertificateExpired: 422, exchange.CodeCertificateRevoked: 422, exchange.CodeCertificateUsage: 422, exchange.CodeSignatureInvalid: 422,
 	exchange.CodeClassificationMark: 422, exchange.CodeGuardKind: 422, exchange.CodeGuardSize: 422, exchange.CodeGuardPair: 422,
 	exchange.CodeNotSignedFor: 409, exchange.CodePrecondition: 412, exchange.CodeDigestMismatch: 400, exchange.CodeRateLimited: 429,
-	exchange.CodeUnreadable: 422, exchange.CodeTemporary: 503, exchange.CodeNoSpace: 507, exchange.CodeMediumFull: 507, exchange.CodeQuota: 429, exchange.CodeWebhookAddress: 422, exchange.CodeUploadUnfinished: 409,
+	exchange.CodeUnreadable: 422, exchange.CodeTemporary: 503, exchange.CodeNoSpace: 507, exchange.CodeMediumFull: 507, exchange.CodeQuota: 429, exchange.CodeWebhookAddress: 422, exchange.CodeUploadUnfinished: 409, exchange.CodeTooSlow: 408,
 }
 
 // problemOf maps any error to a Problem. What is not one of ours is shown as

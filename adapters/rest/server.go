@@ -36,7 +36,8 @@ const (
 // Config of a Server. Ready says whether the node serves; nil is always. Once
 // Ending is closed nobody waits any more for what is not there yet; nil is never.
 // Quota is that of each agency. Silence is how long an upload may bring no byte;
-// 0 is half a minute.
+// 0 is half a minute. Slowest is how many bytes a second it must bring in the long
+// run, and Grace for how long it may fall behind that; 0 is 4 KiB and a minute.
 type Config struct {
 	Node      *node.Node
 	Keys      *KeyRing
@@ -48,6 +49,8 @@ type Config struct {
 	Silence   time.Duration
 	Webhooks  Webhooks       // nil: there are none
 	Staging   *staging.Store // of resumable uploads; nil: there are none
+	Slowest   int64
+	Grace     time.Duration
 }
 
 // Server answers agency systems.
@@ -72,6 +75,12 @@ func New(c Config) *Server {
 	}
 	if c.Silence <= 0 {
 		c.Silence = uploadSilence
+	}
+	if c.Slowest <= 0 {
+		c.Slowest = uploadSlowest
+	}
+	if c.Grace <= 0 {
+		c.Grace = uploadGrace
 	}
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }

@@ -103,7 +103,7 @@ func exitCode(err error) int {
 		return exitAuth
 	case exchange.CodeSignatureInvalid, exchange.CodeFingerprint, exchange.CodeDirectorySignature:
 		return exitSignature
-	case exchange.CodeTemporary, exchange.CodeNoSpace, exchange.CodeMediumFull, exchange.CodeQuota, exchange.CodeFerryCodePause:
+	case exchange.CodeTemporary, exchange.CodeNoSpace, exchange.CodeMediumFull, exchange.CodeQuota, exchange.CodeTooSlow, exchange.CodeFerryCodePause:
 		return exitTemporary
 	}
 	return exitError

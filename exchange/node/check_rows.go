@@ -39,7 +39,7 @@ func init() {
 		"frs": decodes[records.FerrySecret](aString, aString, aNumber), "nwb": decodes[records.NoWayBack](aString),
 		"req": checkRequest, "gap": checkApproval, "ans": decodes[sm.Digest](aDigest, aString),
 		"isp": decodes[records.Inspection](aDigest, aString),
-		"rst": decodes[records.Restored](), "rsh": decodes[records.LedgerEnd](aString), "rpl": decodes[records.Replay](aString),
+		"rst": decodes[records.Restored](), "rsh": decodes[records.LedgerEnd](aString), "rpl": decodes[records.Replay](aString), "rpg": decodes[records.GivenOnceMore](aString, aDigest, aDigest),
 		"stw": decodes[records.UnstampedRow](aString, aNumber), "stp": decodes[records.Stamp](aString, aNumber),
 		"sts":  checkStatus,
 		"stb":  decodes[records.StampCount](aString),

@@ -290,7 +290,11 @@ func (n *Node) settleSmall(tx queue.Tx, link string, o Out, outcome Outcome) err
 		how = acked
 	}
 	if o.Kind != KindOwnHeader && has(outcome) {
-		if _, err := n.leaf(tx, eventHanded, o.entry.Envelope, o.entry.Object); err != nil {
+		leaf, err := n.leaf(tx, eventHanded, o.entry.Envelope, o.entry.Object)
+		if err == nil && o.entry.Again {
+			err = handedAgain(tx, link, o.entry, leaf)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -376,7 +380,11 @@ func (n *Node) endOutbound(tx queue.Tx, link string, e laneEntry, out *records.O
 	if out.State == records.StateHanded {
 		event, how = eventHanded, acked
 	}
-	if _, err := n.leaf(tx, event, e.Envelope, e.Envelope); err != nil {
+	leaf, err := n.leaf(tx, event, e.Envelope, e.Envelope)
+	if err == nil && e.Again && how == acked {
+		err = handedAgain(tx, link, e, leaf)
+	}
+	if err != nil {
 		return err
 	}
 	return leave(tx, link, out.Lane, out.Seq, how)

@@ -49,6 +49,7 @@ var (
 	RestoredRow  = Table[Restored]{"rst"}      //
 	HadHeads     = Table[LedgerEnd]{"rsh"}     // node
 	Replays      = Table[Replay]{"rpl"}        // link
+	GivenAgain   = Table[GivenOnceMore]{"rpg"} // link, hh, receipt, request or consignment; for a header hh again
 	Offered      = Table[uint64]{"off"}        // lane
 	Requests     = Table[Request]{"req"}       // hh, request id
 	Answers      = Table[sm.Digest]{"ans"}     // request id, agency: the receipt that refuses it
@@ -124,6 +125,13 @@ type Replay struct {
 	End    uint64
 	Own    bool
 	After  uint64
+}
+
+// GivenOnceMore is what a replay gave again, so that another one does not give it twice:
+// where it last stood, and the leaf of its last coming, 0 for none.
+type GivenOnceMore struct {
+	Seq  uint64
+	Leaf uint64
 }
 
 // Document is the sender's record of a submission.

@@ -16,7 +16,81 @@ func storm(seeds string) []string {
 	return []string{"./test/sim", "-run", "TestPromises", "-seeds", seeds}
 }
 
+// likely is the model on so many sequences of commands, each of a length.
+func likely(sequences, steps string) []string {
+	return []string{"./test/model", "-run", "TestEngine", "-rapid.checks", sequences, "-rapid.steps", steps, "-rapid.shrinktime", "1s", "-rapid.nofailfile"}
+}
+
 var mutants = []mutant{
+	{
+		name:   "requeue-forgets-what-left",
+		reason: "a dead letter that is put back is taken for one that never left, and ends here although the neighbour has it",
+		changes: []change{{"exchange/node/dead.go",
+			"	out.Lane, out.State, out.Reason, out.Declined = laneName(link, e.Rank), records.StateQueued, \"\", false",
+			"	out.Left = false\n	out.Lane, out.State, out.Reason, out.Declined = laneName(link, e.Rank), records.StateQueued, \"\", false"}},
+		campaign: likely("100", "80"),
+	},
+	{
+		name:   "handed-without-its-payload",
+		reason: "a document leaves its lane when the neighbour has header and slots, and some of the payload",
+		changes: []change{{"exchange/node/outgoing.go",
+			"case out.Header && out.Slots && allBits(out.Parts, out.Count):",
+			"case out.Header && out.Slots:"}},
+		campaign: likely("100", "60"),
+	},
+	{
+		name:   "repeated-submission-is-another",
+		reason: "a submission under a key that was used is stored once more",
+		changes: []change{{"exchange/node/submit.go",
+			"			if err := records.Idempotency.Insert(tx, idem, s.Agency, index); errors.Is(err, queue.ErrExists) {",
+			"			if err := records.Idempotency.Put(tx, idem, s.Agency, index); errors.Is(err, queue.ErrExists) {"},
+			{"exchange/node/submit.go",
+				"	if used == nil || err != nil {\n		return nil, err\n	}\n	files, err",
+				"	if used == nil || true || err != nil {\n		return nil, err\n	}\n	files, err"}},
+		campaign: likely("50", "40"),
+	},
+	{
+		name:   "copy-hides-what-it-lacks",
+		reason: "a copy leaves out what cannot be read without a word",
+		changes: []change{{"cmd/yizhan/backup/create.go",
+			"	c.m.Missing = append(c.m.Missing, string(ref))\n",
+			""}},
+		campaign: []string{"./cmd/yizhan/backup", "-run", "TestOneUnreadableBlob"},
+	},
+	{
+		name:   "one-disk-counts",
+		reason: "new work begins although the store's disk, or all that payloads go to, are full",
+		changes: []change{{"cmd/yizhan/pressure.go",
+			"		if p.free < at.free {",
+			"		if false && p.free < at.free {"}},
+		campaign: []string{"./cmd/yizhan", "-run", "TestEveryDiskCounts"},
+	},
+	{
+		name:   "trickle-for-ever",
+		reason: "a burst pays for an upload that trickles for hours",
+		changes: []change{{"adapters/rest/quota.go",
+			"p.left = min(p.left-waited+time.Duration(n)*time.Second/time.Duration(p.slowest), p.grace)",
+			"p.left = p.left - waited + time.Duration(n)*time.Second/time.Duration(p.slowest)"}},
+		campaign: []string{"./adapters/rest", "-run", "TestPace"},
+	},
+	{
+		name:   "replay-of-each-handing",
+		reason: "a receipt is given again to a restored neighbour for each time that it was handed over, twice as often with each restore",
+		changes: []change{{"exchange/node/replay.go",
+			"if there || err != nil || !job.Own && before.Leaf > job.Next {",
+			"if there || err != nil {"}},
+		campaign: []string{"./exchange/link", "-run", "TestRestoredOverAndOver"},
+	},
+	{
+		name:   "replay-beside-what-waits",
+		reason: "a neighbour that says over and over that it was restored, and takes nothing, fills the lanes",
+		changes: []change{{"exchange/node/replay.go",
+			"if there || err != nil || !job.Own && before.Leaf > job.Next {",
+			"if err != nil || !job.Own && before.Leaf > job.Next {"}, {"exchange/node/replay.go",
+			"		there, err := queue.Stands(tx, laneName(link, rank), before.Seq)",
+			"		_, err := queue.Stands(tx, laneName(link, rank), before.Seq)"}},
+		campaign: []string{"./exchange/link", "-run", "TestRestoredBeforeItWasGiven"},
+	},
 	{
 		name:   "ferry-status-grows-old",
 		reason: "a status is kept in a bundle that may leave again days later",
@@ -373,8 +447,8 @@ var mutants = []mutant{
 		name:   "headers-behind-receipts",
 		reason: "a restored node gets the headers of what it had sent behind the receipts for them",
 		changes: []change{{"exchange/node/replay.go",
-			"n.send(tx, link, rankOwn, laneEntry{Kind: KindOwnHeader,",
-			"n.send(tx, link, 0, laneEntry{Kind: KindOwnHeader,"}},
+			"n.giveOnce(tx, link, rankOwn, laneEntry{Kind: KindOwnHeader,",
+			"n.giveOnce(tx, link, 0, laneEntry{Kind: KindOwnHeader,"}},
 		campaign: []string{"./exchange/link", "-run", "TestHeadersGoBack"},
 	},
 	{
@@ -464,8 +538,8 @@ var mutants = []mutant{
 		name:   "root-not-recognised",
 		reason: "a disk for payloads that is not mounted is taken for an empty one",
 		changes: []change{{"queue/blob/store.go",
-			"if err := s.recognise(path, mark{list.Store, i + 1}); err != nil {",
-			"if err := s.recognise(path, mark{list.Store, i + 1}); err != nil && i > 1<<20 {"}},
+			"if err := recognise(fsys, path, mark{list.Store, i + 1}); err != nil {",
+			"if err := recognise(fsys, path, mark{list.Store, i + 1}); err != nil && i > 1<<20 {"}},
 		campaign: []string{"./queue/blob", "-run", "TestRootsThatAreAway"},
 	},
 	{
