@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -176,15 +175,14 @@ func ReadManifest(dir string, round uint64) (*Manifest, error) {
 		return nil, err
 	}
 	defer root.Close()
-	names, err := namesIn(root, ".")
+	names, err := folder{root, dir, "."}.which(maxNames, func(name string) bool {
+		return manifestName.MatchString(name) && (round == 0 || strings.HasSuffix(name, fmt.Sprintf("-%06d.json", round)))
+	})
 	if err != nil {
 		return nil, err
 	}
 	var best *Manifest
 	for _, name := range names {
-		if !manifestName.MatchString(name) || round > 0 && !strings.HasSuffix(name, fmt.Sprintf("-%06d.json", round)) {
-			continue
-		}
 		m, err := readManifest(root, name)
 		if err != nil {
 			return nil, err
@@ -213,7 +211,7 @@ func readManifest(root *os.Root, name string) (*Manifest, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("ferry: the list %s is not a regular file", name)
 	}
-	f, err := root.Open(name)
+	f, err := openFile(root, name)
 	if err != nil {
 		return nil, err
 	}
@@ -256,15 +254,12 @@ type Compared struct {
 
 // compare is only for people: files are taken whatever it finds.
 func (s *Spool) compare(at folder) (*Compared, error) {
-	names, err := at.names()
+	names, err := at.which(maxNames, manifestName.MatchString)
 	if err != nil {
 		return nil, err
 	}
 	c, want := &Compared{Missing: []string{}, Changed: []string{}}, map[string]ManifestFile{}
-	for _, name := range names {
-		if !manifestName.MatchString(name) || c.Lists+c.Unreadable >= maxManifests {
-			continue
-		}
+	for _, name := range names[:min(len(names), maxManifests)] {
 		m, err := readManifest(at.root, name)
 		switch {
 		case err != nil:
@@ -298,6 +293,9 @@ func (c *Compared) add(at folder, want ManifestFile) error {
 		return nil
 	}
 	same, err := sameFile(at.root, at.at(want.File), &want)
+	if errors.Is(err, errDenied) { // it counts among those that wait
+		return nil
+	}
 	if err == nil && !same {
 		c.Changed = noted(c.Changed, want.File)
 	}
@@ -312,7 +310,7 @@ func noted(list []string, name string) []string {
 }
 
 func sameFile(root *os.Root, path string, want *ManifestFile) (bool, error) {
-	f, err := root.Open(filepath.Clean(path))
+	f, err := openFile(root, path)
 	if err != nil {
 		return false, err
 	}

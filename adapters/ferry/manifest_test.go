@@ -132,7 +132,7 @@ func TestNoRoom(t *testing.T) {
 func TestADiskThatFills(t *testing.T) {
 	medium := t.TempDir()
 	if err := syscall.Mount("tmpfs", medium, "tmpfs", 0, "size=64k"); err != nil {
-		t.Skipf("nothing can be mounted here: %v", err)
+		t.Skipf("a tmpfs cannot be mounted, which needs root (CAP_SYS_ADMIN); scripts/test runs this where it is root, as in CI: %v", err)
 	}
 	t.Cleanup(func() { check(t, syscall.Unmount(medium, 0)) })
 	jia, yi := piers(t)
@@ -160,7 +160,7 @@ func TestADiskThatFills(t *testing.T) {
 func TestADirectoryThatKeepsItsFiles(t *testing.T) {
 	in := t.TempDir()
 	if err := syscall.Mount("tmpfs", in, "tmpfs", 0, "size=1m"); err != nil {
-		t.Skipf("nothing can be mounted here: %v", err)
+		t.Skipf("a tmpfs cannot be mounted, which needs root (CAP_SYS_ADMIN); scripts/test runs this where it is root, as in CI: %v", err)
 	}
 	t.Cleanup(func() { check(t, syscall.Unmount(in, syscall.MNT_DETACH)) })
 	jia, yi := piers(t)
