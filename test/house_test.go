@@ -104,6 +104,7 @@ var doors = []struct {
 	{"github.com/spf13/cobra", []string{"cmd/..."}},
 	{"github.com/prometheus/client_golang", []string{"cmd/yizhan"}},
 	{"github.com/rogpeppe/go-internal", nil},
+	{"github.com/pkg/sftp", nil},
 }
 
 // auditorMayNotLink lists what cmd/yzverify must not contain, at any depth: the

@@ -16,8 +16,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/yizhan-gateway/yizhan/exchange"
 )
 
 // gate moves files from one directory to another, in its own way. It is asked once a
@@ -246,16 +244,7 @@ func TestGates(t *testing.T) {
 				pass(t, kind.minute, kind.step, ways, jia, yi, 2+i)
 			}
 			pass(t, kind.minute, kind.step, ways, jia, yi, 10)
-			if jia.inbox() != 2 || yi.inbox() != 2 {
-				t.Fatalf("%d and %d documents came", jia.inbox(), yi.inbox())
-			}
-			for _, id := range ids {
-				tr, err := jia.node.Trace(t.Context(), jia.agency, id)
-				check(t, err)
-				if !tr.ReceiptsVerified || tr.Recipients[0].Stage != exchange.StageDelivered {
-					t.Errorf("%+v", tr.Recipients)
-				}
-			}
+			arrivedOnce(t, jia, yi, ids)
 			for _, p := range []*pier{jia, yi} {
 				p.settled(kind.left)
 				if names := p.list(quarantineFolder); len(names) > 0 && !kind.halves {
