@@ -322,7 +322,7 @@ func (s *Spool) exported(to berth, export func(placing) (link.Exported, error)) 
 		sum := newSums()
 		err := to.place(name, func(w io.Writer) error {
 			sum.reset()
-			return wrapped(s.c.Wrap, inner, write)(io.MultiWriter(w, sum))
+			return wrapped(s.c.Wrap, inner, write)(summing{w, sum})
 		})
 		if err != nil {
 			return noRoom(err, to.to.full(""))

@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
@@ -71,10 +72,35 @@ func (s *sums) reset() {
 	s.n = 0
 }
 
+// Write is as fast as SM3 alone, which takes several times as long as SHA-256.
 func (s *sums) Write(p []byte) (int, error) {
 	s.n += int64(len(p))
-	_, _ = s.sha.Write(p)
-	return s.sm3.Write(p)
+	if len(p) < besidePiece {
+		_, _ = s.sha.Write(p) // digests take all
+		return s.sm3.Write(p)
+	}
+	var beside sync.WaitGroup
+	beside.Go(func() { _, _ = s.sha.Write(p) })
+	n, err := s.sm3.Write(p)
+	beside.Wait()
+	return n, err
+}
+
+// besidePiece is from how many bytes on it pays to do several things with them at once.
+const besidePiece = 64 << 10
+
+// summing writes a file while it takes the digests of it.
+type summing struct {
+	w   io.Writer
+	sum *sums
+}
+
+func (s summing) Write(p []byte) (n int, err error) {
+	var beside sync.WaitGroup
+	beside.Go(func() { n, err = s.w.Write(p) })
+	_, _ = s.sum.Write(p)
+	beside.Wait()
+	return n, err
 }
 
 func (s *sums) entry(name string) ManifestFile {
