@@ -2,16 +2,20 @@ package ferry
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/link"
 )
@@ -110,6 +114,29 @@ func TestManifestsThatLie(t *testing.T) {
 	check(t, err)
 	if got.Lists.Lists != 2 || got.Lists.Unreadable != 6 || len(got.Lists.Changed) != 1 || len(got.Lists.Missing) != 0 || got.Files != 1 {
 		t.Errorf("%+v, %+v", got.Lists, got)
+	}
+}
+
+// TestSums are the same however the bytes come, and take none for written that were not.
+func TestSums(t *testing.T) {
+	b := bytes.Repeat([]byte("驿站"), 100_000)
+	sha, sm3 := sha256.Sum256(b), sm.Sum(b)
+	for _, piece := range []int{1000, besidePiece, len(b)} {
+		sum, out := newSums(), new(bytes.Buffer)
+		for p := range slices.Chunk(b, piece) {
+			_, err := summing{out, sum}.Write(p)
+			check(t, err)
+		}
+		got := sum.entry("x")
+		if got.SHA256 != hex.EncodeToString(sha[:]) || got.SM3 != hex.EncodeToString(sm3[:]) || got.Bytes != int64(len(b)) || !bytes.Equal(out.Bytes(), b) {
+			t.Errorf("in pieces of %d: %+v", piece, got)
+		}
+	}
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	check(t, err)
+	defer full.Close()
+	if n, err := (summing{full, newSums()}).Write(b); n != 0 || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%d, %v", n, err)
 	}
 }
 
