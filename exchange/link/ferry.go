@@ -68,6 +68,7 @@ const (
 	repackAfter  = 3 // times a bundle left without arriving
 	dueAtOnce    = 10_000
 	besides      = 64 << 10 // bytes of a file that are not items of its only bundle
+	filePiece    = 1 << 20  // bytes that are copied into a file at once
 	maxResyncing = 64       // attempts to find the next bundle of a damaged file
 )
 
@@ -297,16 +298,17 @@ func (f *Ferry) write(ctx context.Context, limits Limits, due []node.NumberedBun
 	for first := true; first || len(due) > 0 && got.Files < limits.Files; first = false {
 		n := fileful(due, limits.FileBytes-int64(len(note)))
 		name := f.fileName(round, got.Files)
+		var filed Filed
+		var unnamed error
+		var listed sync.WaitGroup
+		listed.Go(func() { filed, unnamed = f.filed(ctx, due[:n], &toName) })
 		written := int64(0)
 		err := place(name, func(w io.Writer) error {
 			written = 0
 			return f.writeFile(ctx, w, note, due[:n], &written)
 		})
-		if err != nil {
-			return got, err
-		}
-		filed, err := f.filed(ctx, due[:n], &toName)
-		if err != nil {
+		listed.Wait()
+		if err = errors.Join(err, unnamed); err != nil {
 			return got, err
 		}
 		got.Filed = append(got.Filed, filed)
@@ -403,6 +405,7 @@ func (f *Ferry) mark() string {
 func (f *Ferry) writeFile(ctx context.Context, w io.Writer, note []byte, bundles []node.NumberedBundle, written *int64) error {
 	n, err := w.Write(note)
 	*written += int64(n)
+	buf := make([]byte, filePiece)
 	for _, b := range bundles {
 		if err != nil || ctx.Err() != nil {
 			break
@@ -412,7 +415,7 @@ func (f *Ferry) writeFile(ctx context.Context, w io.Writer, note []byte, bundles
 			break
 		}
 		var n int64
-		n, err = io.Copy(w, r)
+		n, err = io.CopyBuffer(w, struct{ io.Reader }{r}, buf) // else a file chooses its own, smaller pieces
 		*written += n
 		if err = errors.Join(err, r.Close()); err == nil && n != b.Row.Size {
 			err = fmt.Errorf("link: the kept copy of bundle %d has %d bytes, not %d", b.Seq, n, b.Row.Size)
