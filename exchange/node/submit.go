@@ -279,6 +279,7 @@ func (n *Node) sealAndAccept(ctx context.Context, d *certs.Directory, s *Submiss
 		n.discard(ctx, st)
 		return n.sameSubmission(ctx, won, print)
 	}
+	n.headers.put(st.sealed.Envelope, int64(len(st.sealed.Header)))
 	return &Accepted{ID: plan.ID, Header: st.sealed.Hash, Receipt: receipt.cms}, nil
 }
 
@@ -356,11 +357,11 @@ func (n *Node) accept(ctx context.Context, d *certs.Directory, s *Submission, pl
 	}
 	idem := &records.Idempotent{Document: plan.ID, Header: hh, Fingerprint: print, At: now}
 	away := n.away(d, plan, routing, env.Size)
+	index := n.idempotencyIndex(s.IdempotencyKey)
 	var earlier *records.Idempotent
 	err = n.update(ctx, func(tx queue.Tx) error {
 		earlier = nil
 		if s.IdempotencyKey != "" {
-			index := n.idempotencyIndex(s.IdempotencyKey)
 			if err := records.Idempotency.Insert(tx, idem, s.Agency, index); errors.Is(err, queue.ErrExists) {
 				earlier, err = records.Idempotency.Get(tx, s.Agency, index)
 				return err
