@@ -27,6 +27,7 @@ var parsers = map[string]string{
 	"adapters/inspect.walkXML":          "adapters/inspect.FuzzXML",
 	"exchange/node.ParseStatus":         "exchange/node.FuzzParseStatus",
 	"adapters/ferry.ParseManifest":      "adapters/ferry.FuzzManifest",
+	"adapters/fileshare/manifest.Open":  "adapters/fileshare/manifest.FuzzOpen",
 	"adapters/ferry.ParseProbe":         "adapters/ferry.FuzzProbe",
 	"adapters/ferry.parseWrapping":      "adapters/ferry.FuzzWrapping",
 	"adapters/rest.Handler":             "adapters/rest.FuzzRequests",
