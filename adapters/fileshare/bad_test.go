@@ -245,7 +245,7 @@ func TestAShareThatVanishes(t *testing.T) {
 			t.Fatalf("an empty folder in its place: %v", err)
 		}
 	}
-	o.must(os.Remove(o.dir))
+	o.must(os.RemoveAll(o.dir))
 	if _, err := o.imp.Run(t.Context()); !errors.Is(err, ErrShareGone) {
 		t.Fatalf("nothing in its place: %v", err)
 	}
