@@ -97,8 +97,10 @@ func TestRowsThatAreWrong(t *testing.T) {
 			t.Errorf("%s has no words", e.Code)
 		}
 	}
-	if _, err := os.Stat(outside); err != nil {
-		t.Error(err)
+	for _, stays := range []string{outside, filepath.Join(o.dir, "夹"), filepath.Join(o.dir, "链接.ofd")} {
+		if _, err := os.Lstat(stays); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -199,6 +201,15 @@ func TestAFileThatGrows(t *testing.T) {
 	}
 	if s := o.run(); s.Submitted != 0 || s.Waiting != 1 || o.entry(Waiting).Code != CodeChanged {
 		t.Fatalf("before it is sent: %+v", s)
+	}
+	o.open().crash = func(step string) error { // as long as before, and something else
+		if step == "claimed" {
+			o.write("大.ofd", strings.Repeat("w", 2*smallFile+2))
+		}
+		return nil
+	}
+	if s := o.run(); s.Submitted != 0 || s.Waiting != 1 || o.entry(Waiting).Code != CodeChanged {
+		t.Fatalf("another one of its length: %+v", s)
 	}
 	o.open()
 	if s := o.run(); s.Submitted != 1 || s.Waiting != 0 || len(o.desk.accepted) != 2 {

@@ -32,6 +32,7 @@ type piece struct {
 	at     string // its raw path
 	name   string // as it is shown
 	absent bool
+	file   bool // it is one, and may be moved
 	size   int64
 	sum    digest
 	small  []byte // what was read, if it is short

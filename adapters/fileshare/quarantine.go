@@ -26,7 +26,7 @@ func (w *worker) quarantine(ctx context.Context, it *item, key digest, row *item
 	moves := !w.c.ReadOnly && it.batch == nil
 	stored := &placeRow{Entry: e, Key: key, Notice: []byte(it.noticeAt()), InShare: moves}
 	for _, f := range it.files {
-		if moves && !f.absent && len(stored.Moved) < maxAttachments {
+		if moves && f.file && !f.absent && len(stored.Moved) < maxAttachments {
 			stored.Moved = append(stored.Moved, []byte(f.at))
 		}
 	}

@@ -25,7 +25,7 @@ type Rules struct {
 // attachmentName finds what stands before 附件 and its number at the end of a name, or
 // at its beginning.
 var (
-	attachmentEnd   = regexp.MustCompile(`^(.*?)[\s_\-—－–.·]*[（(【\[]?\s*附\s*件\s*[:：]?\s*[0-9０-９一二三四五六七八九十]*\s*[）)】\]]?(?:[\s_\-—－–.、:：].*)?$`)
+	attachmentEnd   = regexp.MustCompile(`^(.*?)[\s_\-—－–.·]*[（(【\[]?\s*附\s*件\s*[:：]?\s*[0-9０-９一二三四五六七八九十]*\s*(?:[）)】\]].*|[\s_\-—－–.、:：].*)?$`)
 	numberAtTheHead = regexp.MustCompile(`^(\S{1,30}?[〔\[［(（]\d{4}[〕\]］)）]\s*\d{1,5}\s*号)[\s_\-—－–]*(.*)$`)
 )
 

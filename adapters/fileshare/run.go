@@ -251,6 +251,9 @@ type contents struct {
 // that it is in.
 func (w *walk) folder(ctx context.Context, dir string, depth int, above []*list) error {
 	c, err := w.contents(dir, depth)
+	if err != nil && depth > 0 && passing(err) {
+		return w.closed(dir, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -272,6 +275,16 @@ func (w *walk) folder(ctx context.Context, dir string, depth int, above []*list)
 		}
 	}
 	return err
+}
+
+// closed passes a folder that cannot be looked into. That it is not for us is said.
+func (w *walk) closed(dir string, err error) error {
+	if gone := w.share.there(); gone != nil || w.items == nil || !errors.Is(err, fs.ErrPermission) {
+		return gone
+	}
+	text, _ := shown(dir)
+	w.emit(Entry{Files: []string{text + "/"}}.became(Unmatched, &Fault{Code: CodeUnreadable}, w.c.Now()))
+	return nil
 }
 
 func (w *walk) contents(dir string, depth int) (*contents, error) {

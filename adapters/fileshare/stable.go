@@ -90,7 +90,7 @@ func (i *Import) files(ctx context.Context, s *share, each func(at string, e fs.
 			}
 			return nil
 		})
-		if err != nil {
+		if err != nil && (depth == 0 || !passing(err)) {
 			return s.gone(err)
 		}
 		for _, at := range below {
@@ -101,6 +101,12 @@ func (i *Import) files(ctx context.Context, s *share, each func(at string, e fs.
 		return nil
 	}
 	return walk(".", 0)
+}
+
+// passing are reasons not to look into a folder that say nothing of the others: it has
+// gone, or is not for us.
+func passing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, errLink)
 }
 
 // enters says whether a folder is looked into.

@@ -111,7 +111,7 @@ func (w *worker) file(it *item, f *piece) (*verdict, error) {
 		it.blame(&Fault{Code: CodeIrregular, Detail: f.name}, it.entry.Row, "")
 		return nil, nil
 	}
-	f.size = info.Size()
+	f.size, f.file = info.Size(), true
 	if !w.dry {
 		whole, err := w.whole(w.share, f.at, it.mark, info)
 		if err != nil {
