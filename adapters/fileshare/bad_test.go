@@ -54,6 +54,8 @@ func TestRowsThatAreWrong(t *testing.T) {
 		{"绝对,,示范单位乙,内部,/etc/passwd,,", CodePath},
 		{"盘符,,示范单位乙,内部,C:\\外.ofd,,", CodePath},
 		{"两种编码,,示范单位乙,内部,双.ofd,,", CodePath},
+		{"标志,,示范单位乙,内部,共享标志.txt,,", CodePath},
+		{"归档,,示范单位乙,内部,.yizhan/archive/旧.ofd,,", CodePath},
 		{"空,,示范单位乙,内部,空.ofd,,", CodeEmpty},
 		{"没有正文,,示范单位乙,内部,,,", CodeNoBody},
 		{"密,,示范单位乙,秘密,五.ofd,,", exchange.CodeStateSecret},
@@ -76,6 +78,7 @@ func TestRowsThatAreWrong(t *testing.T) {
 	}
 	o.write(gbk(t, "双.ofd"), "双")
 	o.write("空.ofd", "")
+	o.write(".yizhan/archive/旧.ofd", "x")
 	o.must(os.Mkdir(filepath.Join(o.dir, "夹"), 0o700))
 	o.must(os.Symlink(outside, filepath.Join(o.dir, "链接.ofd")))
 	o.must(os.Symlink(filepath.Dir(outside), filepath.Join(o.dir, "外链")))
@@ -140,19 +143,21 @@ func TestListsThatAreWrong(t *testing.T) {
 	o.write("乙/附表.ofd", "y")
 	o.write("丙/清单.xlsx", "no zip")
 	o.write("丁/关于好的通知.ofd", "z")
+	o.write("戊/公文清单.XLS", "an old workbook")
+	o.write("戊/附表.ofd", "v")
 	s := o.run()
-	if s.Quarantined != 3 || s.Submitted != 1 || !slices.Equal(o.desk.titles(), []string{"关于好的通知"}) {
+	if s.Quarantined != 4 || s.Submitted != 1 || !slices.Equal(o.desk.titles(), []string{"关于好的通知"}) {
 		t.Fatalf("%+v %q", s, o.desk.titles())
 	}
 	o.write("甲/清单.csv", "标题,主送,正文\n甲,示范单位乙,附表.ofd\n")
-	if s := o.run(); s.Submitted != 1 || s.Quarantined != 2 {
+	if s := o.run(); s.Submitted != 1 || s.Quarantined != 3 {
 		t.Errorf("%+v", s)
 	}
 	o.write("甲/剩下的.ofd", "w") // after its list has gone
 	if s := o.run(); s.Submitted != 0 || s.Unmatched != 1 {
 		t.Errorf("%+v", s)
 	}
-	if st, err := o.imp.Status(t.Context(), func(Entry, Summary) {}); err != nil || st.Quarantined != 2 {
+	if st, err := o.imp.Status(t.Context(), func(Entry, Summary) {}); err != nil || st.Quarantined != 3 {
 		t.Errorf("%+v %v", st, err)
 	}
 }
@@ -293,9 +298,9 @@ func TestANodeThatIsAway(t *testing.T) {
 		return nil
 	}
 	away = 3
-	began := o.clock
-	if s := o.run(); s.Submitted != 20 || refusals != 3 || o.clock.Sub(began) < 90*time.Second {
-		t.Fatalf("%+v after %s", s, o.clock.Sub(began))
+	began := o.now()
+	if s := o.run(); s.Submitted != 20 || refusals != 3 || o.now().Sub(began) < 90*time.Second {
+		t.Fatalf("%+v after %s", s, o.now().Sub(began))
 	}
 	for n := range 20 {
 		o.write(fmt.Sprintf("%d.ofd", n), fmt.Sprint("again", n))

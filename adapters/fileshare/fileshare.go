@@ -149,7 +149,7 @@ type Config struct {
 var alwaysExcluded = []string{"thumbs.db", "desktop.ini", "~$*", ".~*", ".*", "*.tmp", "*.part", "*.filepart", "*.crdownload", "*.lock", "$recycle.bin", "system volume information"}
 
 // DefaultManifests are the names of lists.
-var DefaultManifests = []string{"manifest.csv", "manifest.xlsx", "manifest.xml", "*清单.csv", "*清单.xlsx", "*清单.xml", "*清单.txt"}
+var DefaultManifests = []string{"manifest.*", "清单.*", "*公文清单.*", "*发文清单.*", "*交换清单.*", "*导入清单.*"}
 
 // The defaults and bounds.
 const (

@@ -66,6 +66,11 @@ func (s *share) resolve(dir, text string) (at string, absent bool, err *Fault) {
 		}
 		at = path.Join(at, next)
 	}
+	for _, r := range s.reserved {
+		if at == r || strings.HasPrefix(at, r+"/") {
+			return "", false, &Fault{Code: CodePath, Detail: text}
+		}
+	}
 	return at, false, nil
 }
 

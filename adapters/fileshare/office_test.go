@@ -130,7 +130,9 @@ type office struct {
 	store      queue.Store
 	imp        *Import
 	entries    []Entry
-	clock      time.Time
+
+	mu    sync.Mutex
+	clock time.Time
 }
 
 const sentinel = "共享标志.txt"
@@ -141,8 +143,8 @@ func newOffice(t *testing.T) *office {
 	o.c = Config{
 		Share: o.dir, Sentinel: sentinel, State: o.state, Depth: 3,
 		Defaults: Defaults{Label: "内部"}, Logger: slog.New(slog.DiscardHandler),
-		Now:   func() time.Time { return o.clock },
-		Sleep: func(_ context.Context, d time.Duration) error { o.clock = o.clock.Add(d); return nil },
+		Now:   o.now,
+		Sleep: func(_ context.Context, d time.Duration) error { o.later(d); return nil },
 		Progress: func(e Entry, _ Summary) {
 			o.entries = append(o.entries, e)
 		},
@@ -165,6 +167,18 @@ func folder(t *testing.T) string {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
+}
+
+func (o *office) now() time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.clock
+}
+
+func (o *office) later(d time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.clock = o.clock.Add(d)
 }
 
 func (o *office) must(err error) {

@@ -171,7 +171,7 @@ func (e Entry) text() string {
 // the next run judges it anew. which are documents' or files' names of the report, none
 // is all.
 func (i *Import) Retry(ctx context.Context, which []string) (n int, err error) {
-	s, err := openShare(i.c.Share, i.c.Sentinel)
+	s, err := openShare(&i.c)
 	if err != nil {
 		return 0, err
 	}

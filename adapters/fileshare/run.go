@@ -77,7 +77,7 @@ func (i *Import) Run(ctx context.Context) (Summary, error) {
 // Look notes how the files stand. Pass takes in what has stood still since an earlier
 // look; both together, again and again, watch a share.
 func (i *Import) Look(ctx context.Context) error {
-	s, err := openShare(i.c.Share, i.c.Sentinel)
+	s, err := openShare(&i.c)
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (i *Import) Pass(ctx context.Context) (Summary, error) { return i.pass(ctx,
 
 // pass walks over the share once, with several workers.
 func (i *Import) pass(ctx context.Context, dry bool) (_ Summary, err error) {
-	s, err := openShare(i.c.Share, i.c.Sentinel)
+	s, err := openShare(&i.c)
 	if err != nil {
 		return Summary{}, err
 	}
@@ -298,7 +298,7 @@ func (w *walk) contents(dir string, depth int) (*contents, error) {
 				c.below = append(c.below, at)
 			}
 		case w.ignored(dir, e.Name(), text):
-		case ok && e.Type().IsRegular() && matches(w.c.Manifests, text) && isKind(text):
+		case ok && e.Type().IsRegular() && w.isList(text):
 			c.lists = append(c.lists, e.Name())
 		case ok && w.c.Detect && e.Type().IsRegular() && isKind(text):
 			c.maybe = append(c.maybe, e.Name())
@@ -318,6 +318,15 @@ func (w *walk) contents(dir string, depth int) (*contents, error) {
 	slices.Sort(c.lists)
 	slices.Sort(c.below)
 	return c, err
+}
+
+// isList says whether a file is a list by its name. 附件1：人员清单.xlsx is none. A
+// sheet of a kind that is not read is one as well, and refused: else the folder would
+// look like one without a list.
+func (w *walk) isList(name string) bool {
+	_, attached := attachmentOf(stem(name))
+	sheet := matches([]string{"*.xls", "*.xlsm", "*.et", "*.ods"}, name)
+	return !attached && (isKind(name) || sheet) && matches(w.c.Manifests, name)
 }
 
 func isKind(name string) bool {
@@ -376,12 +385,26 @@ func (w *walk) lists(ctx context.Context, dir string, names []string) (lists []*
 			return nil, false, err
 		}
 	}
+	apart(lists)
 	for _, l := range lists {
 		if err := w.rows(ctx, l); err != nil {
 			return nil, false, err
 		}
 	}
 	return lists, broken, nil
+}
+
+// apart finds the files that several lists of a folder name.
+func apart(lists []*list) {
+	for n, a := range lists {
+		for _, b := range lists[n+1:] {
+			for s := range b.named {
+				if a.named[s] {
+					a.twice[s], b.twice[s] = true, true
+				}
+			}
+		}
+	}
 }
 
 // openList reads a list and finds out which files it names. nil is one that cannot be

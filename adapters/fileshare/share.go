@@ -18,6 +18,7 @@ import (
 type share struct {
 	path     string
 	sentinel string
+	reserved []string // what no list may name: the sentinel, the import's own folders
 	root     *os.Root
 	self     fs.FileInfo
 
@@ -31,12 +32,15 @@ const maxOpenDirs = 128
 var errLink = errors.New("fileshare: not a regular file or folder")
 
 // openShare opens the share for one run. Without its sentinel it is not there.
-func openShare(dir, sentinel string) (*share, error) {
-	root, err := os.OpenRoot(dir)
+func openShare(c *Config) (*share, error) {
+	root, err := os.OpenRoot(c.Share)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrShareGone, err)
 	}
-	s := &share{path: dir, sentinel: sentinel, root: root, dirs: map[string]*os.Root{".": root}}
+	s := &share{path: c.Share, sentinel: c.Sentinel, reserved: []string{c.Archive, c.Quarantine}, root: root, dirs: map[string]*os.Root{".": root}}
+	if !c.SentinelCounts {
+		s.reserved = append(s.reserved, c.Sentinel)
+	}
 	if s.self, err = root.Stat("."); err == nil {
 		err = s.seeSentinel(root)
 	}

@@ -98,19 +98,19 @@ func TestWhenAFileIsWhole(t *testing.T) {
 	if s := pass(o); s.Submitted != 0 || s.Waiting != 1 {
 		t.Errorf("at once: %+v", s)
 	}
-	o.clock = o.clock.Add(o.imp.c.Quiet)
+	o.later(o.imp.c.Quiet)
 	touch(o, time.Now().Add(1000*time.Hour)) // nor does one to come
 	if s := pass(o); s.Submitted != 0 || s.Waiting != 1 {
 		t.Errorf("it was touched: %+v", s)
 	}
-	o.clock = o.clock.Add(o.imp.c.Quiet)
+	o.later(o.imp.c.Quiet)
 	if s := pass(o); s.Submitted != 1 {
 		t.Errorf("standing still: %+v", s)
 	}
 
 	o = begin(Size, "")
 	pass(o)
-	o.clock = o.clock.Add(o.imp.c.Quiet)
+	o.later(o.imp.c.Quiet)
 	touch(o, time.Now())
 	if s := pass(o); s.Submitted != 1 {
 		t.Errorf("by size: %+v", s)
@@ -232,6 +232,25 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// TestSeveralLists of a folder: no file is in two of them, and what is attached is no
+// list.
+func TestSeveralLists(t *testing.T) {
+	o := newOffice(t)
+	o.write("公文清单.csv", "标题,主送,正文,附件\n一,示范单位乙,a.ofd,附件1：人员公文清单.csv\n二,示范单位乙,b.ofd,\n")
+	o.write("发文清单.csv", "标题,主送,正文\n二又,示范单位丙,b.ofd\n三,示范单位丙,c.ofd\n")
+	for _, name := range []string{"a.ofd", "b.ofd", "c.ofd", "附件1：人员公文清单.csv"} {
+		o.write(name, name)
+	}
+	if s := o.run(); s.Submitted != 2 || s.Quarantined != 2 || s.Unmatched != 0 {
+		t.Fatalf("%+v %+v", s, o.entries)
+	}
+	for _, e := range o.entries {
+		if e.Outcome == Quarantined && e.Code != CodeTwice {
+			t.Errorf("%+v", e)
+		}
+	}
+}
+
 // TestAttachmentNames tells attachments from bodies.
 func TestAttachmentNames(t *testing.T) {
 	for stem, want := range map[string]string{
@@ -320,7 +339,7 @@ func TestLongAgo(t *testing.T) {
 		t.Fatal("the answer came")
 	}
 	o.desk.after = nil
-	o.clock = o.clock.Add(keyLife + time.Hour)
+	o.later(keyLife + time.Hour)
 	o.open()
 	for range 2 {
 		if s := o.run(); s.Submitted != 0 || s.Undecided != 1 || o.desk.calls != 1 || o.entry(Undecided).Remedy == "" {

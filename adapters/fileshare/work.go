@@ -67,7 +67,7 @@ func (w *worker) examine(ctx context.Context, it *item) (*verdict, error) {
 		return wrong(fault), nil
 	}
 	if err := it.doc.Validate(); err != nil {
-		return wrong(&Fault{Code: exchange.CodeOf(err), Row: it.entry.Row, Detail: err.Error()}), nil
+		return wrong(&Fault{Code: exchange.CodeOf(err), Row: it.entry.Row, Detail: strings.TrimPrefix(err.Error(), exchange.CodeOf(err)+": ")}), nil
 	}
 	return &verdict{}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -45,8 +46,13 @@ type imports struct {
 // all.
 const mostAttention = 1000
 
+// importGC is how much garbage an import lets gather, in hundredths of what it holds: its
+// ledger holds tables of tens of megabytes, which would double.
+const importGC = 25
+
 // withImport opens what the profile says.
 func (a *app) withImport(profile string, do func(*imports) error) (err error) {
+	defer debug.SetGCPercent(debug.SetGCPercent(importGC))
 	p, err := loadProfile(profile)
 	if err != nil {
 		return err
@@ -146,6 +152,8 @@ func (a *app) importVerdict(s fileshare.Summary, err error) error {
 	case errors.Is(err, fileshare.ErrShareGone):
 		a.shareGone(err)
 		return verdictError(exitNotFound)
+	case errors.Is(err, context.Canceled):
+		return exchange.Fail(exchange.CodeTemporary, "it was interrupted; the next run goes on")
 	case errors.As(err, &busy) && exchange.Known(err) == nil:
 		return exchange.Fail(exchange.CodeTemporary, "%v", err)
 	case err != nil:

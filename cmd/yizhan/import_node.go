@@ -22,7 +22,7 @@ import (
 // importNode is the node of an import: its REST interface, as one agency uses it.
 type importNode struct{ *apiClient }
 
-// answerPatience is how long a node may take for an answer to a document.
+// answerPatience is how long a node may take for an answer once it has all of a document.
 const answerPatience = 10 * time.Minute
 
 // askFirst is from how many bytes on a node is asked before the body goes: one that will
@@ -32,8 +32,8 @@ const askFirst = 256 << 10
 // newImportNode keeps a connection for each of those who submit side by side.
 func newImportNode(server, key string, parallel int) importNode {
 	c := newAPIClient(server, key)
-	c.http = &http.Client{Timeout: answerPatience, Transport: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, MaxIdleConns: parallel, MaxIdleConnsPerHost: parallel, IdleConnTimeout: time.Minute,
+	c.http = &http.Client{Transport: &http.Transport{
+		Proxy: http.ProxyFromEnvironment, ResponseHeaderTimeout: answerPatience, MaxIdleConns: parallel, MaxIdleConnsPerHost: parallel, IdleConnTimeout: time.Minute,
 		WriteBufferSize: 32 << 10, TLSHandshakeTimeout: 10 * time.Second, ExpectContinueTimeout: 5 * time.Second,
 	}}
 	return importNode{c}

@@ -34,7 +34,7 @@ type importProfile struct {
 	Depth     int      `toml:"depth" comment:"进入几层子文件夹 how many folders in one another are looked into; 0: none"`
 	Include   []string `toml:"include,omitempty" comment:"只看这些文件，如 *.ofd only files of these names; empty: all"`
 	Exclude   []string `toml:"exclude,omitempty" comment:"不看这些文件 files of these names are left out, besides Thumbs.db, ~$*, *.tmp and the like"`
-	Manifests []string `toml:"manifest,omitempty" comment:"清单文件名 names of lists; empty: *清单.csv|xlsx|xml|txt and manifest.csv|xlsx|xml"`
+	Manifests []string `toml:"manifest,omitempty" comment:"清单文件名 names of lists; empty: 清单.*, *公文清单.*, *发文清单.*, *交换清单.*, *导入清单.*, manifest.*; csv, txt, xlsx, xml"`
 
 	Stable string   `toml:"stable,omitempty" comment:"如何判断文件已写完 quiet, size, marker or rename; empty: quiet"`
 	Quiet  duration `toml:"quiet,omitempty" comment:"静默多久算写完 how long a file stands still until it is whole; empty: 10s"`

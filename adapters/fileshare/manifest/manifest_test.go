@@ -253,5 +253,5 @@ func zipped(t testing.TB, files map[string]string) []byte {
 // bomb is a workbook of some kilobytes that unfolds to more than is read.
 func bomb(t testing.TB) []byte {
 	t.Helper()
-	return made(t, `<worksheet><sheetData><row r="1"><c r="A1" t="inlineStr"><is><t>`+strings.Repeat(" ", 64<<20)+`</t></is></c></row></sheetData></worksheet>`)
+	return made(t, `<worksheet><sheetData><row r="1"><c r="A1" t="inlineStr"><is><t>`+strings.Repeat(" ", 4<<20)+`</t></is></c></row></sheetData></worksheet>`)
 }
