@@ -106,6 +106,7 @@ var parsers = map[string]string{
 // noParser are functions whose names look like parsing and that read nothing
 // from outside, with the reason.
 var noParser = map[string]string{
+	"adapters/fileshare/pull.ParseURL":      "cuts a line of the operator's own profile",
 	"adapters/ferry.Open":                   "opens a directory; link.Ferry.Import reads the files",
 	"adapters/ferry.ReadManifest":           "finds a list, which ParseManifest reads",
 	"adapters/ferry.OpenKept":               "opens a directory of files made by this program",

@@ -37,6 +37,7 @@ var house = []room{
 	{floor: 5, path: "adapters/ferry/badgate"},
 	{floor: 5, path: "adapters/fileshare"},
 	{floor: 5, path: "adapters/fileshare/manifest"},
+	{floor: 5, path: "adapters/fileshare/pull"},
 	{floor: 5, path: "adapters/trust"},
 	{floor: 5, path: "adapters/inspect"},
 
@@ -93,8 +94,9 @@ var doors = []struct {
 	rooms  []string
 }{
 	{"github.com/emmansun/gmsm", []string{"crypto/...", "certs", "cmd/yizhan/bench"}},
-	{"golang.org/x/crypto", []string{"crypto/...", "certs"}},
+	{"golang.org/x/crypto", []string{"crypto/...", "certs", "adapters/fileshare/pull"}},
 	{"golang.org/x/sys", []string{"internal/durable"}},
+	{"github.com/pkg/sftp", []string{"adapters/fileshare/pull"}},
 	{"golang.org/x/text", []string{"adapters/fileshare/..."}},
 	{"github.com/transparency-dev/merkle", []string{"crypto/merkle"}},
 	{"github.com/ThalesIgnite/crypto11", []string{"crypto/keystore/pkcs11"}},

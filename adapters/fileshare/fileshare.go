@@ -153,9 +153,9 @@ var DefaultManifests = []string{"manifest.*", "清单.*", "*公文清单.*", "*�
 
 // The defaults and bounds.
 const (
-	defaultQuiet    = 10 * time.Second
+	DefaultQuiet    = 10 * time.Second
 	defaultPatience = 5 * time.Minute
-	defaultParallel = 32
+	DefaultParallel = 64 // documents that are submitted side by side
 	maxParallel     = 256
 	maxDepth        = 32
 	// keyLife is how long a node is sure to know an idempotency key. What was tried
@@ -177,6 +177,13 @@ type Import struct {
 	gate     gate
 	total    Summary
 	crash    func(step string) error // tests end an import at any step
+}
+
+// LeftOut says whether a file or a folder of this name is left out of every share, or is
+// like one of the patterns.
+func LeftOut(name string, patterns []string) bool {
+	text, _ := shown(name)
+	return matches(alwaysExcluded, text) || matches(patterns, text)
 }
 
 // Open checks the settings. The share is looked at when there is something to do.
@@ -206,9 +213,9 @@ func setting(name, problem string) error {
 func (c *Config) fill() error {
 	c.Stable, c.Atomic = cmp.Or(c.Stable, Quiet), cmp.Or(c.Atomic, ByRow)
 	c.Archive, c.Quarantine = cmp.Or(c.Archive, ".yizhan/archive"), cmp.Or(c.Quarantine, ".yizhan/quarantine")
-	c.Patience, c.Parallel = cmp.Or(c.Patience, defaultPatience), cmp.Or(c.Parallel, defaultParallel)
+	c.Patience, c.Parallel = cmp.Or(c.Patience, defaultPatience), cmp.Or(c.Parallel, DefaultParallel)
 	if c.Quiet == 0 && (c.Stable == Quiet || c.Stable == Size) {
-		c.Quiet = defaultQuiet
+		c.Quiet = DefaultQuiet
 	}
 	if c.Manifests == nil {
 		c.Manifests = DefaultManifests

@@ -68,7 +68,7 @@ func (s *site) importProfile(share string) (string, error) {
 		return "", err
 	}
 	b, err := config.Encode(importProfile{
-		Share: share, Sentinel: "000/公文000000.ofd", ReadOnly: true, Node: s.jia.url, KeyFile: key, State: share + "-state",
+		Share: share, Sentinel: bench.Sentinel, ReadOnly: true, Node: s.jia.url, KeyFile: key, State: share + "-state",
 		Depth: 1, Stable: "rename", Defaults: importDefaults{Label: "内部"},
 	})
 	if err != nil {

@@ -15,7 +15,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/yizhan-gateway/yizhan/adapters/fileshare"
+	"github.com/yizhan-gateway/yizhan/adapters/fileshare/pull"
 	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/queue"
 )
 
 func (a *app) importCommand() *cobra.Command {
@@ -37,6 +39,9 @@ interrupted. See docs/import.md, and docs/import.zh-CN.md for those who fill the
 type imports struct {
 	*fileshare.Import
 	p         *importProfile
+	store     queue.Store
+	said      io.Writer
+	sights    *pull.Puller // of a source that is watched
 	bar       *progressBar
 	attention []fileshare.Entry
 	leftOff   int
@@ -67,7 +72,7 @@ func (a *app) withImport(profile string, do func(*imports) error) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	i := &imports{p: p, bar: a.newProgressBar()}
+	i := &imports{p: p, bar: a.newProgressBar(), store: store, said: a.err}
 	c := p.config(log, a.now)
 	c.Progress = i.hear
 	if i.Import, err = fileshare.Open(c, store, node); err != nil {
@@ -121,6 +126,9 @@ share is not there.`,
 				case watch:
 					return a.importWatch(c.Context(), i)
 				}
+				if err := i.fetchOnce(c.Context(), a.now); err != nil {
+					return a.importVerdict(fileshare.Summary{}, err)
+				}
 				return a.importOnce(c.Context(), i, i.Run)
 			})
 		},
@@ -149,7 +157,7 @@ func (a *app) importOnce(ctx context.Context, i *imports, run func(context.Conte
 func (a *app) importVerdict(s fileshare.Summary, err error) error {
 	var busy *fileshare.Busy
 	switch {
-	case errors.Is(err, fileshare.ErrShareGone):
+	case gone(err):
 		a.shareGone(err)
 		return verdictError(exitNotFound)
 	case errors.Is(err, context.Canceled):
@@ -164,6 +172,10 @@ func (a *app) importVerdict(s fileshare.Summary, err error) error {
 		return verdictError(exitWarnings)
 	}
 	return nil
+}
+
+func gone(err error) bool {
+	return errors.Is(err, fileshare.ErrShareGone) || errors.Is(err, pull.ErrGone)
 }
 
 // shareGone is an alarm, and not an empty share.
@@ -189,7 +201,10 @@ func (a *app) importWatch(ctx context.Context, i *imports) error {
 	}
 	for {
 		i.attention, i.leftOff = nil, 0
-		err := i.Look(ctx)
+		err := i.fetch(ctx, a.now)
+		if err == nil {
+			err = i.Look(ctx)
+		}
 		var s fileshare.Summary
 		if err == nil {
 			s, err = i.Pass(ctx)
@@ -212,7 +227,7 @@ func (a *app) watched(i *imports, s fileshare.Summary, err error) error {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return nil
-	case errors.Is(err, fileshare.ErrShareGone):
+	case gone(err):
 		a.shareGone(err)
 		return nil
 	case errors.As(err, &busy):

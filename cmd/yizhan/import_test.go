@@ -3,8 +3,12 @@ package main
 import (
 	"errors"
 	"io"
+	"io/fs"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +106,66 @@ func TestWhatAnImportHears(t *testing.T) {
 		if one.size > 0 && opened > 0 {
 			t.Errorf("%s: its file was sent", name)
 		}
+	}
+}
+
+// shelf is a source in a folder.
+type shelf string
+
+func (s shelf) List(dir string) (out []fs.FileInfo, err error) {
+	entries, err := os.ReadDir(filepath.Join(string(s), dir))
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, info)
+	}
+	return out, err
+}
+func (s shelf) Stat(at string) (fs.FileInfo, error) { return os.Lstat(filepath.Join(string(s), at)) }
+func (s shelf) Remove(at string) error              { return os.Remove(filepath.Join(string(s), at)) }
+func (s shelf) Fetch(at string, w io.Writer) error {
+	b, err := os.ReadFile(filepath.Join(string(s), at))
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	return err
+}
+
+// TestPullByAProfile fetches what a profile lets in, and remembers over connections how
+// files stood.
+func TestPullByAProfile(t *testing.T) {
+	from, into := t.TempDir(), t.TempDir()
+	for _, name := range []string{"标志", "好.ofd", "Thumbs.db", "草稿.doc"} {
+		if err := os.WriteFile(filepath.Join(from, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := &importProfile{Share: into, State: t.TempDir(), Depth: 1, Exclude: []string{"草稿*"}, Pull: importPull{URL: "sftp://a@b/c", Sentinel: "标志"}}
+	store, err := p.ledger(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	i := &imports{p: p, store: store, said: io.Discard}
+	clock := time.Now()
+	for _, want := range []int{0, 1, 0} {
+		puller := i.puller(shelf(from), func() time.Time { return clock })
+		if err := puller.Look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := puller.Pull(t.Context()); err != nil || r.Fetched != want {
+			t.Errorf("%+v %v, want %d", r, err, want)
+		}
+		clock = clock.Add(fileshare.DefaultQuiet)
+	}
+	if list, err := os.ReadDir(into); err != nil || len(list) != 1 || list[0].Name() != "好.ofd" {
+		t.Errorf("%v %v", list, err)
+	}
+	var bad usageError
+	if err := i.fetch(t.Context(), time.Now); !errors.As(err, &bad) {
+		t.Errorf("without a host key: %v", err)
 	}
 }
 
