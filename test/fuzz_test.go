@@ -28,6 +28,7 @@ var parsers = map[string]string{
 	"exchange/node.ParsePosition":       "exchange/node.FuzzParsePosition",
 	"exchange/node.ParseStatus":         "exchange/node.FuzzParseStatus",
 	"adapters/ferry.ParseManifest":      "adapters/ferry.FuzzManifest",
+	"adapters/fileshare/manifest.Open":  "adapters/fileshare/manifest.FuzzOpen",
 	"adapters/ferry.ParseProbe":         "adapters/ferry.FuzzProbe",
 	"adapters/ferry.parseWrapping":      "adapters/ferry.FuzzWrapping",
 	"adapters/rest.Handler":             "adapters/rest.FuzzRequests",
@@ -111,6 +112,7 @@ var parsers = map[string]string{
 // noParser are functions whose names look like parsing and that read nothing
 // from outside, with the reason.
 var noParser = map[string]string{
+	"adapters/fileshare/pull.ParseURL":      "cuts a line of the operator's own profile",
 	"adapters/ferry.Open":                   "opens a directory; link.Ferry.Import reads the files",
 	"adapters/ferry.ReadManifest":           "finds a list, which ParseManifest reads",
 	"adapters/ferry.OpenKept":               "opens a directory of files made by this program",

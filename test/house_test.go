@@ -37,6 +37,9 @@ var house = []room{
 	{floor: 5, path: "adapters/peer"},
 	{floor: 5, path: "adapters/ferry"},
 	{floor: 5, path: "adapters/ferry/badgate"},
+	{floor: 5, path: "adapters/fileshare"},
+	{floor: 5, path: "adapters/fileshare/manifest"},
+	{floor: 5, path: "adapters/fileshare/pull"},
 	{floor: 5, path: "adapters/trust"},
 	{floor: 5, path: "adapters/inspect"},
 	{floor: 5, path: "adapters/export"},
@@ -105,8 +108,10 @@ var doors = []struct {
 	rooms  []string
 }{
 	{"github.com/emmansun/gmsm", []string{"crypto/...", "certs", "cmd/yizhan/bench"}},
-	{"golang.org/x/crypto", []string{"crypto/...", "certs"}},
+	{"golang.org/x/crypto", []string{"crypto/...", "certs", "adapters/fileshare/pull"}},
 	{"golang.org/x/sys", []string{"internal/durable"}},
+	{"github.com/pkg/sftp", []string{"adapters/fileshare/pull"}},
+	{"golang.org/x/text", []string{"adapters/fileshare/..."}},
 	{"github.com/transparency-dev/merkle", []string{"crypto/merkle"}},
 	{"github.com/ThalesIgnite/crypto11", []string{"crypto/keystore/pkcs11"}},
 	{"github.com/miekg/pkcs11", []string{"crypto/keystore/pkcs11", "cmd/yizhan/bench"}},

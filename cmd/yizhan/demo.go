@@ -27,7 +27,7 @@ const demoPatience = 60 * time.Second
 func (a *app) demoCommand() *cobra.Command {
 	d := &demo{pair: pair{app: a}}
 	d.say = d.print
-	lose, across := false, ""
+	lose, across, share := false, "", ""
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "Watch a document travel between two nodes on this machine · 演示",
@@ -41,14 +41,19 @@ from a copy made while it ran; everything arrives once. It ends by itself.
 
 With --boundary ferry there are four nodes, two on either side of a gate that moves files,
 loses 20% of them, doubles 10% and cuts 5%; everything arrives once and is proven. It ends
-by itself.`,
+by itself.
+
+With --import DIR the documents in a folder go to 示范单位乙, or to whom a list in it says,
+and a second run finds nothing new. The folder is only read. It ends by itself.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			switch {
 			case across != "" && across != "ferry":
 				return usage("--boundary %q: there is ferry", across)
-			case across != "" && lose:
-				return usage("--boundary and --disaster are two demos")
+			case across != "" && lose, share != "" && (lose || across != ""):
+				return usage("--boundary, --disaster and --import are demos of their own")
+			case share != "":
+				return (&importing{demo: d, share: share}).run(c.Context())
 			case across != "":
 				return (&boundary{demo: d}).run(c.Context())
 			case lose:
@@ -59,6 +64,7 @@ by itself.`,
 	}
 	c.Flags().BoolVar(&d.once, "once", false, "end when everything is verified")
 	c.Flags().BoolVar(&lose, "disaster", false, "destroy a node's disk and restore it")
+	c.Flags().StringVar(&share, "import", "", "a folder whose documents are taken in")
 	c.Flags().StringVar(&across, "boundary", "", "ferry: cross a gate that moves files, and moves them badly")
 	c.Flags().BoolVar(&d.keep, "keep", false, "keep the demo's files")
 	c.Flags().StringVar(&d.examples, "examples", filepath.Join("..", "shared", "data", "ofd"), "folder with OFD files to send, if present")

@@ -183,7 +183,7 @@ func (a *app) root() *cobra.Command {
 		a.initCommand(), a.joinCommand(), a.caCommand(), a.directoryCommand(), a.serveCommand(), a.keyCommand(), a.certCommand(),
 		a.sendCommand(), a.inboxCommand(), a.collectCommand(), a.exportCommand(), a.webhookCommand(), a.signForCommand(), a.returnCommand(),
 		a.recallCommand(), a.remindCommand(), a.resendCommand(), a.supplementCommand(),
-		a.traceCommand(), a.verifyCommand(), a.demoCommand(), a.benchCommand(), a.doctorCommand(), a.queueCommand(), a.guardCommand(), a.linkCommand(), a.ferryCommand(), a.backupCommand(), a.fsckCommand(), a.blobsCommand(), a.ballastCommand(), a.versionCommand(),
+		a.importCommand(), a.traceCommand(), a.verifyCommand(), a.demoCommand(), a.benchCommand(), a.doctorCommand(), a.queueCommand(), a.guardCommand(), a.linkCommand(), a.ferryCommand(), a.backupCommand(), a.fsckCommand(), a.blobsCommand(), a.ballastCommand(), a.versionCommand(),
 	)
 	for _, c := range root.Commands() {
 		usageOfArgs(c)

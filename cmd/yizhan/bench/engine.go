@@ -21,11 +21,12 @@ type engineSizes struct {
 	large     int64         // bytes
 	waiting   int           // deliveries
 	probe     int           // documents by which a rate with waiting ones is measured
+	files     int           // of a share that is imported
 }
 
 var (
-	quickEngine = engineSizes{150 * time.Millisecond, 2000, 1, 64 << 20, 5_000, 1000}
-	fullEngine  = engineSizes{500 * time.Millisecond, 20_000, 3, 2 << 30, 1_000_000, 20_000}
+	quickEngine = engineSizes{150 * time.Millisecond, 2000, 1, 64 << 20, 5_000, 1000, 4000}
+	fullEngine  = engineSizes{500 * time.Millisecond, 20_000, 3, 2 << 30, 1_000_000, 20_000, 100_000}
 )
 
 // engine is one run.
@@ -41,7 +42,7 @@ type engine struct {
 }
 
 // Names of the figures, in the order in which they are measured.
-var Names = []string{"committer", "idle_links", "accept", "exchange", "large", "backlog", "restart"}
+var Names = []string{"committer", "idle_links", "accept", "exchange", "large", "backlog", "restart", "import"}
 
 // Engine measures the figures named in only, or all. What it says on the way
 // is for a person.
@@ -73,7 +74,7 @@ func newEngine(o Options, site Site, say func(string, ...any)) (e *engine, end f
 		e.sizes.waiting = o.Waiting
 	}
 	if o.Documents > 0 {
-		e.sizes.documents, e.sizes.probe = o.Documents, min(e.sizes.probe, o.Documents)
+		e.sizes.documents, e.sizes.probe, e.sizes.files = o.Documents, min(e.sizes.probe, o.Documents), max(o.Documents, smallShare)
 	}
 	if e.prims, err = primitives(); err != nil {
 		return nil, nil, err
@@ -99,7 +100,7 @@ func (e *engine) measure(ctx context.Context, only []string) error {
 		run   func(context.Context) error
 	}{
 		{Names[0:1], e.committer}, {Names[1:2], e.idleLinks}, {Names[2:3], e.accept}, {Names[3:4], e.exchange},
-		{Names[4:5], e.largeDocument}, {Names[5:7], e.backlog},
+		{Names[4:5], e.largeDocument}, {Names[5:7], e.backlog}, {Names[7:8], e.imports},
 	}
 	for _, s := range steps {
 		if !slices.ContainsFunc(s.names, want) {

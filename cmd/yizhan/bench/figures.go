@@ -294,7 +294,7 @@ func watchMemory(nodes ...*Node) func() (float64, error) {
 	var failed error
 	look := func(into []int64) {
 		for i, n := range nodes {
-			m, err := n.memory()
+			m, err := n.Memory()
 			if err != nil {
 				failed = err
 			}

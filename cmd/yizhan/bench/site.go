@@ -28,6 +28,9 @@ type Site interface {
 	// Waiting is how many items wait on a running node, for its links and to
 	// be distributed.
 	Waiting(ctx context.Context, which Which) (uint64, error)
+	// ImportShare runs yizhan import over a share to the sender's node, leaving the share
+	// as it is.
+	ImportShare(ctx context.Context, share string) (Imported, error)
 	// Live is the memory that a running node holds, garbage apart.
 	Live(ctx context.Context, which Which) (int64, error)
 }
@@ -173,8 +176,8 @@ func (o *office) submitMany(ctx context.Context, f *form, n int) (*load, error) 
 	return l, nil
 }
 
-// memory is what a process holds of its own, bytes; mapped files apart.
-func (n *Node) memory() (int64, error) {
+// Memory is what a process holds of its own, bytes; mapped files apart.
+func (n *Node) Memory() (int64, error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(n.PID) + "/status")
 	if err != nil {
 		return 0, err

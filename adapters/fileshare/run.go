@@ -1,0 +1,667 @@
+package fileshare
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/yizhan-gateway/yizhan/adapters/fileshare/manifest"
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
+)
+
+// list is one manifest of a folder.
+type list struct {
+	dir, at, shown string
+	table          *manifest.Table
+	named          map[spot]bool // the files that its rows name
+	twice          map[spot]bool // and those that several do
+	batch          *batch
+	rows           int
+
+	open atomic.Int64 // rows that are under way, and one for the walk
+	left atomic.Int64 // rows that somebody or something still has to do with
+}
+
+func (l *list) place() digest { return sm.Sum([]byte("list\x00" + l.at)) }
+
+// batch is what is submitted as a whole or not at all; nil is every item by itself.
+type batch struct {
+	mu    sync.Mutex
+	first string // what is wrong in it
+}
+
+func (b *batch) bad() string {
+	if b == nil {
+		return ""
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.first
+}
+
+func (b *batch) spoil(e Entry) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.first == "" {
+		b.first = e.Place()
+	}
+}
+
+// Scan says what a run would do, and changes nothing. Whether files are still being
+// written it cannot know.
+func (i *Import) Scan(ctx context.Context) (Summary, error) {
+	return i.pass(ctx, true)
+}
+
+// Run takes in all that is there and whole. Before it looks a second time it lets the
+// quiet period pass.
+func (i *Import) Run(ctx context.Context) (Summary, error) {
+	if err := i.Look(ctx); err != nil {
+		return Summary{}, err
+	}
+	if i.c.Stable == Quiet || i.c.Stable == Size {
+		if err := i.c.Sleep(ctx, i.c.Quiet); err != nil {
+			return Summary{}, err
+		}
+	}
+	return i.pass(ctx, false)
+}
+
+// Look notes how the files stand. Pass takes in what has stood still since an earlier
+// look; both together, again and again, watch a share.
+func (i *Import) Look(ctx context.Context) error {
+	s, err := openShare(&i.c)
+	if err != nil {
+		return err
+	}
+	return errors.Join(i.look(ctx, s), s.close())
+}
+
+// Pass is a Run that waits for nothing.
+func (i *Import) Pass(ctx context.Context) (Summary, error) { return i.pass(ctx, false) }
+
+// pass walks over the share once, with several workers.
+func (i *Import) pass(ctx context.Context, dry bool) (_ Summary, err error) {
+	s, err := openShare(&i.c)
+	if err != nil {
+		return Summary{}, err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	i.total, i.agencies = Summary{}, map[string]found{}
+	i.gate.open()
+	w := &walk{worker: worker{Import: i, share: s, dry: dry, notes: newNotes()}}
+	if !dry && !i.c.ReadOnly {
+		if err := w.goOn(ctx); err != nil {
+			return Summary{}, err
+		}
+	}
+	if i.c.Atomic == ByBatch {
+		w.all = new(batch)
+		if err := w.judge(ctx); err != nil {
+			return Summary{}, err
+		}
+	}
+	if err = w.run(ctx); !dry {
+		err = errors.Join(err, w.tidy(ctx, err == nil))
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.total, err
+}
+
+// walk is one pass: a walker that finds items, and workers that process them.
+type walk struct {
+	worker
+	all   *batch // of the whole run
+	items chan *item
+	each  func(ctx context.Context, it *item) error
+	stop  context.CancelCauseFunc
+}
+
+// judge walks once to see whether something is wrong anywhere.
+func (w *walk) judge(ctx context.Context) error {
+	trial := &walk{worker: w.worker, all: w.all}
+	trial.each = func(ctx context.Context, it *item) error { return trial.try(ctx, it) }
+	return trial.tree(ctx)
+}
+
+// try spoils an item's batch if it is wrong, or not whole.
+func (w *walk) try(ctx context.Context, it *item) error {
+	v, err := w.examine(ctx, it)
+	if err != nil {
+		return err
+	}
+	if v.outcome != "" && v.outcome != Done {
+		it.batch.spoil(w.entry(it, v.outcome, v.fault, ""))
+	}
+	return nil
+}
+
+func (w *walk) run(ctx context.Context) error {
+	ctx, w.stop = context.WithCancelCause(ctx)
+	defer w.stop(nil)
+	w.items = make(chan *item, w.c.Parallel)
+	var workers sync.WaitGroup
+	for range w.c.Parallel {
+		workers.Go(func() {
+			for it := range w.items {
+				if ctx.Err() != nil {
+					continue
+				}
+				if err := w.one(ctx, it); err != nil {
+					w.stop(err)
+				}
+			}
+		})
+	}
+	w.each = func(ctx context.Context, it *item) error {
+		select {
+		case w.items <- it:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	err := w.tree(ctx)
+	close(w.items)
+	workers.Wait()
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+func (w *walk) one(ctx context.Context, it *item) error {
+	e, err := w.process(ctx, it)
+	var busy *Busy
+	if errors.As(err, &busy) {
+		w.emit(w.entry(it, Waiting, &Fault{Code: CodeBusy}, ""))
+	}
+	if err != nil {
+		return err
+	}
+	w.emit(e)
+	if it.list == nil {
+		return nil
+	}
+	if e.Outcome != Submitted && e.Outcome != Done && e.Outcome != Duplicate {
+		it.list.left.Add(1)
+	}
+	return w.leave(it.list)
+}
+
+// leave lets go of a list; the last one archives it, if nothing of it is left to do.
+func (w *walk) leave(l *list) error {
+	if l.open.Add(-1) > 0 || l.left.Load() > 0 || w.dry || w.c.ReadOnly {
+		return nil
+	}
+	day := w.c.Now().In(china).Format(time.DateOnly)
+	if err := w.away(l.at, path.Join(w.c.Archive, day, l.at)); err != nil {
+		return err
+	}
+	return w.markAway(l.at, day)
+}
+
+func (w *walk) expect(n int) {
+	if w.items == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.total.Expected += n
+}
+
+func (i *Import) emit(e Entry) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.total.count(e.Outcome)
+	if e.Outcome != Unmatched {
+		i.total.Documents++
+	}
+	if i.c.Progress != nil {
+		i.c.Progress(e.Words(), i.total)
+	}
+}
+
+// tree walks over the folders.
+func (w *walk) tree(ctx context.Context) error {
+	err := w.folder(ctx, ".", 0, nil)
+	if err != nil && ctx.Err() == nil {
+		err = w.share.gone(err)
+	}
+	return err
+}
+
+// contents are the names in a folder that matter.
+type contents struct {
+	lists []string
+	maybe []string // that are lists if they have the headings of one
+	files []named
+	below []string
+}
+
+// folder deals with one folder and those below it. above are the lists of the folders
+// that it is in.
+func (w *walk) folder(ctx context.Context, dir string, depth int, above []*list) error {
+	c, err := w.contents(dir, depth)
+	if err != nil && depth > 0 && passing(err) {
+		return w.closed(dir, err)
+	}
+	if err != nil {
+		return err
+	}
+	lists, broken, err := w.lists(ctx, dir, c.lists)
+	if err != nil {
+		return err
+	}
+	here := slices.Concat(above, lists)
+	switch {
+	case broken: // whose the files are nobody knows
+	case len(here) > 0:
+		err = w.unnamed(c.files, dir, here)
+	default:
+		err = w.ruled(ctx, dir, c.files)
+	}
+	for _, at := range c.below {
+		if err == nil && !broken {
+			err = w.folder(ctx, at, depth+1, here)
+		}
+	}
+	return err
+}
+
+// closed passes a folder that cannot be looked into. That it is not for us is said.
+func (w *walk) closed(dir string, err error) error {
+	if gone := w.share.there(); gone != nil || w.items == nil || !errors.Is(err, fs.ErrPermission) {
+		return gone
+	}
+	text, _ := shown(dir)
+	w.emit(Entry{Files: []string{text + "/"}}.became(Unmatched, &Fault{Code: CodeUnreadable}, w.c.Now()))
+	return nil
+}
+
+func (w *walk) contents(dir string, depth int) (*contents, error) {
+	c := &contents{}
+	err := w.share.list(dir, func(e fs.DirEntry) error {
+		at := path.Join(dir, e.Name())
+		text, ok := shown(e.Name())
+		switch {
+		case e.IsDir():
+			if depth < w.c.Depth && w.enters(at) {
+				c.below = append(c.below, at)
+			}
+		case w.ignored(dir, e.Name(), text):
+		case ok && e.Type().IsRegular() && w.isList(text):
+			c.lists = append(c.lists, e.Name())
+		case ok && w.c.Detect && e.Type().IsRegular() && isKind(text):
+			c.maybe = append(c.maybe, e.Name())
+		default:
+			c.files = append(c.files, named{e.Name(), text})
+		}
+		return nil
+	})
+	for _, name := range c.maybe {
+		text, _ := shown(name)
+		if w.hasHeadings(path.Join(dir, name), text) {
+			c.lists = append(c.lists, name)
+		} else {
+			c.files = append(c.files, named{name, text})
+		}
+	}
+	slices.Sort(c.lists)
+	slices.Sort(c.below)
+	return c, err
+}
+
+// isList says whether a file is a list by its name. 附件1：人员清单.xlsx is none. A
+// sheet of a kind that is not read is one as well, and refused: else the folder would
+// look like one without a list.
+func (w *walk) isList(name string) bool {
+	_, attached := attachmentOf(stem(name))
+	sheet := matches([]string{"*.xls", "*.xlsm", "*.et", "*.ods"}, name)
+	return !attached && (isKind(name) || sheet) && matches(w.c.Manifests, name)
+}
+
+func isKind(name string) bool {
+	return slices.Contains(manifest.Kinds, path.Ext(strings.ToLower(name)))
+}
+
+// hasHeadings says whether a file that is not named like a list is one.
+func (w *walk) hasHeadings(at, text string) bool {
+	f, _, err := w.share.open(at)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, manifest.MaxSize+1))
+	if err != nil {
+		return false
+	}
+	_, err = manifest.Open(text, b)
+	return err == nil
+}
+
+// ignored says whether a file is none of ours.
+func (w *walk) ignored(dir, raw, text string) bool {
+	at := path.Join(dir, raw)
+	if at == w.c.Sentinel && !w.c.SentinelCounts || matches(alwaysExcluded, text) || matches(w.c.Exclude, text) {
+		return true
+	}
+	if w.c.Stable == Marker && matches([]string{w.c.Mark}, text) {
+		return true
+	}
+	return len(w.c.Include) > 0 && !matches(w.c.Include, text) && !matches(w.c.Manifests, text)
+}
+
+// lists opens the lists of a folder and gives their rows to the workers. broken is
+// true when one of them cannot be used now: nothing of the folder is then judged.
+func (w *walk) lists(ctx context.Context, dir string, names []string) (lists []*list, broken bool, err error) {
+	for _, name := range names {
+		l, e, err := w.openList(ctx, path.Join(dir, name))
+		if err != nil {
+			return nil, false, err
+		}
+		if l == nil {
+			broken = true
+			if w.items != nil {
+				w.emit(e)
+			}
+			if w.all != nil {
+				w.all.spoil(e)
+			}
+			continue
+		}
+		lists = append(lists, l)
+	}
+	if len(lists) > 0 && !w.dry {
+		if err := w.ledger.noteList(ctx, sm.Sum([]byte(dir))); err != nil {
+			return nil, false, err
+		}
+	}
+	apart(lists)
+	for _, l := range lists {
+		if err := w.rows(ctx, l); err != nil {
+			return nil, false, err
+		}
+	}
+	return lists, broken, nil
+}
+
+// apart finds the files that several lists of a folder name.
+func apart(lists []*list) {
+	for n, a := range lists {
+		for _, b := range lists[n+1:] {
+			for s := range b.named {
+				if a.named[s] {
+					a.twice[s], b.twice[s] = true, true
+				}
+			}
+		}
+	}
+}
+
+// openList reads a list and finds out which files it names. nil is one that cannot be
+// used, with what became of it.
+func (w *walk) openList(ctx context.Context, at string) (*list, Entry, error) {
+	l := &list{dir: path.Dir(at), at: at, named: map[spot]bool{}, twice: map[spot]bool{}, batch: w.all}
+	l.shown, _ = shown(at)
+	content, v, err := w.readList(l)
+	if err != nil {
+		return nil, Entry{}, err
+	}
+	if v != nil {
+		return nil, Entry{Manifest: l.shown}.became(v.outcome, v.fault, w.c.Now()), nil
+	}
+	l.table, err = manifest.Open(l.shown, content)
+	if err == nil {
+		err = w.names(l)
+		w.expect(l.rows)
+	}
+	var bad *manifest.Fault
+	if errors.As(err, &bad) {
+		e, err := w.listRefused(ctx, l, ofManifest(bad))
+		return nil, e, err
+	}
+	return l, Entry{}, err
+}
+
+// readList reads a list that is whole.
+func (w *walk) readList(l *list) ([]byte, *verdict, error) {
+	f, info, err := w.share.open(l.at)
+	if err != nil {
+		return nil, nil, w.share.gone(err)
+	}
+	defer f.Close()
+	if !w.dry {
+		whole, err := w.whole(w.share, l.at, l.at, info)
+		if err != nil {
+			return nil, nil, w.share.gone(err)
+		}
+		if !whole {
+			return nil, waiting(CodeUnstable, ""), nil
+		}
+	}
+	b, err := io.ReadAll(io.LimitReader(f, manifest.MaxSize+1))
+	if err != nil {
+		return nil, nil, w.share.gone(err)
+	}
+	if sameAfter(f, info) != nil {
+		return nil, waiting(CodeChanged, ""), nil
+	}
+	return b, nil, nil
+}
+
+// names walks over a list once before anything of it is submitted: its shape is then
+// known to be right, and so is which files are named by several rows.
+func (w *walk) names(l *list) error {
+	for r, err := range l.table.Rows() {
+		if err != nil {
+			return err
+		}
+		l.rows++
+		it := w.share.fromRow(l, r, w.c.Defaults)
+		own := map[spot]bool{}
+		for _, f := range it.files {
+			own[spotOf(f.at)] = true
+		}
+		for s := range own {
+			if l.named[s] {
+				l.twice[s] = true
+			}
+			l.named[s] = true
+		}
+	}
+	return nil
+}
+
+// rows gives the items of a list to the workers.
+func (w *walk) rows(ctx context.Context, l *list) error {
+	if w.c.Atomic == ByFile {
+		l.batch = new(batch)
+		for r, err := range l.table.Rows() {
+			if err == nil {
+				err = w.try(ctx, w.share.fromRow(l, r, w.c.Defaults))
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	l.open.Store(1)
+	for r, err := range l.table.Rows() {
+		if err == nil {
+			l.open.Add(1)
+			err = w.each(ctx, w.share.fromRow(l, r, w.c.Defaults))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if w.items == nil {
+		return nil
+	}
+	return w.leave(l)
+}
+
+// unnamed are the files beside lists that none of them names.
+func (w *walk) unnamed(files []named, dir string, lists []*list) error {
+	for _, f := range files {
+		s := spotOf(path.Join(dir, f.raw))
+		if !slices.ContainsFunc(lists, func(l *list) bool { return l.named[s] }) {
+			w.unmatched(path.Join(dir, f.raw))
+		}
+	}
+	return nil
+}
+
+func (w *walk) unmatched(at string) {
+	if w.items == nil {
+		return
+	}
+	text, ok := shown(at)
+	code := CodeUnmatched
+	if !ok {
+		code = CodeName
+	}
+	w.emit(Entry{Files: []string{text}}.became(Unmatched, &Fault{Code: code}, w.c.Now()))
+}
+
+// ruled makes items of a folder without a list.
+func (w *walk) ruled(ctx context.Context, dir string, files []named) error {
+	on, err := w.rulesHold(ctx, dir)
+	if err != nil {
+		return err
+	}
+	if !on {
+		return w.unnamed(files, dir, nil)
+	}
+	items, rest := w.group(dir, files)
+	w.expect(len(items))
+	for _, f := range rest {
+		w.unmatched(path.Join(dir, f.raw))
+	}
+	var b *batch
+	switch w.c.Atomic {
+	case ByFile:
+		b = new(batch)
+	case ByBatch:
+		b = w.all
+	}
+	for _, it := range items {
+		it.batch = b
+		if w.c.Atomic == ByFile {
+			if err := w.try(ctx, it); err != nil {
+				return err
+			}
+		}
+	}
+	for _, it := range items {
+		if err := w.each(ctx, it); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rulesHold says whether rules are on, and neither this folder nor one above it has
+// ever had a list: what such a list left over is no document.
+func (w *walk) rulesHold(ctx context.Context, dir string) (bool, error) {
+	if !w.c.Rules.On {
+		return false, nil
+	}
+	for {
+		had, err := w.ledger.hadList(ctx, sm.Sum([]byte(dir)))
+		if had || err != nil {
+			return false, err
+		}
+		if dir == "." {
+			return true, nil
+		}
+		dir = path.Dir(dir)
+	}
+}
+
+// notes are what a pass has to do at its end.
+type notes struct {
+	mu     sync.Mutex
+	dirs   map[string]bool // whose names changed
+	wanted map[digest]bool // places that somebody still has to do with
+}
+
+func newNotes() *notes { return &notes{dirs: map[string]bool{}, wanted: map[digest]bool{}} }
+
+func (n *notes) touch(dirs ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, d := range dirs {
+		n.dirs[d] = true
+	}
+}
+
+func (n *notes) want(place digest) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.wanted[place] = true
+}
+
+// goOn moves what a run that ended was moving.
+func (w *walk) goOn(ctx context.Context) error {
+	open, err := w.ledger.open(ctx)
+	if err != nil {
+		return err
+	}
+	for p, row := range open {
+		if row.Moving {
+			if err := w.carry(ctx, p, row); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// tidy makes moves durable, one that a crash takes back is made again, and forgets what
+// was wrong and is no more: a row that was corrected is another one.
+func (w *walk) tidy(ctx context.Context, complete bool) (err error) {
+	for d := range w.notes.dirs {
+		if e := w.share.sync(d); e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	if !complete {
+		return err
+	}
+	open, e := w.ledger.open(ctx)
+	err = errors.Join(err, e)
+	for p, row := range open {
+		if err != nil {
+			return err
+		}
+		if w.notes.wanted[p] || row.Outcome != Quarantined {
+			continue
+		}
+		kept, e := w.kept(row)
+		if err = e; err == nil && !kept {
+			err = w.dismiss(ctx, p, row)
+		}
+	}
+	return err
+}
+
+// kept says whether files of a place lie in the quarantine.
+func (w *worker) kept(row *placeRow) (bool, error) {
+	for _, at := range row.Moved {
+		_, err := w.share.lstat(path.Join(w.c.Quarantine, string(at)))
+		if !errors.Is(err, fs.ErrNotExist) {
+			return true, err
+		}
+	}
+	return false, w.share.there()
+}
