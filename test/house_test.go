@@ -127,7 +127,6 @@ var doors = []struct {
 	{"github.com/rogpeppe/go-internal", nil},
 	{"github.com/getkin/kin-openapi", nil},
 	{"pgregory.net/rapid", nil},
-	{"github.com/pkg/sftp", nil},
 }
 
 // auditorMayNotLink lists what cmd/yzverify must not contain, at any depth: the

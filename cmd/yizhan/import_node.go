@@ -212,14 +212,14 @@ func (f *importForm) Close() error {
 }
 
 func importRequest(d *exchange.Document) *rest.SubmitRequest {
-	codes := func(list []exchange.Addressee) (out []string) {
+	named := func(list []exchange.Addressee) (out []rest.Recipient) {
 		for _, a := range list {
-			out = append(out, a.Agency)
+			out = append(out, rest.Recipient{Agency: a.Agency})
 		}
 		return out
 	}
 	q := &rest.SubmitRequest{
-		Title: d.Title, To: codes(d.To), Cc: codes(d.Cc), Label: string(d.Label), LabelTerm: d.LabelTerm,
+		Title: d.Title, To: named(d.To), Cc: named(d.Cc), Label: string(d.Label), LabelTerm: d.LabelTerm,
 		Kind: string(d.Kind), Urgency: string(d.Urgency), DocType: d.DocType, IssuerMark: d.IssuerMark, Signatory: d.Signatory,
 		SignedBy: d.SignedBy, WrittenOn: d.WrittenOn, AttachmentNote: d.AttachmentNote, Remark: d.Remark,
 		ReleaseScope: d.ReleaseScope, Contact: d.Contact, DueAt: d.DueAt,
