@@ -211,6 +211,10 @@ func (f *importForm) Close() error {
 	return f.now.Close()
 }
 
+// importUrgency is the grade of a telegram as it stands on the document, else the word
+// of its lane.
+func importUrgency(d *exchange.Document) string { return or(d.UrgencyMark, string(d.Urgency)) }
+
 func importRequest(d *exchange.Document) *rest.SubmitRequest {
 	named := func(list []exchange.Addressee) (out []rest.Recipient) {
 		for _, a := range list {
@@ -220,7 +224,7 @@ func importRequest(d *exchange.Document) *rest.SubmitRequest {
 	}
 	q := &rest.SubmitRequest{
 		Title: d.Title, To: named(d.To), Cc: named(d.Cc), Label: string(d.Label), LabelTerm: d.LabelTerm,
-		Kind: string(d.Kind), Urgency: string(d.Urgency), DocType: d.DocType, IssuerMark: d.IssuerMark, Signatory: d.Signatory,
+		Kind: string(d.Kind), Urgency: importUrgency(d), DocType: d.DocType, IssuerMark: d.IssuerMark, Signatory: d.Signatory,
 		SignedBy: d.SignedBy, WrittenOn: d.WrittenOn, AttachmentNote: d.AttachmentNote, Remark: d.Remark,
 		ReleaseScope: d.ReleaseScope, Contact: d.Contact, DueAt: d.DueAt,
 	}
