@@ -300,7 +300,7 @@ func (w *walk) contents(dir string, depth int) (*contents, error) {
 		case w.ignored(dir, e.Name(), text):
 		case ok && e.Type().IsRegular() && w.isList(text):
 			c.lists = append(c.lists, e.Name())
-		case ok && w.c.Detect && e.Type().IsRegular() && isKind(text):
+		case ok && w.c.Detect && e.Type().IsRegular() && isKind(text) && !isAttachment(text):
 			c.maybe = append(c.maybe, e.Name())
 		default:
 			c.files = append(c.files, named{e.Name(), text})
@@ -324,9 +324,13 @@ func (w *walk) contents(dir string, depth int) (*contents, error) {
 // sheet of a kind that is not read is one as well, and refused: else the folder would
 // look like one without a list.
 func (w *walk) isList(name string) bool {
-	_, attached := attachmentOf(stem(name))
 	sheet := matches([]string{"*.xls", "*.xlsm", "*.et", "*.ods"}, name)
-	return !attached && (isKind(name) || sheet) && matches(w.c.Manifests, name)
+	return !isAttachment(name) && (isKind(name) || sheet) && matches(w.c.Manifests, name)
+}
+
+func isAttachment(name string) bool {
+	_, is := attachmentOf(stem(name))
+	return is
 }
 
 func isKind(name string) bool {
