@@ -617,18 +617,12 @@ func (n *notes) want(place digest) {
 
 // goOn moves what a run that ended was moving.
 func (w *walk) goOn(ctx context.Context) error {
-	open, err := w.ledger.open(ctx)
-	if err != nil {
-		return err
-	}
-	for p, row := range open {
-		if row.Moving {
-			if err := w.carry(ctx, p, row); err != nil {
-				return err
-			}
+	return w.ledger.open(ctx, func(p digest, row *placeRow) error {
+		if !row.Moving {
+			return nil
 		}
-	}
-	return nil
+		return w.carry(ctx, p, row)
+	})
 }
 
 // tidy makes moves durable, one that a crash takes back is made again, and forgets what
@@ -642,21 +636,16 @@ func (w *walk) tidy(ctx context.Context, complete bool) (err error) {
 	if !complete {
 		return err
 	}
-	open, e := w.ledger.open(ctx)
-	err = errors.Join(err, e)
-	for p, row := range open {
-		if err != nil {
+	return errors.Join(err, w.ledger.open(ctx, func(p digest, row *placeRow) error {
+		if w.notes.wanted[p] || row.Outcome != Quarantined {
+			return nil
+		}
+		kept, err := w.kept(row)
+		if kept || err != nil {
 			return err
 		}
-		if w.notes.wanted[p] || row.Outcome != Quarantined {
-			continue
-		}
-		kept, e := w.kept(row)
-		if err = e; err == nil && !kept {
-			err = w.dismiss(ctx, p, row)
-		}
-	}
-	return err
+		return w.dismiss(ctx, p, row)
+	}))
 }
 
 // kept says whether files of a place lie in the quarantine.
