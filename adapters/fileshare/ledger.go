@@ -175,27 +175,66 @@ func mark(tx queue.Tx, place digest, open bool) error {
 	return tx.Delete(openKey(place))
 }
 
-// open gives the places that somebody has to do with.
-func (l ledger) open(ctx context.Context) (map[digest]*placeRow, error) {
-	var out map[digest]*placeRow
-	err := l.View(ctx, func(tx queue.Tx) error {
-		out = map[digest]*placeRow{}
-		for kv, err := range tx.Scan([]byte("o"), []byte("p"), 0) {
-			if err != nil {
-				return err
+// open walks over the places that somebody has to do with.
+func (l ledger) open(ctx context.Context, each func(p digest, row *placeRow) error) error {
+	return l.walk(ctx, "o", func(tx queue.Tx, kv queue.KV) (*placeRow, error) {
+		return read[placeRow](tx, false, placeKey(digest(kv.Key[1:])))
+	}, each)
+}
+
+// places walks over all places.
+func (l ledger) places(ctx context.Context, each func(p digest, row *placeRow) error) error {
+	return l.walk(ctx, "p", func(_ queue.Tx, kv queue.KV) (*placeRow, error) {
+		row := new(placeRow)
+		if err := json.Unmarshal(kv.Value, row); err != nil {
+			return nil, fmt.Errorf("fileshare: the ledger is damaged: %w", err)
+		}
+		return row, nil
+	}, each)
+}
+
+// walk reads a table a portion at a time, so that each may change it.
+func (l ledger) walk(ctx context.Context, table string, load func(queue.Tx, queue.KV) (*placeRow, error), each func(digest, *placeRow) error) error {
+	const portion = 500
+	type one struct {
+		p   digest
+		row *placeRow
+	}
+	lo, hi := []byte(table), []byte{table[0] + 1}
+	for {
+		var list []one
+		next := lo
+		err := l.View(ctx, func(tx queue.Tx) error {
+			list = nil
+			for kv, err := range tx.Scan(lo, hi, portion) {
+				if err != nil {
+					return err
+				}
+				row, err := load(tx, kv)
+				if err != nil {
+					return err
+				}
+				list = append(list, one{digest(kv.Key[1:]), row})
+				next = append(kv.Key, 0)
 			}
-			p := digest(kv.Key[1:])
-			row, err := read[placeRow](tx, false, placeKey(p))
-			if err != nil {
-				return err
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, o := range list {
+			if o.row == nil {
+				continue
 			}
-			if row != nil {
-				out[p] = row
+			if err := each(o.p, o.row); err != nil {
+				return err
 			}
 		}
-		return nil
-	})
-	return out, err
+		if len(list) < portion {
+			return nil
+		}
+		lo = next
+	}
 }
 
 // noteList remembers that a folder has had a list; hadList says whether it had.
@@ -214,45 +253,6 @@ func (l ledger) hadList(ctx context.Context, dir digest) (had bool, err error) {
 		return err
 	})
 	return had, err
-}
-
-// places walks over all places, a portion at a time.
-func (l ledger) places(ctx context.Context, each func(p digest, row *placeRow) error) error {
-	const portion = 500
-	type one struct {
-		p   digest
-		row *placeRow
-	}
-	lo, hi := []byte("p"), []byte("q")
-	for {
-		var list []one
-		err := l.View(ctx, func(tx queue.Tx) error {
-			list = nil
-			for kv, err := range tx.Scan(lo, hi, portion) {
-				if err != nil {
-					return err
-				}
-				row := new(placeRow)
-				if err := json.Unmarshal(kv.Value, row); err != nil {
-					return fmt.Errorf("fileshare: the ledger is damaged: %w", err)
-				}
-				list = append(list, one{digest(kv.Key[1:]), row})
-				lo = append(kv.Key, 0)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		for _, o := range list {
-			if err := each(o.p, o.row); err != nil {
-				return err
-			}
-		}
-		if len(list) < portion {
-			return nil
-		}
-	}
 }
 
 // forget lets a place be judged anew, and its item be offered to the node again.

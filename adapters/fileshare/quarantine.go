@@ -178,24 +178,18 @@ func (i *Import) Retry(ctx context.Context, which []string) (n int, err error) {
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	w := &worker{Import: i, share: s, notes: newNotes()}
-	open, err := i.ledger.open(ctx)
-	if err != nil {
-		return 0, err
-	}
-	for p, row := range open {
-		if !row.named(which) {
-			continue
+	err = i.ledger.open(ctx, func(p digest, row *placeRow) error {
+		if row.Outcome != Quarantined && row.Outcome != Undecided || !row.named(which) {
+			return nil
 		}
 		if err := w.back(row); err != nil {
-			return n, err
-		}
-		// A crash before this line finds the files where they were, and moves nothing.
-		if err := w.dismiss(ctx, p, row); err != nil {
-			return n, err
+			return err
 		}
 		n++
-	}
-	return n, nil
+		// A crash before this line finds the files where they were, and moves nothing.
+		return w.dismiss(ctx, p, row)
+	})
+	return n, err
 }
 
 // dismiss forgets a place, and takes its notice away.

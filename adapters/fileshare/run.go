@@ -300,7 +300,7 @@ func (w *walk) contents(dir string, depth int) (*contents, error) {
 		case w.ignored(dir, e.Name(), text):
 		case ok && e.Type().IsRegular() && w.isList(text):
 			c.lists = append(c.lists, e.Name())
-		case ok && w.c.Detect && e.Type().IsRegular() && isKind(text):
+		case ok && w.c.Detect && e.Type().IsRegular() && isKind(text) && !isAttachment(text):
 			c.maybe = append(c.maybe, e.Name())
 		default:
 			c.files = append(c.files, named{e.Name(), text})
@@ -324,9 +324,13 @@ func (w *walk) contents(dir string, depth int) (*contents, error) {
 // sheet of a kind that is not read is one as well, and refused: else the folder would
 // look like one without a list.
 func (w *walk) isList(name string) bool {
-	_, attached := attachmentOf(stem(name))
 	sheet := matches([]string{"*.xls", "*.xlsm", "*.et", "*.ods"}, name)
-	return !attached && (isKind(name) || sheet) && matches(w.c.Manifests, name)
+	return !isAttachment(name) && (isKind(name) || sheet) && matches(w.c.Manifests, name)
+}
+
+func isAttachment(name string) bool {
+	_, is := attachmentOf(stem(name))
+	return is
 }
 
 func isKind(name string) bool {
@@ -613,18 +617,12 @@ func (n *notes) want(place digest) {
 
 // goOn moves what a run that ended was moving.
 func (w *walk) goOn(ctx context.Context) error {
-	open, err := w.ledger.open(ctx)
-	if err != nil {
-		return err
-	}
-	for p, row := range open {
-		if row.Moving {
-			if err := w.carry(ctx, p, row); err != nil {
-				return err
-			}
+	return w.ledger.open(ctx, func(p digest, row *placeRow) error {
+		if !row.Moving {
+			return nil
 		}
-	}
-	return nil
+		return w.carry(ctx, p, row)
+	})
 }
 
 // tidy makes moves durable, one that a crash takes back is made again, and forgets what
@@ -638,21 +636,16 @@ func (w *walk) tidy(ctx context.Context, complete bool) (err error) {
 	if !complete {
 		return err
 	}
-	open, e := w.ledger.open(ctx)
-	err = errors.Join(err, e)
-	for p, row := range open {
-		if err != nil {
+	return errors.Join(err, w.ledger.open(ctx, func(p digest, row *placeRow) error {
+		if w.notes.wanted[p] || row.Outcome != Quarantined {
+			return nil
+		}
+		kept, err := w.kept(row)
+		if kept || err != nil {
 			return err
 		}
-		if w.notes.wanted[p] || row.Outcome != Quarantined {
-			continue
-		}
-		kept, e := w.kept(row)
-		if err = e; err == nil && !kept {
-			err = w.dismiss(ctx, p, row)
-		}
-	}
-	return err
+		return w.dismiss(ctx, p, row)
+	}))
 }
 
 // kept says whether files of a place lie in the quarantine.

@@ -251,6 +251,19 @@ func TestSeveralLists(t *testing.T) {
 	}
 }
 
+// TestListsOfAnyName are found by their headings, if that is wished for.
+func TestListsOfAnyName(t *testing.T) {
+	o := newOffice(t)
+	o.c.Detect, o.c.Rules, o.c.Defaults.To = true, Rules{On: true}, []string{codeYi}
+	o.write("甲/list.csv", "标题,正文\n一,a.csv\n")
+	o.write("甲/a.csv", "姓名,电话\n")
+	o.write("乙/关于名单的通知.csv", "姓名,电话\n")
+	o.write("乙/关于名单的通知-附件1.csv", "标题,正文\n二,b.ofd\n")
+	if s := o.run(); s.Submitted != 2 || s.Quarantined+s.Unmatched != 0 || !slices.Equal(o.desk.titles(), []string{"一", "关于名单的通知"}) {
+		t.Errorf("%+v %q", s, o.desk.titles())
+	}
+}
+
 // TestAttachmentNames tells attachments from bodies.
 func TestAttachmentNames(t *testing.T) {
 	for stem, want := range map[string]string{
