@@ -115,14 +115,15 @@ func (it *item) rowFiles(s *share, l *list, r *manifest.Row) {
 			}
 		}
 	}
-	for _, f := range it.files {
-		if f.absent {
-			it.blame(&Fault{Code: CodeMissing, Detail: f.name}, r.Line, column(map[string]manifest.Field{roleBody: manifest.Body, roleAttachment: manifest.Attachments}[f.role]))
-		}
-	}
+	// First, as the other row may have moved the file away meanwhile.
 	for n, f := range it.files {
 		if l.twice[spotOf(f.at)] || slices.ContainsFunc(it.files[:n], func(p piece) bool { return p.at == f.at }) {
 			it.blame(&Fault{Code: CodeTwice, Detail: f.name}, r.Line, "")
+		}
+	}
+	for _, f := range it.files {
+		if f.absent {
+			it.blame(&Fault{Code: CodeMissing, Detail: f.name}, r.Line, column(map[string]manifest.Field{roleBody: manifest.Body, roleAttachment: manifest.Attachments}[f.role]))
 		}
 	}
 }
