@@ -484,6 +484,9 @@ func (n *Node) putEntryBack(tx queue.Tx, link string, e records.FerryEntry) erro
 // left.
 func (n *Node) moveOutbound(tx queue.Tx, link, lane string, seq uint64, entry laneEntry) error {
 	out, err := records.Outgoing.Lock(tx, entry.Envelope, link, entry.Object)
+	if errors.Is(err, records.ErrUnreadable) { // nobody can send it; it is no reason to keep the bundle
+		return nil
+	}
 	if err != nil || out == nil || out.State != records.StateQueued || out.Lane != lane || out.Seq != seq {
 		return err
 	}
