@@ -74,17 +74,20 @@ func (b *bank) export() Exported { return b.exportAnyhow(false) }
 
 func (b *bank) exportAnyhow(anyhow bool) Exported {
 	b.w.t.Helper()
-	got, err := b.ferry.Export(b.w.ctx, b.limit, anyhow, func(_ string, write func(io.Writer) error) error {
-		var file bytes.Buffer
-		if err := write(&file); err != nil {
-			return err
-		}
-		b.out = append(b.out, file.Bytes())
-		b.sent += int64(file.Len())
-		return nil
-	})
+	got, err := b.ferry.Export(b.w.ctx, b.limit, anyhow, b.place)
 	b.w.must(err)
 	return got
+}
+
+// place puts a file among those that wait to be carried.
+func (b *bank) place(_ string, write func(io.Writer) error) error {
+	var file bytes.Buffer
+	if err := write(&file); err != nil {
+		return err
+	}
+	b.out = append(b.out, file.Bytes())
+	b.sent += int64(file.Len())
+	return nil
 }
 
 func (b *bank) load(file []byte) Imported {

@@ -75,7 +75,7 @@ func (n *Node) recallBundles(ctx context.Context, link string) error {
 			return err
 		}
 		for _, b := range list {
-			if err := n.putBack(ctx, link, b.Seq, b.Row.Entries, nil); err != nil {
+			if err := n.PutBack(ctx, link, b); err != nil {
 				return err
 			}
 		}
@@ -429,6 +429,12 @@ func (n *Node) carried(ctx context.Context, link string, e records.FerryEntry) (
 		add(true, KindPart, i)
 	}
 	return outs, nil
+}
+
+// PutBack puts what stands of a bundle at the end of its lanes, to go into others, and
+// forgets the bundle. A crash in between lets it be done again.
+func (n *Node) PutBack(ctx context.Context, link string, b NumberedBundle) error {
+	return n.putBack(ctx, link, b.Seq, b.Row.Entries, nil)
 }
 
 // putBack puts entries of a bundle at the end of their lanes, as far as they still

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -177,7 +176,7 @@ func (n *Node) completed(ctx context.Context, link string, b NumberedBundle) (li
 		}
 		one, err := n.completes(ctx, link, e)
 		if IsAboutOneItem(err) && ctx.Err() == nil {
-			n.ShowDamage(ctx, fmt.Sprintf("entry %d of lane %s, in bundle %d", e.Seq, laneName(link, e.Rank), b.Seq), err)
+			n.ShowDamage(ctx, placeName(laneName(link, e.Rank), e.Seq), err)
 			continue
 		}
 		if err != nil {

@@ -281,7 +281,7 @@ func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcome
 		return n.settleOutbound(tx, link, o.entry, out, outs, outcomes)
 	})
 	if errors.Is(err, records.ErrUnreadable) && ctx.Err() == nil { // it stays where it is, and nothing beside it waits
-		n.ShowDamage(ctx, fmt.Sprintf("entry %d of lane %s", o.seq, o.lane), err)
+		n.ShowDamage(ctx, placeName(o.lane, o.seq), err)
 		return nil
 	}
 	return err
