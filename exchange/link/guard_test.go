@@ -87,6 +87,46 @@ func TestARefusedHeaderConcernsItsWay(t *testing.T) {
 	b.sound()
 }
 
+// TestTheSecondLinksGuard: a header that is known already from one link passes no guard of
+// another by that: who comes over the second is judged by its policy, whichever of the
+// two is first, and whoever comes over the first is none of its business.
+func TestTheSecondLinksGuard(t *testing.T) {
+	for name, second := range map[string]string{"known from the open link": "xi", "refused over the guarded one": "dong"} {
+		t.Run(name, func(t *testing.T) {
+			w := rejoining(t)
+			jia, dong, xi := w.host("jia", "jia-dong", nil, nil), w.host("dong", "jia-dong", nil, nil), w.host("xi", "jia-xi", nil, nil)
+			he, yi, bing := w.host("he", "dong-he", nil, nil), w.host("yi", "he-yi", nil, nil), w.host("bing", "he-bing", nil, nil)
+			var err error
+			he.guard, err = guard.Parse("guard.toml", []byte(fmt.Sprintf(between, "xi-he", "in", `kinds = ["notice"]`)))
+			w.must(err)
+			he.restart()
+			id := w.submitToBoth(jia)
+			ways := []func(){
+				func() { w.exchange(jia, dong); w.exchange(dong.over("dong-he"), he) },
+				func() { w.exchange(jia.over("jia-xi"), xi); w.exchange(xi.over("xi-he"), he.over("xi-he")) },
+			}
+			if second == "dong" {
+				slices.Reverse(ways)
+			}
+			for range 2 { // the second round brings the receipts home
+				for _, carry := range ways {
+					carry()
+				}
+				w.exchange(he.over("he-yi"), yi)
+				w.exchange(he.over("he-bing"), bing)
+			}
+			for _, carry := range ways {
+				carry()
+			}
+			yi.delivered(id)
+			bing.delivered()
+			if e := jia.only(id, exchange.StageRejected); e.Node != "he" || e.Reason != exchange.CodeGuardKind || !slices.Equal(e.Recipients, []string{w.cast.agencies["bing"]}) {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}
+
 // TestNobodyIsLeftOutOfARefusal: while the neighbour has another directory, and may
 // send others this way, a header that would be refused for some stays with it.
 func TestNobodyIsLeftOutOfARefusal(t *testing.T) {
