@@ -1,6 +1,8 @@
 package link
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -369,5 +371,124 @@ func TestTheSendersOwnApproval(t *testing.T) {
 	b.sound()
 	if err := b.jia.node.Approve(b.ctx, []byte("x")); exchange.CodeOf(err) != exchange.CodeGuardApproval || errors.Is(err, nil) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestAnApprovalThatStoppedCounting makes room for a new one of the same administrator;
+// one that counts does not.
+func TestAnApprovalThatStoppedCounting(t *testing.T) {
+	b := ownBoundary(t)
+	b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes))
+	id := b.send(nil, 100, "bing")
+	b.flow()
+	item := &b.waitsForApproval()[0]
+	b.takes(b.signed("zhang", item, exchange.VerdictApprove, nil), "")
+
+	keys, list := b.admins["zhang"], b.cast.directory.Administrators()
+	old := list[slices.IndexFunc(list, func(a *certs.Administrator) bool { return a.ID == "zhang" })].Certificates[0]
+	b.must(b.cast.authority.Revoke(old.DER, start.Add(-time.Hour), certs.ReasonKeyCompromise))
+	pub, err := keys.Generate()
+	b.must(err)
+	_, err = b.cast.authority.Issue(&certs.CSR{PublicKey: pub, KeyID: sm.KeyID(pub), Use: certs.UseSign}, certs.Purpose{Administrator: "zhang", Use: certs.UseSign}, start.AddDate(0, 0, -1))
+	b.must(err)
+	b.clock = b.clock.Add(time.Minute)
+	b.publish()
+	for _, h := range []*host{b.jia, b.yi, b.bing} {
+		h.shelf.inForce = b.cast.directory
+	}
+	if given := b.waitsForApproval()[0].Given; len(given) != 1 || given[0].Counts {
+		t.Fatalf("%+v", given)
+	}
+	fresh := func(reason string) []byte {
+		list := b.cast.directory.Administrators()
+		who := list[slices.IndexFunc(list, func(a *certs.Administrator) bool { return a.ID == "zhang" })]
+		i := slices.IndexFunc(who.Certificates, func(c certs.Certificate) bool { return !bytes.Equal(c.DER, old.DER) })
+		a := exchange.GuardApproval{
+			Domain: "test", Node: "yi", Link: item.Link, Header: item.Header, Verdict: exchange.VerdictApprove, Administrator: "zhang", Reason: reason, Time: strictjson.TimeOf(start),
+		}
+		content, err := a.Marshal()
+		b.must(err)
+		signed, err := cms.Sign(certs.Signer(keys.WithRandom(b.rand), &who.Certificates[i]), content, b.clock)
+		b.must(err)
+		return signed
+	}
+	b.takes(fresh(""), "") // the same words as before, under another certificate
+	if given := b.waitsForApproval()[0].Given; len(given) != 1 || !given[0].Counts {
+		t.Fatalf("%+v", given)
+	}
+	b.takes(fresh("再批"), exchange.CodeGuardApproval)
+	b.sound()
+	b.flow()
+	b.bing.delivered()
+	b.takes(b.signed("li", item, exchange.VerdictApprove, nil), "")
+	b.yi.work()
+	b.flow()
+	b.bing.delivered(id)
+	b.sound()
+}
+
+// TestADamagedApproval hides nothing beside it. What waits for its document does not pass
+// until its administrator has spoken anew, for it may have been a refusal.
+func TestADamagedApproval(t *testing.T) {
+	for name, damage := range map[string]func(*records.Approval) []byte{
+		"row": func(*records.Approval) []byte { return []byte("{") },
+		"signed object": func(row *records.Approval) []byte {
+			row.CMS = row.CMS[:len(row.CMS)-1]
+			b, _ := json.Marshal(row)
+			return b
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBoundary(t)
+			b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", "[link.approval]\nadministrators = 1\n"))
+			first, second := b.send(nil, 100, "bing"), b.send(nil, 200, "bing")
+			b.flow()
+			list := b.waitsForApproval()
+			b.takes(b.signed("zhang", &list[0], exchange.VerdictRefuse, nil), "")
+			b.must(b.yi.store.Update(b.ctx, func(tx queue.Tx) error {
+				row, err := records.Approvals.Get(tx, list[0].Header, list[0].Link, "zhang")
+				b.must(err)
+				return tx.Put(records.Approvals.Key(list[0].Header, list[0].Link, "zhang"), damage(row))
+			}))
+			b.takes(b.signed("li", &list[0], exchange.VerdictApprove, nil), "")
+			b.yi.work()
+			b.takes(b.signed("li", &list[1], exchange.VerdictApprove, nil), "")
+			b.yi.work()
+			b.flow()
+			b.bing.delivered(second)
+			if list = b.waitsForApproval(); len(list) != 1 || list[0].Document != first || len(list[0].Given) != 2 {
+				t.Fatalf("%+v", list)
+			}
+			if i := slices.IndexFunc(list[0].Given, func(g node.GivenApproval) bool { return g.Damaged }); i < 0 || list[0].Given[i].Administrator != "zhang" || list[0].Given[i].Counts {
+				t.Fatalf("%+v", list[0].Given)
+			}
+			if q := b.yi.quarantined(); len(q) != 1 || !strings.HasPrefix(q[0], "approval: ") {
+				t.Errorf("shown: %v", q)
+			}
+			b.takes(b.signed("zhang", &list[0], exchange.VerdictApprove, nil), "")
+			b.yi.work()
+			b.flow()
+			b.bing.delivered(first, second)
+			b.sound()
+		})
+	}
+}
+
+// TestWhatWaitsAndCannotBeRead is listed as damaged, and hides nothing beside it.
+func TestWhatWaitsAndCannotBeRead(t *testing.T) {
+	b := newBoundary(t)
+	b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes))
+	b.send(nil, 100, "bing")
+	good := b.send(nil, 200, "bing")
+	b.flow()
+	list := b.waitsForApproval()
+	b.must(b.yi.store.Update(b.ctx, func(tx queue.Tx) error { return tx.Delete(records.Headers.Key(list[0].Header)) }))
+	b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes))
+	after := b.waitsForApproval()
+	if len(after) != 2 || !after[0].Damaged || after[0].ID != list[0].ID || after[1].Damaged || after[1].Document != good {
+		t.Fatalf("%+v", after)
+	}
+	if q := b.yi.quarantined(); len(q) != 1 {
+		t.Errorf("shown: %v", q)
 	}
 }

@@ -3,7 +3,6 @@ package link
 import (
 	"bytes"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -51,7 +50,7 @@ func ownBoundary(t *testing.T) *boundary {
 	w.must(w.cast.authority.AddRoute("jia", "bing", "yi"))
 	w.must(w.cast.authority.AddRoute("bing", "jia", "yi"))
 	for _, id := range []string{"zhang", "li"} {
-		keys, err := keystore.Create(filepath.Join(t.TempDir(), id), []byte("administrator"), w.rand)
+		keys, err := stores.of(id, []byte("link tests"), w.rand)
 		w.must(err)
 		w.must(w.cast.authority.AddAdministrator(id, "管理员"+id, keys, start.AddDate(0, -1, 0)))
 		b.admins[id] = keys

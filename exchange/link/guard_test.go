@@ -91,9 +91,11 @@ func TestARefusedHeaderConcernsItsWay(t *testing.T) {
 // another by that: who comes over the second is judged by its policy, whichever of the
 // two is first, and whoever comes over the first is none of its business.
 func TestTheSecondLinksGuard(t *testing.T) {
+	c := rejoining(t).cast
 	for name, second := range map[string]string{"known from the open link": "xi", "refused over the guarded one": "dong"} {
 		t.Run(name, func(t *testing.T) {
-			w := rejoining(t)
+			w := newWorld(t)
+			w.cast = c
 			jia, dong, xi := w.host("jia", "jia-dong", nil, nil), w.host("dong", "jia-dong", nil, nil), w.host("xi", "jia-xi", nil, nil)
 			he, yi, bing := w.host("he", "dong-he", nil, nil), w.host("yi", "he-yi", nil, nil), w.host("bing", "he-bing", nil, nil)
 			var err error
