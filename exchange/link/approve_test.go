@@ -492,3 +492,25 @@ func TestWhatWaitsAndCannotBeRead(t *testing.T) {
 		t.Errorf("shown: %v", q)
 	}
 }
+
+// TestNothingIsSignedInVain: what waits for approval is distributed by the work, and RELAYED
+// is signed there, once.
+func TestNothingIsSignedInVain(t *testing.T) {
+	b := newBoundary(t)
+	signed, opened := 0, 0
+	b.watch = func(h *host, keys node.Keys) node.Keys {
+		if h.id == "yi" {
+			return countedKeys{keys, &signed, &opened}
+		}
+		return keys
+	}
+	b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes))
+	b.send(nil, 100, "bing")
+	_, push := b.jia.next(Push)
+	signed = 0
+	b.yi.receive(push)
+	b.yi.work()
+	if len(b.waitsForApproval()) != 1 || signed != 1 {
+		t.Errorf("%d signatures for one document", signed)
+	}
+}

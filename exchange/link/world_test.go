@@ -34,12 +34,14 @@ import (
 
 // memory is a queue.Store in memory. fail, when set, is asked before every
 // commit; its error is the commit's, and nothing is written. lost is asked after
-// it: with an error whoever committed does not know that it happened.
+// it: with an error whoever committed does not know that it happened. late gets the
+// next commit, to do it when nobody waits for it any more.
 type memory struct {
 	mu   sync.Mutex
 	rows map[string][]byte
 	fail func() error
 	lost func() error
+	late func(commit func() error) error
 }
 
 func newMemory() *memory { return &memory{rows: map[string][]byte{}} }
@@ -50,7 +52,11 @@ func (m *memory) clone() *memory {
 	return &memory{rows: maps.Clone(m.rows)}
 }
 
-func (m *memory) Update(_ context.Context, fn func(queue.Tx) error) error {
+func (m *memory) Update(ctx context.Context, fn func(queue.Tx) error) error {
+	if late := m.late; late != nil {
+		m.late = nil
+		return late(func() error { return m.Update(ctx, fn) })
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t := &memoryTx{rows: maps.Clone(m.rows)}
