@@ -79,7 +79,7 @@ var forms = waysToWrite()
 func waysToWrite() map[rune]rune {
 	forms := map[rune]rune{}
 	for one, others := range map[rune]string{
-		'★': "☆✩✪✫✬✭✮✯✰⭐🌟*＊﹡∗⋆✱✲✳",
+		'★': "☆✩✪✫✬✭✮✯✰⭐🌟*＊﹡∗⋆✱✲✳✦✧✴✵✶✷✸✹✺⍟⭑⭒🟉🟊",
 		'[': "（(【［〔〖{｛〈<＜", ']': "）)】］〕〗}｝〉>＞",
 		'-': "－—–‐−", '_': "＿", '.': "．。",
 		'绝': "絕絶", '机': "機", '秘': "祕", '业': "業", '长': "長", '个': "個", '级': "級",
@@ -91,13 +91,17 @@ func waysToWrite() map[rune]rune {
 	return forms
 }
 
+// blanks are letters and symbols that show nothing: the fillers of Hangul and the empty
+// pattern of Braille.
+const blanks = "\u115f\u1160\u3164\uffa0\u2800"
+
 // folded is a text without what cannot be seen, in one way of writing.
 func folded(text string) string {
 	return strings.Map(func(r rune) rune {
 		if one, known := forms[r]; known {
 			return one
 		}
-		if unicode.IsSpace(r) || unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Mn) || r == 'ㅤ' {
+		if unicode.IsSpace(r) || unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Mn) || strings.ContainsRune(blanks, r) {
 			return -1
 		}
 		if r >= '０' && r <= '９' {

@@ -78,7 +78,10 @@ func (m *memory) Update(ctx context.Context, fn func(queue.Tx) error) error {
 	return nil
 }
 
-func (m *memory) View(_ context.Context, fn func(queue.Tx) error) error {
+func (m *memory) View(ctx context.Context, fn func(queue.Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return fn(&memoryTx{rows: m.rows, readonly: true})
