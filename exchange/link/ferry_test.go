@@ -444,3 +444,23 @@ func FuzzImport(f *testing.F) {
 		}
 	})
 }
+
+// TestTheRestOfAnotherDocument: one of which some parts are in a bundle is put at the end
+// of its lane before the rest is; what comes next begins at its own beginning.
+func TestTheRestOfAnotherDocument(t *testing.T) {
+	w := newWorld(t)
+	jia, yi := w.bank("jia"), w.bank("yi")
+	ids := []string{w.submit(jia.host, "yi", 9<<20), w.submit(jia.host, "yi", 9<<20), w.submit(jia.host, "yi", 100)}
+	whole := jia.limit
+	jia.limit = Limits{FileBytes: 1, Files: 1} // a bundle, and no more
+	jia.export()
+	yi.full = true
+	w.carryAll(jia, yi)
+	yi.full = false
+	yi.exportAnyhow(true)
+	w.carryAll(yi, jia)
+	jia.limit = whole
+	good := &carrier{rng: rand.New(rand.NewPCG(1, 1))}
+	w.ferried(good, good, jia, yi, 9)
+	yi.delivered(ids...)
+}

@@ -306,6 +306,22 @@ var mutants = []mutant{
 		campaign: []string{"./exchange/link", "-run", "TestHalfOfADocumentComesBack"},
 	},
 	{
+		name:   "rest-of-another-document",
+		reason: "when a document of which some parts are in a bundle goes to the end of its lane, the next one begins where it stopped",
+		changes: []change{{"exchange/node/ferry.go",
+			"of == 0 || of == e.seq {",
+			"of >= 0 {"}},
+		campaign: []string{"./exchange/link", "-run", "TestTheRestOfAnotherDocument"},
+	},
+	{
+		name:   "one-missing-slot-for-all",
+		reason: "a neighbour that leaves the inspection point's slot out ends what comes over other links",
+		changes: []change{{"exchange/node/inspection.go",
+			"!p.found.stored && p.found.reason != exchange.CodeInspectionMissing {",
+			"!p.found.stored {"}},
+		campaign: []string{"./exchange/link", "-run", "TestAMissingSlotSpeaksOfItsConsignment"},
+	},
+	{
 		name:   "lapses-apart",
 		reason: "a document leaves its lane with the first of its bundles, although a code may still confirm the last",
 		changes: []change{{"exchange/node/oneway.go",
