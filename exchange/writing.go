@@ -11,7 +11,7 @@ var forms = waysToWrite()
 func waysToWrite() map[rune]rune {
 	forms := map[rune]rune{}
 	for one, others := range map[rune]string{
-		'★': "☆✩✪✫✬✭✮✯✰⭐🌟*＊﹡∗⋆✱✲✳",
+		'★': "☆✩✪✫✬✭✮✯✰⭐🌟*＊﹡∗⋆✱✲✳✦✧✴✵✶✷✸✹✺⍟⭑⭒🟉🟊",
 		'[': "（(【［〔〖{｛〈<＜", ']': "）)】］〕〗}｝〉>＞",
 		'-': "－—–‐−", '_': "＿", '.': "．。", ':': "：",
 		'绝': "絕絶", '机': "機", '秘': "祕", '业': "業", '长': "長", '个': "個", '级': "級",
@@ -42,8 +42,12 @@ func fold(r rune) rune {
 	return r
 }
 
+// blanks are letters and symbols that show nothing: the fillers of Hangul and the empty
+// pattern of Braille.
+const blanks = "\u115f\u1160\u3164\uffa0\u2800"
+
 func invisible(r rune) bool {
-	return unicode.IsSpace(r) || unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Mn) || r == 'ㅤ'
+	return unicode.IsSpace(r) || unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Mn) || strings.ContainsRune(blanks, r)
 }
 
 // isBlank says whether nothing can be seen of a text.

@@ -286,7 +286,7 @@ func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcome
 			return err
 		}
 	}
-	return n.updateLane(ctx, o.lane, func(tx queue.Tx) error {
+	err := n.updateLane(ctx, o.lane, func(tx queue.Tx) error {
 		if o.Kind != KindHeader && o.Kind != KindConsignment && o.Kind != KindPart {
 			return n.settleSmall(tx, link, o, outcomes[0])
 		}
@@ -296,6 +296,11 @@ func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcome
 		}
 		return n.settleOutbound(tx, link, o.entry, out, outs, outcomes)
 	})
+	if errors.Is(err, records.ErrUnreadable) && ctx.Err() == nil { // it stays where it is, and nothing beside it waits
+		n.ShowDamage(ctx, placeName(o.lane, o.seq), err)
+		return nil
+	}
+	return err
 }
 
 // settleSmall ends the way of what is one item. That a receipt or a request was

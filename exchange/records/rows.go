@@ -426,7 +426,8 @@ type FerryOut struct {
 	Round  uint64    // of the last export
 	Heard  uint64    // the last of our rounds that the neighbour has seen
 	After  [5]uint64 // for each rank, the last entry of the lane that is in a bundle whole
-	Part   [5]int    // of the entry behind it, the parts that are in bundles
+	Part   [5]int    // of the entry that PartOf names, the parts that are in bundles
+	PartOf [5]uint64 // 0: of the first behind After, in the row of an earlier version
 	Under  UnderWay
 
 	// Of a link of one way.
