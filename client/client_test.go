@@ -68,10 +68,11 @@ func TestWholeExchange(t *testing.T) {
 	}
 	d := notice()
 	d.To = []client.Recipient{{Agency: "示范乙", Copies: &client.Copies{From: 1, To: 3}, Print: 3}, {Agency: "示范单位丙"}}
-	d.Number = "情况第12期"
+	d.Number, d.Urgency = "情况第12期", "特提"
 	p, err := jia.Preview(ctx, d)
 	must(err)
-	if !p.Acceptable || len(p.Recipients) != 2 || p.Recipients[0].Copies.To != 3 || len(p.Warnings) != 1 || p.Warnings[0].DetailZH == "" {
+	if !p.Acceptable || len(p.Recipients) != 2 || p.Recipients[0].Copies.To != 3 || len(p.Warnings) != 1 || p.Warnings[0].DetailZH == "" ||
+		p.Document.Number.Display != d.Number || p.Document.UrgencyMark != "特提" || p.Document.LabelZH != "内部" {
 		t.Errorf("preview %+v", p)
 	}
 	path := filepath.Join(t.TempDir(), "附件 1.bin")
@@ -91,7 +92,8 @@ func TestWholeExchange(t *testing.T) {
 	doc := arrival(t, yi, sent.Document)
 	one, err := yi.Get(ctx, sent.Document)
 	must(err)
-	if one.Seq != doc.Seq || one.Title != "关于试点的通知" || len(one.Files) != 2 || one.Files[1].Name != "附件 1.bin" {
+	if one.Seq != doc.Seq || one.Title != "关于试点的通知" || len(one.Files) != 2 || one.Files[1].Name != "附件 1.bin" ||
+		one.Urgency != "very_urgent" || one.Mark != "特提" || *one.Copies != (client.Copies{From: 1, To: 3}) || one.Print != 3 {
 		t.Errorf("received %+v", one)
 	}
 	for _, r := range []struct{ from, length int64 }{{0, -1}, {0, 10}, {299_995, -1}, {299_995, 100}, {17, 1000}} {
@@ -119,7 +121,9 @@ func TestWholeExchange(t *testing.T) {
 	if acted.Stage != "SIGNED_FOR" || !bytes.Equal(acted.Receipt, again.Receipt) {
 		t.Errorf("acted %+v, then %+v", acted, again)
 	}
-	arrival(t, bing, sent.Document)
+	if other := arrival(t, bing, sent.Document); other.Copies != nil || other.Print != 0 {
+		t.Errorf("another's copies: %+v", other)
+	}
 	_, err = bing.Return(ctx, sent.Document, client.Act{Actor: clerk, Reason: "误送"})
 	must(err)
 	_, err = bing.Accept(ctx, sent.Document, client.Act{Actor: clerk})

@@ -3,7 +3,6 @@ package client
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -103,11 +102,37 @@ func (c *Client) sent(ctx context.Context, q *call, in any) (*Sent, error) {
 // Preview is what would become of a submission.
 type Preview struct {
 	Acceptable bool                 `json:"acceptable"`
-	Document   json.RawMessage      `json:"document"` // how the metadata are understood
+	Document   Understood           `json:"document"`
 	Recipients []PreviewedRecipient `json:"recipients"`
 	Errors     []Fault              `json:"errors"`
 	Warnings   []Fault              `json:"warnings"`
 	Directory  uint64               `json:"directory"` // its version
+}
+
+// Understood is how the metadata of a document are read.
+type Understood struct {
+	Label       string    `json:"label"`
+	LabelZH     string    `json:"label_zh"`
+	LabelTerm   string    `json:"label_term"`
+	Kind        string    `json:"kind"`
+	KindZH      string    `json:"kind_zh"`
+	Urgency     string    `json:"urgency"`
+	UrgencyZH   string    `json:"urgency_zh"`
+	UrgencyMark string    `json:"urgency_mark"`
+	DocType     string    `json:"doc_type"`
+	Number      *Number   `json:"number"`
+	WrittenOn   string    `json:"written_on"`
+	PrintedOn   string    `json:"printed_on"`
+	DueAt       string    `json:"due_at"`
+	Expires     time.Time `json:"expires"`
+}
+
+// Number is a 发文字号. One of another form than 代字〔YYYY〕N号 has Display alone.
+type Number struct {
+	Prefix  string `json:"prefix"`
+	Year    int    `json:"year"`
+	Serial  int    `json:"serial"`
+	Display string `json:"display"`
 }
 
 // PreviewedRecipient is one agency that would receive the document: named in Field by

@@ -22,8 +22,11 @@ type Received struct {
 	Label      string         `json:"label"`
 	LabelZH    string         `json:"label_zh"`
 	Urgency    string         `json:"urgency"`
+	Mark       string         `json:"urgency_mark"` // the grade of a telegram, where Urgency does not say it
 	Kind       string         `json:"kind"`
 	DueAt      string         `json:"due_at"`
+	Copies     *Copies        `json:"copies"` // 份号 meant for this agency
+	Print      int64          `json:"print_quota"`
 	Received   time.Time      `json:"received"`
 	Stage      string         `json:"stage"`
 	StageZH    string         `json:"stage_zh"`

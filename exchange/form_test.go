@@ -313,3 +313,26 @@ func TestFormUnderstands(t *testing.T) {
 		t.Errorf("two ways to write it: %v", err)
 	}
 }
+
+// TestAskedIsTheDocument: what is written in codes and words of the wire is asked for
+// in the encoding of the document that it makes.
+func TestAskedIsTheDocument(t *testing.T) {
+	c := newCounty(t)
+	sender := c.code["示范市人民政府"]
+	f := &Form{
+		Title: "标题", Label: "internal", Urgency: "urgent", Number: "遵府办发〔2026〕12号", WrittenOn: "2026-11-22", SignedBy: []string{"甲"},
+		To: []Named{{Text: c.code["甲县人民政府"], Print: 3}}, Cc: []Named{{Text: c.code["示范市财政局"]}},
+	}
+	r, err := f.Resolve(c.Directory, sender, formTime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Document.Number = &Number{Display: r.Document.Number.Display}
+	want, err := r.Document.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := f.Asked(sender); err != nil || string(got) != string(want) {
+		t.Errorf("asked for %s, %v, the document is %s", got, err, want)
+	}
+}

@@ -16,7 +16,7 @@ const (
 	maxCandidates = 5
 	// maxSought is for how many unknown names the directory is searched for similar
 	// ones; each search looks at all of it.
-	maxSought  = 10
+	maxSought  = 5
 	maxNameLen = 500 // characters of a recipient's name, as in the directory
 )
 
@@ -207,27 +207,19 @@ func gone(a *certs.Agency, now time.Time) (en, zh string) {
 // similar finds agencies whose name or alias has at least half of a text's pairs of
 // neighbouring characters, the most similar first.
 func similar(d *certs.Directory, text string) []*certs.Agency {
-	pairs := bigrams(Folded(text))
-	if len(pairs) == 0 {
-		return nil
-	}
+	pairs := map[[2]rune]bool{}
+	eachPair(text, func(pair [2]rune) { pairs[pair] = true })
 	type scored struct {
 		a     *certs.Agency
 		score int
 	}
 	var all []scored
 	for _, a := range d.Agencies() {
-		best := 0
-		for _, name := range append([]string{a.Name}, a.Aliases...) {
-			shared := 0
-			for pair := range bigrams(Folded(name)) {
-				if pairs[pair] {
-					shared++
-				}
-			}
-			best = max(best, shared)
+		best := shared(pairs, a.Name)
+		for _, alias := range a.Aliases {
+			best = max(best, shared(pairs, alias))
 		}
-		if 2*best >= len(pairs) {
+		if best > 0 && 2*best >= len(pairs) {
 			all = append(all, scored{a, best})
 		}
 	}
@@ -239,10 +231,25 @@ func similar(d *certs.Directory, text string) []*certs.Agency {
 	return out
 }
 
-func bigrams(s string) map[[2]rune]bool {
-	out, runes := map[[2]rune]bool{}, []rune(s)
-	for i := 1; i < len(runes); i++ {
-		out[[2]rune{runes[i-1], runes[i]}] = true
+func shared(pairs map[[2]rune]bool, name string) (n int) {
+	eachPair(name, func(pair [2]rune) {
+		if pairs[pair] {
+			n++
+		}
+	})
+	return n
+}
+
+// eachPair gives the pairs of neighbouring characters of a text, folded.
+func eachPair(text string, each func([2]rune)) {
+	last := rune(-1)
+	for _, r := range text {
+		if r = fold(r); r < 0 {
+			continue
+		}
+		if last >= 0 {
+			each([2]rune{last, r})
+		}
+		last = r
 	}
-	return out
 }

@@ -51,8 +51,11 @@ type Received struct {
 	Label      exchange.Label     `json:"label"`
 	LabelZH    string             `json:"label_zh" example:"公开"`
 	Urgency    exchange.Urgency   `json:"urgency"`
+	Mark       string             `json:"urgency_mark,omitempty" doc:"The grade of a telegram, where urgency does not say it: 特提, 平急"`
 	Kind       exchange.Kind      `json:"kind"`
 	DueAt      string             `json:"due_at,omitempty" example:"2026-12-01"`
+	Copies     *exchange.Span     `json:"copies,omitempty" doc:"份号 meant for this agency, both ends included"`
+	Print      int64              `json:"print_quota,omitempty" doc:"打印份数"`
 	Received   time.Time          `json:"received"`
 	Stage      exchange.Stage     `json:"stage"`
 	StageZH    string             `json:"stage_zh" example:"待交换"`
@@ -264,6 +267,7 @@ func received(i *node.InboxItem) Received {
 		Urgency: i.Urgency, Kind: i.Kind, DueAt: i.DueAt, Received: i.Received,
 		Stage: i.Stage, StageZH: i.Stage.Chinese(), Files: append([]node.FileSummary{}, i.Files...),
 		RelatesTo: i.RelatesTo, Reminders: i.Reminders, Reminded: last,
+		Mark: i.Mark, Copies: i.Copies, Print: i.Print,
 	}
 }
 

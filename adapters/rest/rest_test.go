@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,6 +44,9 @@ type office struct {
 	handler  http.Handler
 	seen     func(operation string, a *answer)
 	maxBytes int64
+
+	authority *certs.Authority
+	directory atomic.Pointer[certs.Directory]
 }
 
 func newOffice(t testing.TB, maxUpload int64) *office {
@@ -73,10 +77,8 @@ func newOfficeWith(t testing.TB, c Config) *office {
 	parsed, err := certs.ParseRequest(request)
 	o.must(err)
 	o.must(authority.Admit(parsed, now))
-	file, err := authority.Publish(now)
-	o.must(err)
-	directory, err := certs.LoadDirectory(file, authority.Certificate(), 0, now)
-	o.must(err)
+	o.authority = authority
+	o.publish()
 	quiet := slog.New(slog.DiscardHandler)
 	o.store, err = badgerstore.Open(filepath.Join(o.dir, "store"), badgerstore.Options{Logger: quiet})
 	o.must(err)
@@ -84,7 +86,7 @@ func newOfficeWith(t testing.TB, c Config) *office {
 	o.must(err)
 	o.hsm = &losable{Store: keys}
 	o.node, err = node.New(t.Context(), node.Config{
-		ID: "n1", Store: o.store, Blobs: o.blobs, Keys: o.hsm, Directory: func() *certs.Directory { return directory },
+		ID: "n1", Store: o.store, Blobs: o.blobs, Keys: o.hsm, Directory: o.directory.Load,
 	})
 	o.must(err)
 	o.ring, err = OpenKeyRing(filepath.Join(o.dir, "api-keys.json"))
@@ -105,6 +107,16 @@ func newOfficeWith(t testing.TB, c Config) *office {
 		o.must(o.store.Close())
 	})
 	return o
+}
+
+// publish puts a new version of the directory in force.
+func (o *office) publish() {
+	o.t.Helper()
+	file, err := o.authority.Publish(time.Now())
+	o.must(err)
+	d, err := certs.LoadDirectory(file, o.authority.Certificate(), 0, time.Now())
+	o.must(err)
+	o.directory.Store(d)
 }
 
 func (o *office) must(err error) {

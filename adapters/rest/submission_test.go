@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
 )
@@ -120,6 +121,16 @@ func TestSubmissionByName(t *testing.T) {
 	}
 	if a = o.send("alias", meta(o.yi), body); a.problem().Code != exchange.CodeIdempotencyMismatch {
 		t.Errorf("another way to write it: %d %s", a.status, a.body)
+	}
+	// It stays the same request when the directory does not know the alias any more.
+	o.must(o.authority.ChangeAgency(o.yi, certs.AgencyChange{Aliases: &[]string{}}))
+	o.publish()
+	a = o.send("alias", meta("市财政局"), body)
+	if a.status != http.StatusCreated || json.Unmarshal(a.body, &again) != nil || again.Document != first.Document {
+		t.Errorf("a repeat under another directory: %d %s", a.status, a.body)
+	}
+	if a = o.send("new", meta("市财政局"), body); a.problem().Code != exchange.CodeUnknownRecipient {
+		t.Errorf("a new request: %d %s", a.status, a.body)
 	}
 	o.settle()
 	if a = o.do("yi", http.MethodGet, "/v1/inbox", nil, nil); !strings.Contains(string(a.body), first.Document) || !strings.Contains(string(a.body), "情况第12期") {

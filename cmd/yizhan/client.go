@@ -164,13 +164,21 @@ func (a *app) sendCommand() *cobra.Command {
 	q := new(rest.SubmitRequest)
 	var body, key string
 	var attachments, to, cc []string
+	var dry bool
 	c := &cobra.Command{
 		Use: "send --to AGENCY --title TEXT --body FILE", Short: "Send a document · 发送公文", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if body == "" || q.Title == "" || len(to) == 0 {
+			if body == "" && !dry || q.Title == "" || len(to) == 0 {
 				return usage("--to, --title and --body are needed")
 			}
 			q.To, q.Cc = rest.Recipients(to...), rest.Recipients(cc...)
+			if dry {
+				client, err := f.client()
+				if err != nil {
+					return err
+				}
+				return a.preview(c.Context(), client, q)
+			}
 			files := []upload{{"body", body}}
 			for _, p := range attachments {
 				files = append(files, upload{"attachment", p})
@@ -191,11 +199,15 @@ func (a *app) sendCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if !a.json { // where a script does not take them for the document's id
+				fmt.Fprint(a.err, faultLines("提醒 warning", got.Warnings))
+			}
 			return a.print(got, "%s\n", got.Document)
 		},
 	}
 	f.add(c)
 	fl := c.Flags()
+	fl.BoolVar(&dry, "dry-run", false, "show whom it would reach and what is wrong, and send nothing; no file is needed")
 	fl.StringSliceVar(&to, "to", nil, "main recipients 主送: codes, names, aliases or groups")
 	fl.StringSliceVar(&cc, "cc", nil, "those copied 抄送, likewise")
 	fl.StringVar(&q.Title, "title", "", "title 标题")

@@ -32,6 +32,9 @@ type InboxItem struct {
 	Files      []FileSummary
 	Reminders  int       // of the sender
 	Reminded   time.Time // the last one
+	Mark       string    // the word of a telegram's urgency
+	Copies     *exchange.Span
+	Print      int64 // how many the agency may print; 0: not stated
 }
 
 // Inbox lists an agency's received documents behind after, oldest first.
@@ -74,6 +77,7 @@ func (n *Node) itemOf(hh sm.Digest, row *records.InboxRow, s *summary) *InboxIte
 		Title: s.Title, Number: s.Number, Label: s.Label, Urgency: s.Urg, Kind: s.Kind, DueAt: s.Due, RelatesTo: s.Rel,
 		Received: row.Received.Time(), Stage: row.Stage, Files: s.Files,
 		Reminders: row.Reminders, Reminded: reminded(row),
+		Mark: s.Mark, Copies: (&exchange.Addressee{CopyFrom: s.From, CopyTo: s.To}).Span(), Print: s.Print,
 	}
 }
 
