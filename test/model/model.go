@@ -119,7 +119,7 @@ type Engine struct {
 	mark   [Ranks]uint64     // up to which number things surely left
 	maybe  [Ranks]uint64     // and perhaps
 	passed [Ranks]int        // bundles without one of a rank that waited
-	walked time.Time         // when a walk was surely made
+	walked time.Time         // since when no walk was made; zero: the next work begins with one
 }
 
 // Accept takes a document in, of which the client was told.
@@ -152,9 +152,7 @@ func (m *Engine) Work(now time.Time, sure bool) {
 		}
 		d.may = spots
 	}
-	if walk {
-		m.walked = now
-	}
+	m.walked = now // at the latest; it may have been before
 }
 
 // distribute is the first work on a document that has a recipient here.
