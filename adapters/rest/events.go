@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,13 +17,14 @@ import (
 
 // The event stream is the node's ledger, as far as it concerns an agency. An id is a
 // place in it, so a client that comes back with Last-Event-ID misses nothing,
-// whatever ended in between. A node that was restored has a new ledger: then comes
-// "reset", and all of the new one.
+// whatever ended in between. After a node was restored comes "reset", and what came
+// since the copy.
 const (
 	streamsPerAgency = 8
 	streamsInAll     = 512
 	heartbeat        = 15 * time.Second
 	gather           = 50 * time.Millisecond // of commits before the next look
+	eventsAtOnce     = 500
 )
 
 // EventData is what an event says.
@@ -40,14 +39,14 @@ type EventData struct {
 	Time     time.Time      `json:"time"`
 }
 
-func eventOf(h *node.Happened) (name string, d EventData) {
-	d = EventData{Document: h.Document, Time: h.At}
-	if h.Wish != "" {
+func eventOf(h *node.Happening) (name string, d EventData) {
+	d = EventData{Document: h.Document, Time: h.Time}
+	if h.Kind == node.HappenedRequest {
 		d.Kind, d.KindZH, d.Request = h.Wish, h.Wish.Chinese(), h.Object
 		return "request", d
 	}
 	d.Stage, d.StageZH, d.Receipt = h.Stage, h.Stage.Chinese(), h.Object
-	if h.Arrived {
+	if h.Kind == node.HappenedReceived {
 		return "arrived", d
 	}
 	return "receipt", d
@@ -86,9 +85,8 @@ func (o *openStreams) enter(agency string) (leave func(), err error) {
 
 // stream is one open event stream.
 type stream struct {
-	w      http.ResponseWriter
-	flush  func() error
-	ledger string
+	w     http.ResponseWriter
+	flush func() error
 }
 
 func (t *stream) write(format string, args ...any) error {
@@ -98,13 +96,13 @@ func (t *stream) write(format string, args ...any) error {
 	return t.flush()
 }
 
-func (t *stream) send(h *node.Happened) error {
+func (t *stream) send(h *node.Happening) error {
 	name, data := eventOf(h)
 	b, err := json.Marshal(data)
 	if err != nil {
 		return err
 	}
-	return t.write("id: %s-%d\nevent: %s\ndata: %s\n\n", t.ledger, h.Leaf, name, b)
+	return t.write("id: %s\nevent: %s\ndata: %s\n\n", h.At, name, b)
 }
 
 // follow streams what happens until the caller or the node goes.
@@ -120,7 +118,7 @@ func (s *Server) follow(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer leave()
 	conn := http.NewResponseController(w)
-	t := &stream{&patient{w, conn.SetWriteDeadline, s.c.Silence}, conn.Flush, s.c.Node.LedgerID()}
+	t := &stream{&patient{w, conn.SetWriteDeadline, s.c.Silence}, conn.Flush}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // a proxy before the node passes events on as they come
 	first := ": yizhan\n\n"
@@ -136,37 +134,27 @@ func (s *Server) follow(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// resume says behind which leaf a stream begins: behind the last event that the
-// client saw, else at the end.
-func (s *Server) resume(r *http.Request) (from uint64, reset bool, err error) {
-	size, err := s.c.Node.LedgerSize(r.Context())
-	if err != nil {
-		return 0, false, err
-	}
+// resume says where a stream begins: behind the last event that the client saw, else
+// at the end.
+func (s *Server) resume(r *http.Request) (from node.Position, reset bool, err error) {
 	last := r.Header.Get("Last-Event-ID")
 	if last == "" {
 		last = r.URL.Query().Get("after")
 	}
 	if last == "" {
-		return size, false, nil
+		from, err = s.c.Node.Newest(r.Context())
+		return from, false, err
 	}
-	ledger, place, ok := strings.Cut(last, "-")
-	at, err := strconv.ParseUint(place, 10, 63)
-	if !ok || err != nil {
-		return 0, false, exchange.Fail(exchange.CodeBadRequest, "Last-Event-ID: the id of an event is expected")
-	}
-	if ledger != s.c.Node.LedgerID() || at >= size {
-		return 0, true, nil
-	}
-	return at + 1, false, nil
+	from, err = node.ParsePosition(last)
+	return from, from.Ledger != s.c.Node.LedgerID(), err
 }
 
-func (s *Server) tail(ctx context.Context, t *stream, agency string, from uint64) error {
+func (s *Server) tail(ctx context.Context, t *stream, agency string, from node.Position) error {
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for {
 		changed := s.c.Node.Changed()
-		list, next, err := s.c.Node.HappenedSince(ctx, agency, from)
+		list, upto, err := s.c.Node.Happenings(ctx, agency, from, eventsAtOnce)
 		if err != nil {
 			return err
 		}
@@ -175,8 +163,8 @@ func (s *Server) tail(ctx context.Context, t *stream, agency string, from uint64
 				return nil // the client is gone
 			}
 		}
-		if next > from {
-			from = next
+		if upto != from {
+			from = upto
 			continue
 		}
 		select {

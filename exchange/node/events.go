@@ -24,19 +24,20 @@ import (
 // The kinds of a Happening.
 const (
 	HappenedReceived = "received" // the document lies in the agency's inbox
-	HappenedStage    = "stage"    // a receipt about a document that the agency sent; RECALLED to a recipient as well
+	HappenedStage    = "stage"    // a receipt about a document that the agency sent or received
 	HappenedRequest  = "request"  // the sender recalls the document, or reminds of it
 )
 
 // Happening is one thing that happened to a document, as an agency is told it: no
-// title and no text. Agencies are those that it is about: to a sender recipients, to
-// a recipient the sender.
+// title and no text. Agencies are those that it is about, none where that is all: to a
+// sender recipients, to a recipient the sender.
 type Happening struct {
 	At       Position
 	Kind     string
 	Document string
 	Stage    exchange.Stage // of a receipt
 	Wish     exchange.Wish  // of a request
+	Object   sm.Digest      // the receipt or the request
 	Agencies []string
 	Time     time.Time
 }
@@ -248,8 +249,8 @@ func tellRequest(tx queue.Tx, env *records.Envelope, hh sm.Digest, leaf *merkle.
 	if err != nil {
 		return nil, nil
 	}
-	what := Happening{Kind: HappenedRequest, Document: env.ID, Wish: r.body.Wish, Agencies: []string{env.Sender}, Time: leaf.At.Time()}
-	return tellRecipients(tx, hh, r.body.Recipients, what)
+	what := Happening{Kind: HappenedRequest, Document: env.ID, Wish: r.body.Wish, Object: leaf.Object, Time: leaf.At.Time()}
+	return tellBoth(tx, env, hh, r.body.Recipients, what)
 }
 
 func tellReceipt(tx queue.Tx, env *records.Envelope, hh sm.Digest, leaf *merkle.Leaf, row *records.Receipt) ([]toldOne, error) {
@@ -258,25 +259,31 @@ func tellReceipt(tx queue.Tx, env *records.Envelope, hh sm.Digest, leaf *merkle.
 		return nil, nil
 	}
 	r := s.body
-	if r.Stage == exchange.StageAccepted {
-		return nil, nil // the answer to the submission
+	what := Happening{Kind: HappenedStage, Document: env.ID, Stage: r.Stage, Object: leaf.Object, Time: leaf.At.Time()}
+	about := r.Recipients
+	if r.Agency != "" && !slices.Contains(about, r.Agency) {
+		about = append(slices.Clone(about), r.Agency)
 	}
-	what := Happening{Kind: HappenedStage, Document: env.ID, Stage: r.Stage, Agencies: []string{env.Sender}, Time: leaf.At.Time()}
-	var told []toldOne
-	switch r.Stage {
-	case exchange.StageDelivered:
-		what.Kind = HappenedReceived
-		fallthrough
-	case exchange.StageRecalled:
-		if told, err = tellRecipients(tx, hh, r.Recipients, what); err != nil {
-			return nil, err
-		}
+	return tellBoth(tx, env, hh, about, what)
+}
+
+// tellBoth tells those who have the document in their inbox here and whom it is about,
+// and the sender if it is served here.
+func tellBoth(tx queue.Tx, env *records.Envelope, hh sm.Digest, about []string, what Happening) ([]toldOne, error) {
+	to := what
+	to.Agencies = []string{env.Sender}
+	if what.Stage == exchange.StageDelivered {
+		to.Kind = HappenedReceived
+	}
+	told, err := tellRecipients(tx, hh, about, to)
+	if err != nil {
+		return nil, err
 	}
 	sent, err := records.Documents.Get(tx, env.Sender, env.ID)
 	if err != nil || sent == nil || sent.Header != hh {
 		return told, err
 	}
-	what.Kind, what.Agencies = HappenedStage, r.Recipients
+	what.Agencies = about
 	return append(told, toldOne{env.Sender, 2, what}), nil
 }
 

@@ -120,7 +120,6 @@ type Node struct {
 	expiries expirySweep
 	guarded  guardSweep
 	headers  headerCache
-	facts    facts
 
 	restored restored
 	events   memory // of what the newest leaves tell
