@@ -158,6 +158,8 @@ func (a about) operation(method, path string) huma.Operation {
 		add(http.StatusForbidden, exchange.CodeForbidden)
 	}
 	if method == http.MethodPost {
+		add(http.StatusBadRequest, exchange.CodeDigestMismatch)
+		op.Parameters = append(op.Parameters, headerParam("Content-Digest", "RFC 9530, sha-256 or sm3 of the body; another body is refused before anything is done"))
 		add(http.StatusRequestEntityTooLarge, exchange.CodeTooLarge)
 		add(http.StatusUnsupportedMediaType, exchange.CodeBadRequest)
 	}
@@ -197,7 +199,7 @@ func post[I, O any](s *Server, path string, a about, fn func(context.Context, *I
 	a.codes = append(a.codes, exchange.CodeIdempotencyMissing, exchange.CodeIdempotencyInUse, exchange.CodeIdempotencyMismatch)
 	op := a.operation(http.MethodPost, path)
 	op.MaxBodyBytes = maxJSON
-	op.Middlewares = append(op.Middlewares, s.keyed)
+	op.Middlewares = append(op.Middlewares, s.readDigested, s.keyed)
 	op.Parameters = append(op.Parameters, keyParameter(false, "1 to 255 printable ASCII characters: a repeat with the same body is the same request, another body is refused (422) · 幂等键"))
 	huma.Register(s.api, op, fn)
 }

@@ -55,6 +55,7 @@ type Server struct {
 	downloads *budget
 	open      openStreams
 	leased    leases
+	sums      shaSums
 	router    *mux.Router
 	api       huma.API
 }
