@@ -46,6 +46,9 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
 	h.Set("Content-Type", safeMedia(info.Type))
 	h.Set("Content-Disposition", "attachment; filename*=UTF-8''"+url.PathEscape(info.Name))
+	if item, err := s.c.Node.InboxItem(r.Context(), agency, document); err == nil && traceContext(item.Trace) != "" {
+		h.Set("Traceparent", item.Trace)
+	}
 	h.Set("Yizhan-SM3", info.SM3.String())
 	var sha []byte
 	if info.Size <= sumUnasked || wantsSHA(r) {

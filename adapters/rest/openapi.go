@@ -153,6 +153,7 @@ func (a about) operation(method, path string) huma.Operation {
 	if !a.open {
 		op.Security = []map[string][]string{{"key": a.scopes}}
 		add(http.StatusUnauthorized, exchange.CodeUnauthenticated)
+		add(http.StatusTooManyRequests, exchange.CodeRateLimited)
 	}
 	if len(a.scopes) > 0 {
 		add(http.StatusForbidden, exchange.CodeForbidden)

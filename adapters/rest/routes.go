@@ -76,6 +76,7 @@ func describeFile(op *huma.Operation) {
 	headers := map[string]*huma.Param{
 		"ETag": answerHeader("The file's SM3"), "Yizhan-SM3": answerHeader("SM3 of the whole file, hex"),
 		"Repr-Digest":         answerHeader("RFC 9530: sm3 of the whole file; sha-256 up to 4 MiB, or when Want-Repr-Digest asks for it"),
+		"Traceparent":         answerHeader("W3C trace context that the document was submitted with"),
 		"Content-Disposition": answerHeader("The file's name (RFC 6266)"), "Accept-Ranges": answerHeader("bytes"),
 	}
 	whole, part := content("The file · 文件内容", "*/*"), content("The ranges · 部分内容", "*/*")

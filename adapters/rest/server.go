@@ -34,7 +34,7 @@ const (
 
 // Config of a Server. Ready says whether the node serves; nil is always. Once
 // Ending is closed nobody waits any more for what is not there yet; nil is never.
-// Quota is that of each agency. Silence is how long an upload may bring no byte;
+// Quota is that of each agency, Rate that of each key. Silence is how long an upload may bring no byte;
 // 0 is half a minute.
 type Config struct {
 	Node      *node.Node
@@ -44,6 +44,7 @@ type Config struct {
 	Ready     func() error
 	Ending    <-chan struct{}
 	Quota     Quota
+	Rate      Rate
 	Silence   time.Duration
 }
 
@@ -56,6 +57,7 @@ type Server struct {
 	open      openStreams
 	leased    leases
 	sums      shaSums
+	rates     rates
 	router    *mux.Router
 	api       huma.API
 }
@@ -194,13 +196,16 @@ type callerKey struct{}
 func caller(ctx context.Context) *Key { return ctx.Value(callerKey{}).(*Key) }
 
 // authenticate finds the key of a request and checks its scope.
-func (s *Server) authenticate(r *http.Request, scopes ...string) (*Key, error) {
+func (s *Server) authenticate(w http.ResponseWriter, r *http.Request, scopes ...string) (*Key, error) {
 	secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok || len(secret) > 256 {
 		return nil, exchange.Fail(exchange.CodeUnauthenticated, "no Authorization: Bearer header")
 	}
 	key, err := s.c.Keys.find(strings.TrimSpace(secret), s.c.Node.Now())
 	if err != nil {
+		return nil, err
+	}
+	if err := s.limit(w, key.ID); err != nil {
 		return nil, err
 	}
 	if len(scopes) > 0 && !slices.ContainsFunc(scopes, func(scope string) bool { return slices.Contains(key.Scopes, scope) }) {
@@ -212,7 +217,7 @@ func (s *Server) authenticate(r *http.Request, scopes ...string) (*Key, error) {
 // guarded is a stream handler for callers with one of the scopes.
 func (s *Server) guarded(fn func(w http.ResponseWriter, r *http.Request) error, scopes ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		key, err := s.authenticate(r, scopes...)
+		key, err := s.authenticate(w, r, scopes...)
 		if err == nil {
 			err = fn(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, key)))
 		}
@@ -263,7 +268,7 @@ func (s *Server) humaAuth(ctx huma.Context, next func(huma.Context)) {
 	for _, need := range ctx.Operation().Security {
 		scopes = append(scopes, need["key"]...)
 	}
-	key, err := s.authenticate(r, scopes...)
+	key, err := s.authenticate(w, r, scopes...)
 	if err != nil {
 		s.writeError(w, r, err)
 		return

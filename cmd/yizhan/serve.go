@@ -209,7 +209,7 @@ func (g *gateway) openRest(ctx context.Context) error {
 	if err := g.openStamper(); err != nil {
 		return errors.Join(err, g.store.Close())
 	}
-	g.rest = rest.New(rest.Config{Node: g.node, Keys: ring, Logger: g.log, MaxUpload: g.settings.MaxUpload, Ending: ctx.Done(), Quota: g.settings.Quota.quota()})
+	g.rest = rest.New(rest.Config{Node: g.node, Keys: ring, Logger: g.log, MaxUpload: g.settings.MaxUpload, Ending: ctx.Done(), Quota: g.settings.Quota.quota(), Rate: g.settings.Quota.rate()})
 	return nil
 }
 
