@@ -59,7 +59,7 @@ func (s *Server) openapiConfig() huma.Config {
 	config.Tags = tags
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"key": {
 		Type: "http", Scheme: "bearer", Description: "API key of the agency's system; yizhan key create · 接口密钥",
-	}}
+	}, "certificate": {Type: "mutualTLS", Description: "A client certificate that is bound to the agency; yizhan key create --certificate · 客户端证书"}}
 	for from, to := range map[reflect.Type]reflect.Type{
 		reflect.TypeFor[sm.Digest]():        reflect.TypeFor[digestSchema](),
 		reflect.TypeFor[strictjson.Time]():  reflect.TypeFor[timeSchema](),
@@ -151,7 +151,7 @@ func (a about) operation(method, path string) huma.Operation {
 		add(statusFor(code), code)
 	}
 	if !a.open {
-		op.Security = []map[string][]string{{"key": a.scopes}}
+		op.Security = []map[string][]string{{"key": a.scopes}, {"certificate": a.scopes}}
 		add(http.StatusUnauthorized, exchange.CodeUnauthenticated)
 		add(http.StatusTooManyRequests, exchange.CodeRateLimited)
 	}

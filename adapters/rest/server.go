@@ -197,11 +197,7 @@ func caller(ctx context.Context) *Key { return ctx.Value(callerKey{}).(*Key) }
 
 // authenticate finds the key of a request and checks its scope.
 func (s *Server) authenticate(w http.ResponseWriter, r *http.Request, scopes ...string) (*Key, error) {
-	secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok || len(secret) > 256 {
-		return nil, exchange.Fail(exchange.CodeUnauthenticated, "no Authorization: Bearer header")
-	}
-	key, err := s.c.Keys.find(strings.TrimSpace(secret), s.c.Node.Now())
+	key, err := s.identify(r)
 	if err != nil {
 		return nil, err
 	}
@@ -212,6 +208,18 @@ func (s *Server) authenticate(w http.ResponseWriter, r *http.Request, scopes ...
 		return nil, exchange.Fail(exchange.CodeForbidden, "the key has not the scope %s", strings.Join(scopes, " or "))
 	}
 	return key, nil
+}
+
+func (s *Server) identify(r *http.Request) (*Key, error) {
+	bearer := r.Header.Get("Authorization")
+	if bearer == "" {
+		return s.certified(r)
+	}
+	secret, ok := strings.CutPrefix(bearer, "Bearer ")
+	if !ok || len(secret) > 256 {
+		return nil, exchange.Fail(exchange.CodeUnauthenticated, "no Authorization: Bearer header")
+	}
+	return s.c.Keys.find(strings.TrimSpace(secret), s.c.Node.Now())
 }
 
 // guarded is a stream handler for callers with one of the scopes.
@@ -265,7 +273,7 @@ func badInput(status int, msg string, errs []error, lang string) *Problem {
 func (s *Server) humaAuth(ctx huma.Context, next func(huma.Context)) {
 	r, w := humamux.Unwrap(ctx)
 	var scopes []string
-	for _, need := range ctx.Operation().Security {
+	for _, need := range ctx.Operation().Security[:1] { // the other way to be known has the same
 		scopes = append(scopes, need["key"]...)
 	}
 	key, err := s.authenticate(w, r, scopes...)

@@ -79,6 +79,7 @@ type gateway struct {
 	ferries     ferries
 	peer        *peer.Peer
 	rest        *rest.Server
+	restTLS     *tls.Config // nil: plain HTTP
 }
 
 // ready is the line that serve prints when it answers.
@@ -115,7 +116,7 @@ func (a *app) serve(ctx context.Context, f *serveFlags) error {
 		boss = &supervisor{}
 	}
 	g.boss = boss
-	line := ready{true, g.settings.Node, addressOf("http", doors.rest), addressOf("https", doors.peer), g.node.Directory().Version()}
+	line := ready{true, g.settings.Node, addressOf(g.settings.RestTLS.scheme(), doors.rest), addressOf("https", doors.peer), g.node.Directory().Version()}
 	if err := a.print(line, "node %s serves agencies on %s and neighbours on %s\n", line.Node, or(line.REST, "-"), or(line.Peer, "-")); err != nil {
 		return err
 	}
@@ -192,6 +193,9 @@ func (g *gateway) openRest(ctx context.Context) error {
 	}
 	cert, err := tls.LoadX509KeyPair(g.dir.path(tlsCertFile), g.dir.path(tlsKeyFile))
 	if err != nil {
+		return err
+	}
+	if g.restTLS, err = g.settings.RestTLS.open(); err != nil {
 		return err
 	}
 	ring, err := rest.OpenKeyRing(g.dir.path(apiKeysFile))
@@ -288,12 +292,12 @@ func (g *gateway) run(ctx context.Context, doors *doors) error {
 		wait.Go(func() { g.serveMetrics(ctx, doors.metrics) })
 	}
 	server := &http.Server{
-		Handler: g.rest.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
+		TLSConfig: g.restTLS, Handler: g.rest.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
 		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
 	if doors.rest != nil {
 		wait.Go(func() {
-			if err := server.Serve(doors.rest); !errors.Is(err, http.ErrServerClosed) {
+			if err := serveREST(server, doors.rest); !errors.Is(err, http.ErrServerClosed) {
 				failed <- err
 			}
 		})
