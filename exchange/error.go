@@ -150,7 +150,6 @@ const (
 	CodePrecondition        = "precondition_failed"
 	CodeDigestMismatch      = "digest_mismatch"
 	CodeRateLimited         = "rate_limited"
-	CodeTestMode            = "test_mode"
 	CodeTemporary           = "temporary"
 	CodeInternal            = "internal"
 )
@@ -223,8 +222,8 @@ var texts = map[string]bilingual{
 		Text{"The request is not understood", "Correct the named field; the API description lists what is accepted."},
 		Text{"无法理解该请求", "请按提示更正；接口说明列出了可接受的内容。"}},
 	CodeUnauthenticated: {
-		Text{"The API key is missing, wrong or expired", "Send Authorization: Bearer <key>; the operator issues keys with yizhan key create."},
-		Text{"接口密钥缺失、错误或已过期", "请以 Authorization: Bearer 方式提交密钥；密钥由运维人员用 yizhan key create 签发。"}},
+		Text{"The API key is missing, wrong or expired", "Send Authorization: Bearer <key>, or show the client certificate; the operator issues keys with yizhan key create."},
+		Text{"接口密钥缺失、错误或已过期", "请以 Authorization: Bearer 方式提交密钥，或出示已登记的客户端证书；密钥由运维人员用 yizhan key create 签发。"}},
 	CodeForbidden: {
 		Text{"The API key may not do this", "Use a key with the needed scope."},
 		Text{"该接口密钥无此权限", "请使用具有相应权限范围的密钥。"}},
@@ -408,9 +407,6 @@ var texts = map[string]bilingual{
 	CodeRateLimited: {
 		Text{"Too many requests with this API key", "Nothing was done. Repeat the same request after the time in Retry-After; ask in greater steps (wait, limit, /v1/events)."},
 		Text{"该接口密钥请求过于频繁", "未作任何操作。请在 Retry-After 所示时间后原样重试；可改用长轮询、批量或事件流减少请求。"}},
-	CodeTestMode: {
-		Text{"An echo agency is for test domains", "Nothing was started. Name the domain test-… or give --echo-anyway where every recipient knows that it answers by itself."},
-		Text{"回声单位仅限测试信任域", "未启动。请使用名称以 test 开头的信任域，或在各方知情时加 --echo-anyway。"}},
 	CodeTemporary: {
 		Text{"Not possible at the moment", "Repeat the same request in a little while."},
 		Text{"暂时无法处理", "请稍后原样重试。"}},

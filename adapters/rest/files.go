@@ -46,7 +46,15 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
 	h.Set("Content-Type", safeMedia(info.Type))
 	h.Set("Content-Disposition", "attachment; filename*=UTF-8''"+url.PathEscape(info.Name))
+	if item, err := s.c.Node.InboxItem(r.Context(), agency, document); err == nil && traceContext(item.Trace) != "" {
+		h.Set("Traceparent", item.Trace)
+	}
 	h.Set("Yizhan-SM3", info.SM3.String())
+	var sha []byte
+	if info.Size <= sumUnasked || wantsSHA(r) {
+		sha = s.shaOf(r.Context(), opened, n)
+	}
+	h.Set("Repr-Digest", digestField(sha, info.SM3[:]))
 	h.Set("Etag", `"sm3-`+info.SM3.String()+`"`)
 	if strings.Count(r.Header.Get("Range"), ",") >= maxRanges {
 		r = r.Clone(r.Context())
@@ -56,7 +64,7 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request) error {
 	defer content.close()
 	if r.Method == http.MethodGet && hasContent(r, h, content) {
 		if err := s.c.Node.Collected(r.Context(), agency, document); err != nil {
-			for _, name := range []string{"Content-Disposition", "Yizhan-Sm3", "Etag"} {
+			for _, name := range []string{"Content-Disposition", "Yizhan-Sm3", "Etag", "Repr-Digest"} {
 				h.Del(name)
 			}
 			return err

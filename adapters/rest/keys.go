@@ -39,6 +39,9 @@ type Key struct {
 	Created time.Time  `json:"created"`
 	Expires *time.Time `json:"expires,omitempty"`
 	Note    string     `json:"note,omitempty"`
+
+	// Certificate is the SM3 of the client certificate (DER) that stands for the key.
+	Certificate sm.Digest `json:"certificate,omitzero"`
 }
 
 // KeyRing is the file of a node's API keys. Keys made by another process are
@@ -123,6 +126,13 @@ func (k *KeyRing) load() (map[sm.Digest]Key, error) {
 
 // Create makes a key; the secret is shown this once.
 func (k *KeyRing) Create(rand io.Reader, agency certs.AgencyCode, scopes []string, expires *time.Time, note string, now time.Time) (secret string, key Key, err error) {
+	if secret, key, err = newKey(rand, agency, scopes, expires, note, now); err != nil {
+		return "", Key{}, err
+	}
+	return secret, key, k.change(func(list []Key) []Key { return append(list, key) })
+}
+
+func newKey(rand io.Reader, agency certs.AgencyCode, scopes []string, expires *time.Time, note string, now time.Time) (secret string, key Key, err error) {
 	for _, s := range scopes {
 		if !slices.Contains(Scopes, s) {
 			return "", Key{}, exchange.Fail(exchange.CodeBadRequest, "scope %.20q: one of %s is expected", s, strings.Join(Scopes, ", "))
@@ -137,7 +147,42 @@ func (k *KeyRing) Create(rand io.Reader, agency certs.AgencyCode, scopes []strin
 		ID: fmt.Sprintf("%x", random[:4]), Agency: string(agency), Scopes: scopes,
 		Hash: sm.Sum([]byte(secret)), Created: now.UTC(), Expires: expires, Note: note,
 	}
-	return secret, key, k.change(func(list []Key) []Key { return append(list, key) })
+	return secret, key, nil
+}
+
+// Bind makes a key for whoever holds the key of a client certificate (DER). No
+// secret stands for it: its hash is of one that is thrown away.
+func (k *KeyRing) Bind(rand io.Reader, certificate []byte, agency certs.AgencyCode, scopes []string, expires *time.Time, note string, now time.Time) (Key, error) {
+	_, key, err := newKey(rand, agency, scopes, expires, note, now)
+	if err != nil {
+		return Key{}, err
+	}
+	key.Certificate = sm.Sum(certificate)
+	if _, err := k.certified(key.Certificate, now); err == nil {
+		return Key{}, exchange.Fail(exchange.CodeConflict, "the certificate is bound to a key already; revoke that first")
+	}
+	return key, k.change(func(list []Key) []Key { return append(list, key) })
+}
+
+// certified gives the key of a certificate.
+func (k *KeyRing) certified(id sm.Digest, now time.Time) (*Key, error) {
+	keys, err := k.load()
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		if !key.Certificate.IsZero() && sm.Equal(key.Certificate, id) {
+			return key.valid(now)
+		}
+	}
+	return nil, exchange.Fail(exchange.CodeUnauthenticated, "the client certificate is not known here")
+}
+
+func (k Key) valid(now time.Time) (*Key, error) {
+	if k.Expires != nil && now.After(*k.Expires) {
+		return nil, exchange.Fail(exchange.CodeUnauthenticated, "the key expired on %s", k.Expires.Format(time.DateOnly))
+	}
+	return &k, nil
 }
 
 // List gives the keys in the order of their making.
@@ -199,8 +244,5 @@ func (k *KeyRing) find(secret string, now time.Time) (*Key, error) {
 	if !ok || !sm.Equal(key.Hash, sum) {
 		return nil, exchange.Fail(exchange.CodeUnauthenticated, "the key is not known here")
 	}
-	if key.Expires != nil && now.After(*key.Expires) {
-		return nil, exchange.Fail(exchange.CodeUnauthenticated, "the key expired on %s", key.Expires.Format(time.DateOnly))
-	}
-	return &key, nil
+	return key.valid(now)
 }

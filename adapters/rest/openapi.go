@@ -63,7 +63,7 @@ func (s *Server) openapiConfig() huma.Config {
 	config.Tags = tags
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"key": {
 		Type: "http", Scheme: "bearer", Description: "API key of the agency's system; yizhan key create · 接口密钥",
-	}}
+	}, "certificate": {Type: "mutualTLS", Description: "A client certificate that is bound to the agency; yizhan key create --certificate · 客户端证书"}}
 	for from, to := range map[reflect.Type]reflect.Type{
 		reflect.TypeFor[sm.Digest]():        reflect.TypeFor[digestSchema](),
 		reflect.TypeFor[strictjson.Time]():  reflect.TypeFor[timeSchema](),
@@ -155,13 +155,16 @@ func (a about) operation(method, path string) huma.Operation {
 		add(statusFor(code), code)
 	}
 	if !a.open {
-		op.Security = []map[string][]string{{"key": a.scopes}}
+		op.Security = []map[string][]string{{"key": a.scopes}, {"certificate": a.scopes}}
 		add(http.StatusUnauthorized, exchange.CodeUnauthenticated)
+		add(http.StatusTooManyRequests, exchange.CodeRateLimited)
 	}
 	if len(a.scopes) > 0 {
 		add(http.StatusForbidden, exchange.CodeForbidden)
 	}
 	if method == http.MethodPost {
+		add(http.StatusBadRequest, exchange.CodeDigestMismatch)
+		op.Parameters = append(op.Parameters, headerParam("Content-Digest", "RFC 9530, sha-256 or sm3 of the body; another body is refused before anything is done"))
 		add(http.StatusRequestEntityTooLarge, exchange.CodeTooLarge)
 		add(http.StatusUnsupportedMediaType, exchange.CodeBadRequest)
 	}
@@ -201,7 +204,7 @@ func post[I, O any](s *Server, path string, a about, fn func(context.Context, *I
 	a.codes = append(a.codes, exchange.CodeIdempotencyMissing, exchange.CodeIdempotencyInUse, exchange.CodeIdempotencyMismatch)
 	op := a.operation(http.MethodPost, path)
 	op.MaxBodyBytes = maxJSON
-	op.Middlewares = append(op.Middlewares, s.keyed)
+	op.Middlewares = append(op.Middlewares, s.readDigested, s.keyed)
 	op.Parameters = append(op.Parameters, keyParameter(false, "1 to 255 printable ASCII characters: a repeat with the same body is the same request, another body is refused (422) · 幂等键"))
 	huma.Register(s.api, op, fn)
 }

@@ -164,6 +164,7 @@ func exerciseAll(o *office) {
 		get("", path)
 	}
 	get("jia", "/v1/directory/agencies?q=财政")
+	get("jia", "/v1/directory/groups")
 	get("jia", "/v1/documents")
 	get("yi", "/v1/inbox")
 	get("yi", "/v1/inbox/"+id)

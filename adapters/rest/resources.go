@@ -60,6 +60,7 @@ type Received struct {
 	Stage      exchange.Stage     `json:"stage"`
 	StageZH    string             `json:"stage_zh" example:"待交换"`
 	RelatesTo  string             `json:"relates_to,omitempty" doc:"An earlier document that this one belongs to"`
+	Trace      string             `json:"trace,omitempty" doc:"W3C trace context (traceparent) that it was submitted with" example:"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"`
 	Reminders  int                `json:"reminders,omitempty" doc:"How often the sender reminded of it (催办)"`
 	Reminded   *time.Time         `json:"reminded,omitempty" doc:"When it last did"`
 	Files      []node.FileSummary `json:"files"`
@@ -85,15 +86,6 @@ type ActResult struct {
 	Stage    exchange.Stage `json:"stage"`
 	StageZH  string         `json:"stage_zh" example:"待交换"`
 	Receipt  []byte         `json:"receipt" doc:"The receipt's CMS, base64"`
-}
-
-// AgencyLine is one agency of the directory.
-type AgencyLine struct {
-	Code    string   `json:"code" example:"11520000000000002X"`
-	Name    string   `json:"name" example:"示范单位乙"`
-	Aliases []string `json:"aliases"`
-	Node    string   `json:"node" example:"n2"`
-	Zone    string   `json:"zone" example:"政务外网"`
 }
 
 // ReceiptLine names one receipt of a document.
@@ -154,7 +146,9 @@ func (s *Server) register() {
 	}, s.inboxOne)
 	get(s, "/v1/directory/agencies", about{
 		id: "searchAgencies", tag: tagDirectory, en: "Search agencies by code, name or alias", zh: "查找单位",
+		notes: "In the order of their codes. parent of each makes the tree. A system that keeps a copy asks with since, and reads all pages again when the version is another one.",
 	}, s.agencies)
+	get(s, "/v1/directory/groups", about{id: "listGroups", tag: tagDirectory, en: "Groups of agencies", zh: "单位分组"}, s.groups)
 	post(s, "/v1/inbox/{id}/accept", action("acceptDocument", "Sign for a document", "签收"), s.act(exchange.StageSignedFor))
 	post(s, "/v1/inbox/{id}/return", action("returnDocument", "Return a document, with the reason", "退文"), s.act(exchange.StageReturned))
 	post(s, "/v1/inbox/{id}/adopt", action("adoptDocument", "Say that a document that was signed for is used", "采用", exchange.CodeNotSignedFor, exchange.CodeRecalled), s.act(exchange.StageAdopted))
@@ -266,7 +260,7 @@ func received(i *node.InboxItem) Received {
 		Title: i.Title, Number: i.Number, Label: i.Label, LabelZH: i.Label.Chinese(),
 		Urgency: i.Urgency, Kind: i.Kind, DueAt: i.DueAt, Received: i.Received,
 		Stage: i.Stage, StageZH: i.Stage.Chinese(), Files: append([]node.FileSummary{}, i.Files...),
-		RelatesTo: i.RelatesTo, Reminders: i.Reminders, Reminded: last,
+		RelatesTo: i.RelatesTo, Trace: traceContext(i.Trace), Reminders: i.Reminders, Reminded: last,
 		Mark: i.Mark, Copies: i.Copies, Print: i.Print,
 	}
 }
@@ -350,20 +344,4 @@ func (s *Server) act(stage exchange.Stage) func(context.Context, *actInput) (*bo
 		}
 		return &body[ActResult]{ActResult{Document: in.ID, Stage: stage, StageZH: stage.Chinese(), Receipt: receipt}}, nil
 	}
-}
-
-func (s *Server) agencies(ctx context.Context, in *struct {
-	Q     string `query:"q" maxLength:"200"`
-	Limit int    `query:"limit" minimum:"1" maximum:"500" default:"50"`
-}) (*body[list[AgencyLine]], error) {
-	d := s.c.Node.Directory()
-	out := &body[list[AgencyLine]]{list[AgencyLine]{Items: []AgencyLine{}}}
-	for _, a := range d.Search(in.Q, in.Limit) {
-		line := AgencyLine{Code: a.Code, Name: a.Name, Aliases: append([]string{}, a.Aliases...), Node: a.Node}
-		if n, ok := d.Node(a.Node); ok {
-			line.Zone = n.Zone
-		}
-		out.Body.Items = append(out.Body.Items, line)
-	}
-	return out, nil
 }

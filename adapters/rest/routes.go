@@ -13,7 +13,7 @@ import (
 func (s *Server) streams() {
 	submit := submission("submitDocument", "Submit a document", "发文")
 	submit.notes += " The part `document` comes first, then `body`, then any `attachment`; each file has its name in filename. " +
-		"At most 32 MiB unless the operator says otherwise."
+		"At most 32 MiB unless the operator says otherwise. Content-Digest and Repr-Digest (RFC 9530; sha-256, sm3) of the body, or of a part, are verified first."
 	s.stream(http.MethodPost, "/v1/documents", submit, s.guarded(s.accept, ScopeSend), s.describeSubmit)
 	s.stream(http.MethodGet, "/v1/events", about{
 		id: "followEvents", tag: tagSent, en: "What happens, as it happens", zh: "事件流", scopes: []string{ScopeSend, ScopeReceive},
@@ -28,7 +28,7 @@ func (s *Server) streams() {
 	proof := either("getEvidence", "Everything that proves a document's way, for offline verification", "存证文件")
 	s.stream(http.MethodGet, "/v1/documents/{id}/evidence", proof, s.guarded(s.evidence, ScopeSend, ScopeReceive), func(op *huma.Operation) {
 		op.Responses["200"] = &huma.Response{
-			Description: "The evidence file (docs/spec/evidence-v1.md), for yzverify · 存证文件，用 yzverify 核验",
+			Description: "The evidence file (docs/spec/evidence-v1.md), for yzverify; Repr-Digest and Content-Digest in the trailer · 存证文件，用 yzverify 核验",
 			Content:     map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Type: huma.TypeObject, AdditionalProperties: true}, Example: map[string]any{}}},
 		}
 	})
@@ -71,9 +71,12 @@ func (s *Server) describeSubmit(op *huma.Operation) {
 func describeFile(op *huma.Operation) {
 	op.Parameters = append(op.Parameters,
 		headerParam("Range", "bytes=… (RFC 9110), at most 16 ranges"), headerParam("If-Range", "The ETag; else the whole file is given"),
+		headerParam("Want-Repr-Digest", "sha-256=1: also of a file above 4 MiB, which is read once more for it"),
 		headerParam("If-Match", "The ETag; another one is answered with 412"), headerParam("If-None-Match", "The ETag of what is there already"))
 	headers := map[string]*huma.Param{
 		"ETag": answerHeader("The file's SM3"), "Yizhan-SM3": answerHeader("SM3 of the whole file, hex"),
+		"Repr-Digest":         answerHeader("RFC 9530: sm3 of the whole file; sha-256 up to 4 MiB, or when Want-Repr-Digest asks for it"),
+		"Traceparent":         answerHeader("W3C trace context that the document was submitted with"),
 		"Content-Disposition": answerHeader("The file's name (RFC 6266)"), "Accept-Ranges": answerHeader("bytes"),
 	}
 	whole, part := content("The file · 文件内容", "*/*"), content("The ranges · 部分内容", "*/*")

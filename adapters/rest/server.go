@@ -35,7 +35,7 @@ const (
 
 // Config of a Server. Ready says whether the node serves; nil is always. Once
 // Ending is closed nobody waits any more for what is not there yet; nil is never.
-// Quota is that of each agency. Silence is how long an upload may bring no byte;
+// Quota is that of each agency, Rate that of each key. Silence is how long an upload may bring no byte;
 // 0 is half a minute. Slowest is how many bytes a second it must bring in the long
 // run, and Grace for how long it may fall behind that; 0 is 4 KiB and a minute.
 type Config struct {
@@ -46,6 +46,7 @@ type Config struct {
 	Ready     func() error
 	Ending    <-chan struct{}
 	Quota     Quota
+	Rate      Rate
 	Silence   time.Duration
 	Webhooks  Webhooks       // nil: there are none
 	Staging   *staging.Store // of resumable uploads; nil: there are none
@@ -61,6 +62,8 @@ type Server struct {
 	downloads *budget
 	open      openStreams
 	leased    leases
+	sums      shaSums
+	rates     rates
 	router    *mux.Router
 	api       huma.API
 }
@@ -208,13 +211,12 @@ type callerKey struct{}
 func caller(ctx context.Context) *Key { return ctx.Value(callerKey{}).(*Key) }
 
 // authenticate finds the key of a request and checks its scope.
-func (s *Server) authenticate(r *http.Request, scopes ...string) (*Key, error) {
-	secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok || len(secret) > 256 {
-		return nil, exchange.Fail(exchange.CodeUnauthenticated, "no Authorization: Bearer header")
-	}
-	key, err := s.c.Keys.find(strings.TrimSpace(secret), s.c.Node.Now())
+func (s *Server) authenticate(w http.ResponseWriter, r *http.Request, scopes ...string) (*Key, error) {
+	key, err := s.identify(r)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.limit(w, key.ID); err != nil {
 		return nil, err
 	}
 	if len(scopes) > 0 && !slices.ContainsFunc(scopes, func(scope string) bool { return slices.Contains(key.Scopes, scope) }) {
@@ -223,10 +225,22 @@ func (s *Server) authenticate(r *http.Request, scopes ...string) (*Key, error) {
 	return key, nil
 }
 
+func (s *Server) identify(r *http.Request) (*Key, error) {
+	bearer := r.Header.Get("Authorization")
+	if bearer == "" {
+		return s.certified(r)
+	}
+	secret, ok := strings.CutPrefix(bearer, "Bearer ")
+	if !ok || len(secret) > 256 {
+		return nil, exchange.Fail(exchange.CodeUnauthenticated, "no Authorization: Bearer header")
+	}
+	return s.c.Keys.find(strings.TrimSpace(secret), s.c.Node.Now())
+}
+
 // guarded is a stream handler for callers with one of the scopes.
 func (s *Server) guarded(fn func(w http.ResponseWriter, r *http.Request) error, scopes ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		key, err := s.authenticate(r, scopes...)
+		key, err := s.authenticate(w, r, scopes...)
 		if err == nil {
 			err = fn(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, key)))
 		}
@@ -274,10 +288,10 @@ func badInput(status int, msg string, errs []error, lang string) *Problem {
 func (s *Server) humaAuth(ctx huma.Context, next func(huma.Context)) {
 	r, w := humamux.Unwrap(ctx)
 	var scopes []string
-	for _, need := range ctx.Operation().Security {
+	for _, need := range ctx.Operation().Security[:1] { // the other way to be known has the same
 		scopes = append(scopes, need["key"]...)
 	}
-	key, err := s.authenticate(r, scopes...)
+	key, err := s.authenticate(w, r, scopes...)
 	if err != nil {
 		s.writeError(w, r, err)
 		return

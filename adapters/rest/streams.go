@@ -45,6 +45,9 @@ func traceContext(t string) string {
 // uploadError tells a broken or oversized upload from a fault of ours.
 func uploadError(err error) error {
 	var tooLarge *http.MaxBytesError
+	if exchange.CodeOf(err) == exchange.CodeDigestMismatch {
+		return err
+	}
 	if errors.As(err, &tooLarge) {
 		return exchange.Fail(exchange.CodeTooLarge, "at most %d bytes are possible", tooLarge.Limit)
 	}
@@ -52,13 +55,16 @@ func uploadError(err error) error {
 }
 
 // files yields the parts behind the metadata as they arrive. A broken upload
-// is an error of the part it breaks in and never looks like its end.
-func files(parts *multipart.Reader) iter.Seq2[envelope.File, error] {
+// is an error of the part it breaks in and never looks like its end. What comes
+// behind the last boundary belongs to the body and its digests.
+func files(parts *multipart.Reader, body io.Reader) iter.Seq2[envelope.File, error] {
 	return func(yield func(envelope.File, error) bool) {
 		for {
 			p, err := parts.NextPart()
 			if errors.Is(err, io.EOF) {
-				return
+				if _, err = io.Copy(io.Discard, body); err == nil {
+					return
+				}
 			}
 			if err != nil {
 				yield(envelope.File{}, uploadError(err))
@@ -84,7 +90,15 @@ func fileOf(p *multipart.Part) (envelope.File, error) {
 	if media == "" {
 		media = "application/octet-stream"
 	}
-	return envelope.File{Role: role, Name: p.FileName(), Type: media, Content: upload{p}}, nil
+	e, err := digestsOf(p.Header)
+	if err != nil {
+		return envelope.File{}, err
+	}
+	var content io.Reader = p
+	if e != nil {
+		content = &digested{p, e, "a part " + p.FormName()}
+	}
+	return envelope.File{Role: role, Name: p.FileName(), Type: media, Content: upload{content}}, nil
 }
 
 type upload struct{ r io.Reader }
@@ -119,7 +133,13 @@ func (s *Server) evidence(w http.ResponseWriter, r *http.Request) error {
 	defer release()
 	w.Header().Set("Content-Disposition", `attachment; filename="evidence.json"`)
 	w.Header().Set("Content-Type", "application/json")
-	return s.c.Node.Evidence(r.Context(), caller(r.Context()).Agency, mux.Vars(r)["id"], w)
+	sums := newSummed(w)
+	if err := s.c.Node.Evidence(r.Context(), caller(r.Context()).Agency, mux.Vars(r)["id"], sums); err != nil {
+		w.Header().Del("Trailer")
+		return err
+	}
+	sums.end()
+	return nil
 }
 
 // safeMedia keeps a sender's media type from carrying more than that.

@@ -192,6 +192,9 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) (replayed bool, 
 	if r.ContentLength > s.c.MaxUpload {
 		return false, exchange.Fail(exchange.CodeTooLarge, "%d bytes, at most %d are possible", r.ContentLength, s.c.MaxUpload)
 	}
+	if err := withDigests(r); err != nil {
+		return false, err
+	}
 	r.Body = http.MaxBytesReader(w, r.Body, s.c.MaxUpload)
 	parts, err := r.MultipartReader()
 	if err != nil {
@@ -202,7 +205,7 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) (replayed bool, 
 		return false, err
 	}
 	in := q.submission(caller(r.Context()).Agency)
-	in.IdempotencyKey, in.Trace, in.Files = key, traceParent(r), files(parts)
+	in.IdempotencyKey, in.Trace, in.Files = key, traceParent(r), files(parts, r.Body)
 	got, err := s.c.Node.Submit(r.Context(), in)
 	if err != nil {
 		return false, err

@@ -48,7 +48,7 @@ type settings struct {
 	Zone       string `toml:"zone"`
 	PeerURL    string `toml:"peer_url" comment:"where neighbours reach this node; empty if they never dial it"`
 	PeerListen string `toml:"peer_listen" comment:"for neighbours; empty: none dials this node"`
-	RestListen string `toml:"rest_listen" comment:"for agency systems; plain HTTP, so keep it on loopback or behind a TLS proxy; empty: it serves no agency"`
+	RestListen string `toml:"rest_listen" comment:"for agency systems; plain HTTP without [rest_tls], so keep it on loopback or behind a TLS proxy then; empty: it serves no agency"`
 	MaxUpload  int64  `toml:"max_upload" comment:"bytes of one submission"`
 
 	DeadLetterAfter duration `toml:"dead_letter_after,omitempty" comment:"how long a neighbour may take to take a delivery until it is parked; empty: 168h"`
@@ -61,6 +61,7 @@ type settings struct {
 	Disk      diskSettings      `toml:"disk"`
 	Log       logSettings       `toml:"log"`
 	Quota     quotaSettings     `toml:"quota"`
+	RestTLS   restTLSSettings   `toml:"rest_tls,omitempty"`
 	Inspect   inspectSettings   `toml:"inspect"`
 	Webhooks  webhookSettings   `toml:"webhooks"`
 	Uploads   uploadSettings    `toml:"uploads"`

@@ -2,7 +2,9 @@ package main
 
 import (
 	"crypto/rand"
+	"encoding/pem"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -33,7 +35,7 @@ func openKeyRing(data string) (*rest.KeyRing, error) {
 }
 
 func (a *app) keyCreate(data *string) *cobra.Command {
-	var agency, note string
+	var agency, note, certificate string
 	var scopes []string
 	var days int
 	c := &cobra.Command{
@@ -52,6 +54,9 @@ func (a *app) keyCreate(data *string) *cobra.Command {
 				t := time.Now().UTC().AddDate(0, 0, days)
 				expires = &t
 			}
+			if certificate != "" {
+				return a.keyBind(ring, *data, certificate, code, scopes, expires, note)
+			}
 			var secret string
 			var key rest.Key
 			err = dataDir(*data).changing(func() error {
@@ -69,7 +74,29 @@ func (a *app) keyCreate(data *string) *cobra.Command {
 	c.Flags().StringSliceVar(&scopes, "scope", rest.Scopes, "what the key may do: "+strings.Join(rest.Scopes, ", "))
 	c.Flags().IntVar(&days, "days", 365, "days until it expires; 0 is never")
 	c.Flags().StringVar(&note, "note", "", "for whom it is")
+	c.Flags().StringVar(&certificate, "certificate", "", "client certificate (PEM) that stands for the key, on a node with [rest_tls]")
 	return c
+}
+
+// keyBind makes a key for whoever holds a client certificate.
+func (a *app) keyBind(ring *rest.KeyRing, data, file string, code certs.AgencyCode, scopes []string, expires *time.Time, note string) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	block, _ := pem.Decode(b)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return exchange.Fail(exchange.CodeBadRequest, "--certificate: %s holds no certificate in PEM", file)
+	}
+	var key rest.Key
+	err = dataDir(data).changing(func() error {
+		key, err = ring.Bind(rand.Reader, block.Bytes, code, scopes, expires, note, time.Now())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return a.print(map[string]any{"id": key.ID, "agency": key.Agency, "scopes": key.Scopes, "certificate": key.Certificate}, "%s\n", key.ID)
 }
 
 func (a *app) keyList(data *string) *cobra.Command {

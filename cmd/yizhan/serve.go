@@ -83,6 +83,7 @@ type gateway struct {
 	rest        *rest.Server
 	webhooks    *notify.Book
 	staging     *staging.Store
+	restTLS     *tls.Config // nil: plain HTTP
 }
 
 // ready is the line that serve prints when it answers.
@@ -119,7 +120,7 @@ func (a *app) serve(ctx context.Context, f *serveFlags) error {
 		boss = &supervisor{}
 	}
 	g.boss = boss
-	line := ready{true, g.settings.Node, addressOf("http", doors.rest), addressOf("https", doors.peer), g.node.Directory().Version()}
+	line := ready{true, g.settings.Node, addressOf(g.settings.RestTLS.scheme(), doors.rest), addressOf("https", doors.peer), g.node.Directory().Version()}
 	if err := a.print(line, "node %s serves agencies on %s and neighbours on %s\n", line.Node, or(line.REST, "-"), or(line.Peer, "-")); err != nil {
 		return err
 	}
@@ -198,6 +199,9 @@ func (g *gateway) openRest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if g.restTLS, err = g.settings.RestTLS.open(); err != nil {
+		return err
+	}
 	ring, err := rest.OpenKeyRing(g.dir.path(apiKeysFile))
 	if err != nil {
 		return err
@@ -221,6 +225,7 @@ func (g *gateway) openRest(ctx context.Context) error {
 	}
 	g.rest = rest.New(rest.Config{
 		Node: g.node, Keys: ring, Logger: g.log, MaxUpload: g.settings.MaxUpload, Ending: ctx.Done(), Quota: g.settings.Quota.quota(),
+		Rate:     g.settings.Quota.rate(),
 		Webhooks: webhooks{g.webhooks}, Staging: g.staging,
 	})
 	return nil
@@ -303,12 +308,12 @@ func (g *gateway) run(ctx context.Context, doors *doors) error {
 		wait.Go(func() { g.serveMetrics(ctx, doors.metrics) })
 	}
 	server := &http.Server{
-		Handler: g.rest.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
+		TLSConfig: g.restTLS, Handler: g.rest.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
 		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
 	if doors.rest != nil {
 		wait.Go(func() {
-			if err := server.Serve(doors.rest); !errors.Is(err, http.ErrServerClosed) {
+			if err := serveREST(server, doors.rest); !errors.Is(err, http.ErrServerClosed) {
 				failed <- err
 			}
 		})

@@ -27,6 +27,7 @@ type InboxItem struct {
 	Kind       exchange.Kind
 	DueAt      string
 	RelatesTo  string // another document
+	Trace      string // W3C trace context of its submission
 	Received   time.Time
 	Stage      exchange.Stage
 	Files      []FileSummary
@@ -74,7 +75,7 @@ func (n *Node) inboxItem(hh sm.Digest, row *records.InboxRow) (*InboxItem, error
 func (n *Node) itemOf(hh sm.Digest, row *records.InboxRow, s *summary) *InboxItem {
 	return &InboxItem{
 		Seq: row.Seq, ID: row.ID, Header: hh, Sender: row.Sender, SenderName: n.agencyName(row.Sender),
-		Title: s.Title, Number: s.Number, Label: s.Label, Urgency: s.Urg, Kind: s.Kind, DueAt: s.Due, RelatesTo: s.Rel,
+		Title: s.Title, Number: s.Number, Label: s.Label, Urgency: s.Urg, Kind: s.Kind, DueAt: s.Due, RelatesTo: s.Rel, Trace: s.Trace,
 		Received: row.Received.Time(), Stage: row.Stage, Files: s.Files,
 		Reminders: row.Reminders, Reminded: reminded(row),
 		Mark: s.Mark, Copies: (&exchange.Addressee{CopyFrom: s.From, CopyTo: s.To}).Span(), Print: s.Print,

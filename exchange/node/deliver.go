@@ -35,6 +35,7 @@ type summary struct {
 	// Of a recipient's copy: the copies meant for it, and how many it may print.
 	From, To, Print int64 `json:",omitempty"`
 
+	Trace string `json:",omitempty"` // W3C trace context of its submission
 	Files []FileSummary
 }
 
@@ -142,7 +143,7 @@ func (n *Node) isDelivered(ctx context.Context, hh sm.Digest, agency string) (do
 // inspect opens the copy of one recipient. reason is set when the document is
 // to be rejected; err when we cannot tell now.
 func (n *Node) inspect(ctx context.Context, p *parcel, slot SlotItem) (s *summary, form, reason string, err error) {
-	facts := &summary{Label: p.routing.Label, Urg: p.routing.Urgency, Kind: p.routing.Kind, Rel: p.routing.RelatesTo}
+	facts := &summary{Label: p.routing.Label, Urg: p.routing.Urgency, Kind: p.routing.Kind, Rel: p.routing.RelatesTo, Trace: p.routing.Trace}
 	if taken, err := n.idTaken(ctx, p, p.e.Header.Recipients[slot.I].Agency); taken || err != nil {
 		return facts, "", reasonConflict, err
 	}
@@ -198,7 +199,7 @@ func (p *parcel) read(opened *envelope.Opened) *inside {
 		return &inside{reason: reasonContradiction}
 	}
 	sum := summaryOf(doc, opened.Manifest)
-	sum.Rel = p.routing.RelatesTo
+	sum.Rel, sum.Trace = p.routing.RelatesTo, p.routing.Trace
 	return &inside{summary: sum, document: doc}
 }
 
