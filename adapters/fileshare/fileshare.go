@@ -155,7 +155,7 @@ var DefaultManifests = []string{"manifest.*", "清单.*", "*公文清单.*", "*�
 const (
 	DefaultQuiet    = 10 * time.Second
 	defaultPatience = 5 * time.Minute
-	DefaultParallel = 64 // documents that are submitted side by side
+	DefaultParallel = 128 // documents that are submitted side by side
 	maxParallel     = 256
 	maxDepth        = 32
 	// keyLife is how long a node is sure to know an idempotency key. What was tried
