@@ -48,7 +48,7 @@ type importProfile struct {
 
 	Defaults importDefaults `toml:"defaults" comment:"清单没有写明时 for what a list does not say"`
 	Rules    importRules    `toml:"rules" comment:"没有清单的文件夹 for folders that never had a list"`
-	Pull     importPull     `toml:"pull" comment:"先从 SFTP 服务器取到 share；url 为空则不用 fetch from an SFTP server into share first; url empty: no"`
+	Pull     importPull     `toml:"pull" comment:"先从 SFTP 或 FTP 服务器取到 share；url 为空则不用 fetch from an SFTP or FTP server into share first; url empty: no"`
 }
 
 type importDefaults struct {
