@@ -44,11 +44,12 @@ func (i *Import) Scan(ctx context.Context) (Summary, error) {
 // Run takes in all that is there and whole. Before it looks a second time it lets the
 // quiet period pass.
 func (i *Import) Run(ctx context.Context) (Summary, error) {
-	if err := i.Look(ctx); err != nil {
-		return Summary{}, err
-	}
 	if i.c.Stable == Quiet || i.c.Stable == Size {
-		if err := i.c.Sleep(ctx, i.c.Quiet); err != nil {
+		err := i.Look(ctx)
+		if err == nil {
+			err = i.c.Sleep(ctx, i.c.Quiet)
+		}
+		if err != nil {
 			return Summary{}, err
 		}
 	}
