@@ -29,6 +29,7 @@ var parsers = map[string]string{
 	"exchange/node.ParseStatus":         "exchange/node.FuzzParseStatus",
 	"adapters/ferry.ParseManifest":      "adapters/ferry.FuzzManifest",
 	"adapters/fileshare/manifest.Open":  "adapters/fileshare/manifest.FuzzOpen",
+	"adapters/fileshare/pull.parseFact": "adapters/fileshare/pull.FuzzFacts",
 	"adapters/ferry.ParseProbe":         "adapters/ferry.FuzzProbe",
 	"adapters/ferry.parseWrapping":      "adapters/ferry.FuzzWrapping",
 	"adapters/rest.Handler":             "adapters/rest.FuzzRequests",

@@ -187,7 +187,7 @@ func TestNamesThatAreNoText(t *testing.T) {
 func TestAFileThatGrows(t *testing.T) {
 	o := newOffice(t)
 	o.write("清单.csv", "标题,主送,正文\n大,示范单位乙,大.ofd\n小,示范单位乙,小.ofd\n")
-	o.write("大.ofd", strings.Repeat("x", 2*smallFile))
+	o.write("大.ofd", strings.Repeat("x", 2*smallItem))
 	o.write("小.ofd", "y")
 	grow := func() {
 		f, err := os.OpenFile(filepath.Join(o.dir, "大.ofd"), os.O_APPEND|os.O_WRONLY, 0)
@@ -212,7 +212,7 @@ func TestAFileThatGrows(t *testing.T) {
 	}
 	o.open().crash = func(step string) error { // as long as before, and something else
 		if step == "claimed" {
-			o.write("大.ofd", strings.Repeat("w", 2*smallFile+2))
+			o.write("大.ofd", strings.Repeat("w", 2*smallItem+2))
 		}
 		return nil
 	}
@@ -224,7 +224,7 @@ func TestAFileThatGrows(t *testing.T) {
 		t.Fatalf("standing still: %+v", s)
 	}
 	for _, a := range o.desk.accepted {
-		if n := len(a.contents[0]); a.title == "大" && n != 2*smallFile+2 {
+		if n := len(a.contents[0]); a.title == "大" && n != 2*smallItem+2 {
 			t.Errorf("%d bytes", n)
 		}
 	}

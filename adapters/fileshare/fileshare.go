@@ -3,9 +3,9 @@
 //
 //	scan      folders are listed through descriptors; links are never followed
 //	stable    its files have not changed for a while by our clock, or a marker says so
-//	claim     its key is entered in the ledger: SM3 of contents, recipients and number
-//	hash      what is read now is what is sent, or nothing is
 //	validate  recipients are found in the directory, the metadata is what a node takes
+//	hash      what is read now is what is sent, or nothing is
+//	claim     its key is entered in the ledger: SM3 of contents, recipients and number
 //	submit    to the node, under an idempotency key made of the claimed key
 //	archive   its files leave the way; what cannot be sent goes to the quarantine
 //
@@ -155,7 +155,7 @@ var DefaultManifests = []string{"manifest.*", "清单.*", "*公文清单.*", "*�
 const (
 	DefaultQuiet    = 10 * time.Second
 	defaultPatience = 5 * time.Minute
-	DefaultParallel = 64 // documents that are submitted side by side
+	DefaultParallel = 128 // documents that are submitted side by side
 	maxParallel     = 256
 	maxDepth        = 32
 	// keyLife is how long a node is sure to know an idempotency key. What was tried

@@ -3,33 +3,14 @@ package fileshare
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"path"
 	"slices"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/yizhan-gateway/yizhan/adapters/fileshare/manifest"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 )
-
-// list is one manifest of a folder.
-type list struct {
-	dir, at, shown string
-	table          *manifest.Table
-	named          map[spot]bool // the files that its rows name
-	twice          map[spot]bool // and those that several do
-	batch          *batch
-	rows           int
-
-	open atomic.Int64 // rows that are under way, and one for the walk
-	left atomic.Int64 // rows that somebody or something still has to do with
-}
-
-func (l *list) place() digest { return sm.Sum([]byte("list\x00" + l.at)) }
 
 // batch is what is submitted as a whole or not at all; nil is every item by itself.
 type batch struct {
@@ -63,11 +44,12 @@ func (i *Import) Scan(ctx context.Context) (Summary, error) {
 // Run takes in all that is there and whole. Before it looks a second time it lets the
 // quiet period pass.
 func (i *Import) Run(ctx context.Context) (Summary, error) {
-	if err := i.Look(ctx); err != nil {
-		return Summary{}, err
-	}
 	if i.c.Stable == Quiet || i.c.Stable == Size {
-		if err := i.c.Sleep(ctx, i.c.Quiet); err != nil {
+		err := i.Look(ctx)
+		if err == nil {
+			err = i.c.Sleep(ctx, i.c.Quiet)
+		}
+		if err != nil {
 			return Summary{}, err
 		}
 	}
@@ -320,38 +302,6 @@ func (w *walk) contents(dir string, depth int) (*contents, error) {
 	return c, err
 }
 
-// isList says whether a file is a list by its name. 附件1：人员清单.xlsx is none. A
-// sheet of a kind that is not read is one as well, and refused: else the folder would
-// look like one without a list.
-func (w *walk) isList(name string) bool {
-	sheet := matches([]string{"*.xls", "*.xlsm", "*.et", "*.ods"}, name)
-	return !isAttachment(name) && (isKind(name) || sheet) && matches(w.c.Manifests, name)
-}
-
-func isAttachment(name string) bool {
-	_, is := attachmentOf(stem(name))
-	return is
-}
-
-func isKind(name string) bool {
-	return slices.Contains(manifest.Kinds, path.Ext(strings.ToLower(name)))
-}
-
-// hasHeadings says whether a file that is not named like a list is one.
-func (w *walk) hasHeadings(at, text string) bool {
-	f, _, err := w.share.open(at)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, manifest.MaxSize+1))
-	if err != nil {
-		return false
-	}
-	_, err = manifest.Open(text, b)
-	return err == nil
-}
-
 // ignored says whether a file is none of ours.
 func (w *walk) ignored(dir, raw, text string) bool {
 	at := path.Join(dir, raw)
@@ -362,156 +312,6 @@ func (w *walk) ignored(dir, raw, text string) bool {
 		return true
 	}
 	return len(w.c.Include) > 0 && !matches(w.c.Include, text) && !matches(w.c.Manifests, text)
-}
-
-// lists opens the lists of a folder and gives their rows to the workers. broken is
-// true when one of them cannot be used now: nothing of the folder is then judged.
-func (w *walk) lists(ctx context.Context, dir string, names []string) (lists []*list, broken bool, err error) {
-	for _, name := range names {
-		l, e, err := w.openList(ctx, path.Join(dir, name))
-		if err != nil {
-			return nil, false, err
-		}
-		if l == nil {
-			broken = true
-			if w.items != nil {
-				w.emit(e)
-			}
-			if w.all != nil {
-				w.all.spoil(e)
-			}
-			continue
-		}
-		lists = append(lists, l)
-	}
-	if len(lists) > 0 && !w.dry {
-		if err := w.ledger.noteList(ctx, sm.Sum([]byte(dir))); err != nil {
-			return nil, false, err
-		}
-	}
-	apart(lists)
-	for _, l := range lists {
-		if err := w.rows(ctx, l); err != nil {
-			return nil, false, err
-		}
-	}
-	return lists, broken, nil
-}
-
-// apart finds the files that several lists of a folder name.
-func apart(lists []*list) {
-	for n, a := range lists {
-		for _, b := range lists[n+1:] {
-			for s := range b.named {
-				if a.named[s] {
-					a.twice[s], b.twice[s] = true, true
-				}
-			}
-		}
-	}
-}
-
-// openList reads a list and finds out which files it names. nil is one that cannot be
-// used, with what became of it.
-func (w *walk) openList(ctx context.Context, at string) (*list, Entry, error) {
-	l := &list{dir: path.Dir(at), at: at, named: map[spot]bool{}, twice: map[spot]bool{}, batch: w.all}
-	l.shown, _ = shown(at)
-	content, v, err := w.readList(l)
-	if err != nil {
-		return nil, Entry{}, err
-	}
-	if v != nil {
-		return nil, Entry{Manifest: l.shown}.became(v.outcome, v.fault, w.c.Now()), nil
-	}
-	l.table, err = manifest.Open(l.shown, content)
-	if err == nil {
-		err = w.names(l)
-		w.expect(l.rows)
-	}
-	var bad *manifest.Fault
-	if errors.As(err, &bad) {
-		e, err := w.listRefused(ctx, l, ofManifest(bad))
-		return nil, e, err
-	}
-	return l, Entry{}, err
-}
-
-// readList reads a list that is whole.
-func (w *walk) readList(l *list) ([]byte, *verdict, error) {
-	f, info, err := w.share.open(l.at)
-	if err != nil {
-		return nil, nil, w.share.gone(err)
-	}
-	defer f.Close()
-	if !w.dry {
-		whole, err := w.whole(w.share, l.at, l.at, info)
-		if err != nil {
-			return nil, nil, w.share.gone(err)
-		}
-		if !whole {
-			return nil, waiting(CodeUnstable, ""), nil
-		}
-	}
-	b, err := io.ReadAll(io.LimitReader(f, manifest.MaxSize+1))
-	if err != nil {
-		return nil, nil, w.share.gone(err)
-	}
-	if sameAfter(f, info) != nil {
-		return nil, waiting(CodeChanged, ""), nil
-	}
-	return b, nil, nil
-}
-
-// names walks over a list once before anything of it is submitted: its shape is then
-// known to be right, and so is which files are named by several rows.
-func (w *walk) names(l *list) error {
-	for r, err := range l.table.Rows() {
-		if err != nil {
-			return err
-		}
-		l.rows++
-		it := w.share.fromRow(l, r, w.c.Defaults)
-		own := map[spot]bool{}
-		for _, f := range it.files {
-			own[spotOf(f.at)] = true
-		}
-		for s := range own {
-			if l.named[s] {
-				l.twice[s] = true
-			}
-			l.named[s] = true
-		}
-	}
-	return nil
-}
-
-// rows gives the items of a list to the workers.
-func (w *walk) rows(ctx context.Context, l *list) error {
-	if w.c.Atomic == ByFile {
-		l.batch = new(batch)
-		for r, err := range l.table.Rows() {
-			if err == nil {
-				err = w.try(ctx, w.share.fromRow(l, r, w.c.Defaults))
-			}
-			if err != nil {
-				return err
-			}
-		}
-	}
-	l.open.Store(1)
-	for r, err := range l.table.Rows() {
-		if err == nil {
-			l.open.Add(1)
-			err = w.each(ctx, w.share.fromRow(l, r, w.c.Defaults))
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if w.items == nil {
-		return nil
-	}
-	return w.leave(l)
 }
 
 // unnamed are the files beside lists that none of them names.
@@ -590,71 +390,4 @@ func (w *walk) rulesHold(ctx context.Context, dir string) (bool, error) {
 		}
 		dir = path.Dir(dir)
 	}
-}
-
-// notes are what a pass has to do at its end.
-type notes struct {
-	mu     sync.Mutex
-	dirs   map[string]bool // whose names changed
-	wanted map[digest]bool // places that somebody still has to do with
-}
-
-func newNotes() *notes { return &notes{dirs: map[string]bool{}, wanted: map[digest]bool{}} }
-
-func (n *notes) touch(dirs ...string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, d := range dirs {
-		n.dirs[d] = true
-	}
-}
-
-func (n *notes) want(place digest) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.wanted[place] = true
-}
-
-// goOn moves what a run that ended was moving.
-func (w *walk) goOn(ctx context.Context) error {
-	return w.ledger.open(ctx, func(p digest, row *placeRow) error {
-		if !row.Moving {
-			return nil
-		}
-		return w.carry(ctx, p, row)
-	})
-}
-
-// tidy makes moves durable, one that a crash takes back is made again, and forgets what
-// was wrong and is no more: a row that was corrected is another one.
-func (w *walk) tidy(ctx context.Context, complete bool) (err error) {
-	for d := range w.notes.dirs {
-		if e := w.share.sync(d); e != nil && !errors.Is(e, fs.ErrNotExist) {
-			err = errors.Join(err, e)
-		}
-	}
-	if !complete {
-		return err
-	}
-	return errors.Join(err, w.ledger.open(ctx, func(p digest, row *placeRow) error {
-		if w.notes.wanted[p] || row.Outcome != Quarantined {
-			return nil
-		}
-		kept, err := w.kept(row)
-		if kept || err != nil {
-			return err
-		}
-		return w.dismiss(ctx, p, row)
-	}))
-}
-
-// kept says whether files of a place lie in the quarantine.
-func (w *worker) kept(row *placeRow) (bool, error) {
-	for _, at := range row.Moved {
-		_, err := w.share.lstat(path.Join(w.c.Quarantine, string(at)))
-		if !errors.Is(err, fs.ErrNotExist) {
-			return true, err
-		}
-	}
-	return false, w.share.there()
 }

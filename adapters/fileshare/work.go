@@ -14,8 +14,9 @@ import (
 	"github.com/yizhan-gateway/yizhan/exchange"
 )
 
-// smallFile is how much of a file is kept from hashing it to sending it.
-const smallFile = 256 << 10
+// smallItem is how much of the files of an item is kept from hashing them to sending
+// them; what is more is read twice.
+const smallItem = 256 << 10
 
 // worker has items one after the other.
 type worker struct {
@@ -130,9 +131,14 @@ func (w *worker) file(it *item, f *piece) (*verdict, error) {
 // hash reads the files of an item; short ones are kept. One that changes meanwhile is
 // not whole.
 func (w *worker) hash(it *item) (*verdict, error) {
+	room := int64(smallItem)
 	for n := range it.files {
 		f := &it.files[n]
-		if err := w.hashFile(f); err != nil {
+		keep := f.size <= room
+		if keep {
+			room -= f.size
+		}
+		if err := w.hashFile(f, keep); err != nil {
 			if gone := w.share.there(); gone != nil {
 				return nil, gone
 			}
@@ -148,7 +154,7 @@ func (w *worker) hash(it *item) (*verdict, error) {
 // errChanged: a file is not what it was a moment ago.
 var errChanged = errors.New("fileshare: the file changed while it was read")
 
-func (w *worker) hashFile(f *piece) error {
+func (w *worker) hashFile(f *piece, keep bool) error {
 	in, before, err := w.share.open(f.at)
 	if err != nil {
 		return err
@@ -157,7 +163,7 @@ func (w *worker) hashFile(f *piece) error {
 	if before.Size() != f.size {
 		return errChanged
 	}
-	if f.size <= smallFile {
+	if keep {
 		f.small = make([]byte, f.size)
 		if _, err := io.ReadFull(in, f.small); err != nil {
 			return changed(err)
@@ -425,7 +431,7 @@ func (w *worker) still(at string, sum uint64) (bool, error) {
 		return false, w.share.there()
 	}
 	f := piece{at: at, size: info.Size()}
-	if err := w.hashFile(&f); err != nil {
+	if err := w.hashFile(&f, false); err != nil {
 		return false, w.share.there()
 	}
 	return short(f.sum) == sum, nil

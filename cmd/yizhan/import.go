@@ -51,13 +51,18 @@ type imports struct {
 // all.
 const mostAttention = 1000
 
-// importGC is how much garbage an import lets gather, in hundredths of what it holds: its
-// ledger holds tables of tens of megabytes, which would double.
-const importGC = 25
+// An import lets little garbage gather: its ledger holds tables of tens of megabytes, and
+// as much again would lie around. importGC is in hundredths of what is held; from
+// importMemory bytes on all is collected at once.
+const (
+	importGC     = 25
+	importMemory = 128 << 20
+)
 
 // withImport opens what the profile says.
 func (a *app) withImport(profile string, do func(*imports) error) (err error) {
 	defer debug.SetGCPercent(debug.SetGCPercent(importGC))
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(importMemory))
 	p, err := loadProfile(profile)
 	if err != nil {
 		return err

@@ -42,13 +42,13 @@ type importProfile struct {
 	Marker string   `toml:"marker,omitempty" comment:"完成标志，如 *.ok 或 done for stable = marker: *.ok beside a file, or one name for a folder"`
 	Atomic string   `toml:"atomic,omitempty" comment:"一处有误时：row 只停该行，file 停整份清单，batch 停整批; empty: row"`
 
-	Parallel int      `toml:"parallel,omitempty" comment:"同时提交的份数 documents that are submitted side by side; 0: 64"`
+	Parallel int      `toml:"parallel,omitempty" comment:"同时提交的份数 documents that are submitted side by side; 0: 128"`
 	Patience duration `toml:"patience,omitempty" comment:"节点无应答多久后放弃本次 how long the node may be away until a run gives up; empty: 5m"`
 	Every    duration `toml:"every,omitempty" comment:"run --watch 的间隔 how often run --watch looks; empty: 30s"`
 
 	Defaults importDefaults `toml:"defaults" comment:"清单没有写明时 for what a list does not say"`
 	Rules    importRules    `toml:"rules" comment:"没有清单的文件夹 for folders that never had a list"`
-	Pull     importPull     `toml:"pull" comment:"先从 SFTP 服务器取到 share；url 为空则不用 fetch from an SFTP server into share first; url empty: no"`
+	Pull     importPull     `toml:"pull" comment:"先从 SFTP 或 FTP 服务器取到 share；url 为空则不用 fetch from an SFTP or FTP server into share first; url empty: no"`
 }
 
 type importDefaults struct {

@@ -14,7 +14,7 @@ import (
 
 // importPull is section [pull] of a profile: a share on an SSH server.
 type importPull struct {
-	URL          string `toml:"url,omitempty" comment:"sftp://用户@主机:22/目录"`
+	URL          string `toml:"url,omitempty" comment:"sftp://用户@主机:22/目录，或 ftp://（口令与内容为明文） FTP sends all in clear"`
 	HostKey      string `toml:"host_key,omitempty" comment:"服务器公钥指纹 the server's key as ssh-keygen -l shows it: SHA256:…"`
 	Identity     string `toml:"identity,omitempty" comment:"私钥文件 a private key file without a passphrase; or"`
 	PasswordFile string `toml:"password_file,omitempty" comment:"口令文件 a file with the password"`
@@ -25,13 +25,13 @@ type importPull struct {
 
 const mostPulled = 4096 // MiB
 
-func (p *importPull) dial() (*pull.SFTP, error) {
+func (p *importPull) dial() (pull.Connection, error) {
 	login, err := pull.ParseURL(p.URL)
 	if err != nil {
 		return nil, usageError{err}
 	}
-	if login.HostKey = p.HostKey; p.Sentinel == "" || p.Identity == "" && p.PasswordFile == "" {
-		return nil, usage("[pull] needs host_key, sentinel, and identity or password_file")
+	if login.HostKey = p.HostKey; p.Sentinel == "" || login.Plain && p.PasswordFile == "" || p.Identity == "" && p.PasswordFile == "" {
+		return nil, usage("[pull] needs sentinel, and host_key with identity or password_file; ftp needs password_file")
 	}
 	if p.Identity != "" {
 		login.Key, err = durable.ReadFile(durable.OS, p.Identity, 64<<10)
@@ -43,7 +43,7 @@ func (p *importPull) dial() (*pull.SFTP, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pull.DialSFTP(login)
+	return pull.Dial(login)
 }
 
 // puller is the source of a profile, over a connection.

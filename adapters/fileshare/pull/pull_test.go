@@ -378,16 +378,17 @@ func TestASourceThatLies(t *testing.T) {
 func TestURLs(t *testing.T) {
 	for s, want := range map[string]Login{
 		"sftp://oa@host/a/b":      {Address: "host:22", User: "oa", Dir: "/a/b"},
+		"ftp://oa@host/a":         {Address: "host:21", User: "oa", Dir: "/a"},
 		"sftp://oa@host:2222/":    {Address: "host:2222", User: "oa", Dir: "/"},
 		"sftp://oa@[::1]/a":       {Address: "[::1]:22", User: "oa", Dir: "/a"},
 		"sftp://oa@[::1]:2222/中文": {Address: "[::1]:2222", User: "oa", Dir: "/中文"},
 	} {
 		got, err := ParseURL(s)
-		if err != nil || got.Address != want.Address || got.User != want.User || got.Dir != want.Dir {
+		if err != nil || got.Address != want.Address || got.User != want.User || got.Dir != want.Dir || got.Plain != strings.HasPrefix(s, "ftp") {
 			t.Errorf("%s: %+v %v", s, got, err)
 		}
 	}
-	for _, s := range []string{"", "ftp://a@b/c", "sftp://host/a", "sftp://a:b@host/c", "sftp://@host/"} {
+	for _, s := range []string{"", "http://a@b/c", "sftp://host/a", "sftp://a:b@host/c", "sftp://@host/"} {
 		if _, err := ParseURL(s); err == nil {
 			t.Errorf("%s is taken", s)
 		}

@@ -22,7 +22,7 @@ type SFTP struct {
 	client *sftp.Client
 }
 
-// Login says where an SFTP share is, and who we are there. HostKey is the fingerprint
+// Login says where a share is, and who we are there. HostKey is the fingerprint
 // of the server's key as ssh-keygen -l shows it: SHA256:…
 type Login struct {
 	Address  string // HOST:PORT
@@ -31,6 +31,7 @@ type Login struct {
 	Key      []byte // a private key as OpenSSH writes it; or
 	Password string
 	Dir      string
+	Plain    bool // FTP: everything goes in clear
 }
 
 // silence is how long a server may say nothing.
@@ -126,16 +127,36 @@ func (s *SFTP) Fetch(at string, into io.Writer) error {
 // Remove implements Source.
 func (s *SFTP) Remove(at string) error { return s.client.Remove(s.at(at)) }
 
-// ParseURL reads sftp://USER@HOST[:PORT]/DIR.
+// Connection is a Source that is logged in to.
+type Connection interface {
+	Source
+	io.Closer
+}
+
+// Dial logs in, over FTP if that is what the URL says.
+func Dial(l Login) (Connection, error) {
+	if l.Plain {
+		return DialFTP(l)
+	}
+	return DialSFTP(l)
+}
+
+// ParseURL reads sftp://USER@HOST[:PORT]/DIR, or the same with ftp.
 func ParseURL(s string) (Login, error) {
 	rest, ok := strings.CutPrefix(s, "sftp://")
+	usual := "22"
+	plain := false
+	if !ok {
+		rest, plain = strings.CutPrefix(s, "ftp://")
+		ok, usual = plain, "21"
+	}
 	host, dir, _ := strings.Cut(rest, "/")
 	user, address, hasUser := strings.Cut(host, "@")
 	if !ok || !hasUser || user == "" || address == "" || strings.Contains(user, ":") {
-		return Login{}, errors.New("pull: sftp://USER@HOST/DIR is expected, without a password")
+		return Login{}, errors.New("pull: sftp://USER@HOST/DIR or ftp://USER@HOST/DIR is expected, without a password")
 	}
 	if _, _, err := net.SplitHostPort(address); err != nil {
-		address = net.JoinHostPort(strings.Trim(address, "[]"), "22")
+		address = net.JoinHostPort(strings.Trim(address, "[]"), usual)
 	}
-	return Login{Address: address, User: user, Dir: "/" + dir}, nil
+	return Login{Address: address, User: user, Dir: "/" + dir, Plain: plain}, nil
 }
