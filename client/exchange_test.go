@@ -22,6 +22,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/internal/durable"
 	"github.com/yizhan-gateway/yizhan/queue/badgerstore"
 	"github.com/yizhan-gateway/yizhan/queue/blob"
+	"github.com/yizhan-gateway/yizhan/queue/staging"
 )
 
 // site is a node with agencies, 甲, 乙, 丙 and so on, that runs in this process and is
@@ -111,8 +112,10 @@ func (s *site) serve(keys *keystore.Store, directory *certs.Directory, now time.
 		s.keys[name], _, err = ring.Create(rand.Reader, certs.AgencyCode(code), rest.Scopes, nil, name, now)
 		must(err)
 	}
+	uploads, err := staging.Open(staging.Config{Dir: filepath.Join(s.dir, "uploads"), Sealer: keys, MaxSize: 64 << 20, MaxFiles: 20, Keep: time.Hour})
+	must(err)
 	ending := make(chan struct{})
-	s.handle = rest.New(rest.Config{Node: n, Keys: ring, Logger: quiet, Ending: ending}).Handler()
+	s.handle = rest.New(rest.Config{Node: n, Keys: ring, Logger: quiet, Ending: ending, Staging: uploads}).Handler()
 	s.server = httptest.NewServer(s.handle)
 	s.url = s.server.URL
 	worked := make(chan struct{})
