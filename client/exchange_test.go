@@ -72,7 +72,7 @@ func build() *site {
 	keys, err := keystore.Create(filepath.Join(dir, "keys"), pass, rand.Reader)
 	must(err)
 	var specs []certs.AgencySpec
-	for i, name := range []string{"甲", "乙", "丙", "戊", "己", "庚"} {
+	for i, name := range []string{"甲", "乙", "丙", "戊", "己", "庚", "辛"} {
 		code, err := certs.MakeAgencyCode(fmt.Sprintf("11520000000000%03d", i+1))
 		must(err)
 		s.codes[name] = string(code)
