@@ -40,6 +40,7 @@ const (
 	longestPause = 10 * time.Second
 	longestWait  = 2 * time.Minute // that a node may ask for
 	answerTime   = 2 * time.Minute // of a call without files
+	sealTime     = time.Hour       // of a document whose files are there
 	maxAnswer    = 64 << 20        // bytes of JSON: a trace with 4,000 recipients is a few MB
 	maxProblem   = 1 << 20
 )

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/client"
@@ -191,11 +192,20 @@ func (l *lossy) RoundTrip(r *http.Request) (*http.Response, error) {
 	if what == "refused" {
 		return nil, errors.New("connection refused")
 	}
+	name, n, _ := strings.Cut(what, " ")
+	if name == "torn" { // on the way to the node, behind so many bytes
+		at, _ := strconv.ParseInt(n, 10, 64)
+		r = r.Clone(r.Context())
+		r.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(io.LimitReader(r.Body, at), broken{}), r.Body}
+	}
 	res, err := http.DefaultTransport.RoundTrip(r)
 	if err != nil {
 		return nil, err
 	}
-	switch name, n, _ := strings.Cut(what, " "); name {
+	switch name {
 	case "lost": // the node has done it and nobody hears of it
 		_, _ = io.Copy(io.Discard, res.Body)
 		_ = res.Body.Close()
@@ -306,6 +316,57 @@ func TestDownloadGoesOn(t *testing.T) {
 	}
 	if _, err := s.as("乙").File(t.Context(), sent.Document, 7); !client.IsCode(err, "not_found") {
 		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+// TestUploadGoesOn: over requests that break on their way and answers that are lost,
+// and the document is that of its files.
+func TestUploadGoesOn(t *testing.T) {
+	s, ctx := start(), t.Context()
+	content := bytes.Repeat([]byte("0123456789abcdef"), 100_000)
+	// Announced, torn, asked, its answer lost, asked.
+	l := &lossy{plan: []string{"", "torn 700000", "", "lost"}}
+	big, err := s.over(t, "甲", l).Upload(ctx, client.FileOf("正文.ofd", content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := ""
+	for _, r := range l.seen {
+		if r.Method == http.MethodPatch {
+			last = r.Header.Get("Upload-Offset")
+		}
+	}
+	if at, err := strconv.Atoi(last); err != nil || at == 0 || at > 700_000 {
+		t.Errorf("went on at %q", last)
+	}
+	// A reader that cannot seek is read up to where it goes on.
+	plain := client.FileOf("附件.txt", []byte("0123456789"))
+	plain.Open = func() (io.ReadCloser, error) {
+		return io.NopCloser(iotest.OneByteReader(strings.NewReader("0123456789"))), nil
+	}
+	small, err := s.over(t, "甲", &lossy{plan: []string{"", "torn 4"}}).Upload(ctx, plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent, err := s.as("甲").SubmitUploaded(ctx, notice("示范乙"), []*client.Uploaded{big, small})
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := arrival(t, s.as("乙"), sent.Document)
+	for i, want := range [][]byte{content, []byte("0123456789")} {
+		f, err := s.as("乙").File(ctx, sent.Document, i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(f); err != nil || !bytes.Equal(b, want) || f.Name != doc.Files[i].Name {
+			t.Errorf("file %d: %d bytes of %q, %v", i, len(b), f.Name, err)
+		}
+	}
+	if _, err := s.as("甲").Upload(ctx, client.File{Name: "x", Size: -1, Open: plain.Open}); err == nil {
+		t.Error("a file of unknown size is taken")
+	}
+	if _, err := s.as("乙").SubmitUploaded(ctx, notice("示范甲"), []*client.Uploaded{{ID: "none"}}); !client.IsCode(err, "not_found") {
+		t.Errorf("an upload that is not there: %v", err)
 	}
 }
 

@@ -72,7 +72,7 @@ type Sent struct {
 }
 
 // Submit hands a document in; its first file is the body. The files are streamed,
-// and read again at each try.
+// and read again at each try. For larger ones there is [Client.Upload].
 func (c *Client) Submit(ctx context.Context, d *Document, body File, attachments ...File) (*Sent, error) {
 	return c.SubmitWith(ctx, d, append([]File{body}, attachments...))
 }

@@ -163,6 +163,24 @@ func ExampleClient_Evidence() {
 	// <nil> <nil>
 }
 
+// A file that is too large for one request goes first, by itself.
+func ExampleClient_Upload() {
+	ctx, c := context.Background(), start().as("甲")
+	body, err := c.Upload(ctx, client.FileOf("正文.txt", []byte("正文的内容")))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	sent, err := c.SubmitUploaded(ctx, &client.Document{Title: "标题", Label: "公开", To: client.To("示范丙")}, []*client.Uploaded{body})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(sent.State)
+	// Output:
+	// IN_DELIVERY
+}
+
 // A submission that survives a crash of the caller: the key is kept with the
 // document, and the same call with it is answered with the same document.
 func ExampleWithKey() {

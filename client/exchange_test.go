@@ -22,6 +22,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/internal/durable"
 	"github.com/yizhan-gateway/yizhan/queue/badgerstore"
 	"github.com/yizhan-gateway/yizhan/queue/blob"
+	"github.com/yizhan-gateway/yizhan/queue/staging"
 )
 
 // site is a node with agencies, 甲, 乙, 丙 and so on, that runs in this process and is
@@ -71,7 +72,7 @@ func build() *site {
 	keys, err := keystore.Create(filepath.Join(dir, "keys"), pass, rand.Reader)
 	must(err)
 	var specs []certs.AgencySpec
-	for i, name := range []string{"甲", "乙", "丙", "戊", "己", "庚"} {
+	for i, name := range []string{"甲", "乙", "丙", "戊", "己", "庚", "辛"} {
 		code, err := certs.MakeAgencyCode(fmt.Sprintf("11520000000000%03d", i+1))
 		must(err)
 		s.codes[name] = string(code)
@@ -111,8 +112,10 @@ func (s *site) serve(keys *keystore.Store, directory *certs.Directory, now time.
 		s.keys[name], _, err = ring.Create(rand.Reader, certs.AgencyCode(code), rest.Scopes, nil, name, now)
 		must(err)
 	}
+	uploads, err := staging.Open(staging.Config{Dir: filepath.Join(s.dir, "uploads"), Sealer: keys, MaxSize: 64 << 20, MaxFiles: 20, Keep: time.Hour})
+	must(err)
 	ending := make(chan struct{})
-	s.handle = rest.New(rest.Config{Node: n, Keys: ring, Logger: quiet, Ending: ending}).Handler()
+	s.handle = rest.New(rest.Config{Node: n, Keys: ring, Logger: quiet, Ending: ending, Staging: uploads}).Handler()
 	s.server = httptest.NewServer(s.handle)
 	s.url = s.server.URL
 	worked := make(chan struct{})

@@ -112,18 +112,21 @@ func (u *upload) write(w io.Writer, content bool) error {
 		return err
 	}
 	for i := range u.files {
-		role := "attachment"
-		if i == 0 {
-			role = "body"
-		}
-		if err := u.files[i].write(form, role, content); err != nil {
+		if err := u.files[i].write(form, roleOf(i), content); err != nil {
 			return err
 		}
 	}
 	return form.Close()
 }
 
-func (f *File) write(form *multipart.Writer, role string, content bool) error {
+func roleOf(i int) string {
+	if i == 0 {
+		return "body"
+	}
+	return "attachment"
+}
+
+func (f *File) media() string {
 	media := f.Type
 	if media == "" {
 		media = mime.TypeByExtension(filepath.Ext(f.Name))
@@ -131,8 +134,12 @@ func (f *File) write(form *multipart.Writer, role string, content bool) error {
 	if media == "" {
 		media = "application/octet-stream"
 	}
+	return media
+}
+
+func (f *File) write(form *multipart.Writer, role string, content bool) error {
 	part, err := form.CreatePart(textproto.MIMEHeader{
-		"Content-Disposition": {multipart.FileContentDisposition(role, f.Name)}, "Content-Type": {media},
+		"Content-Disposition": {multipart.FileContentDisposition(role, f.Name)}, "Content-Type": {f.media()},
 	})
 	if err != nil || !content {
 		return err
