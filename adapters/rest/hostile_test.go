@@ -70,7 +70,7 @@ func TestHugeMember(t *testing.T) {
 	if a.status != 422 || !strings.Contains(a.problem().Detail, "body.opinion") || strings.Contains(string(a.body), "密密") {
 		t.Errorf("%d %.400s", a.status, a.body)
 	}
-	sent := o.send("huge", part{"document", "", o.meta(map[string]any{"remark": strings.Repeat("x", maxJSON)})}, part{"body", "a", "x"})
+	sent := o.send("huge", part{"document", "", o.meta(map[string]any{"remark": strings.Repeat("x", maxMetadata)})}, part{"body", "a", "x"})
 	if sent.status != 413 || sent.problem().Code != exchange.CodeTooLarge || len(sent.body) > 4<<10 {
 		t.Errorf("%d %.400s", sent.status, sent.body)
 	}

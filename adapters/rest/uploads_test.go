@@ -149,9 +149,17 @@ func TestAnUploadInterruptedTwentyTimes(t *testing.T) {
 		}
 		o.free(path)
 	}
-	at := o.offset("jia", path)
-	if a := o.do("jia", http.MethodPatch, path, &breaking{&original{size, at}, size, &sent}, patch(at)); a.status != http.StatusNoContent {
-		t.Fatalf("the rest: %d %s", a.status, a.body)
+	for whole := false; !whole; {
+		at := o.offset("jia", path)
+		// A request whose line broke before it was read may move the offset meanwhile.
+		switch a := o.do("jia", http.MethodPatch, path, &breaking{&original{size, at}, size, &sent}, patch(at)); a.status {
+		case http.StatusNoContent:
+			whole = true
+		case http.StatusConflict, http.StatusLocked:
+			o.free(path)
+		default:
+			t.Fatalf("the rest: %d %s", a.status, a.body)
+		}
 	}
 	// Of each interruption what lies in buffers between the two ends may be lost.
 	const chunk = 1 << 20
