@@ -135,24 +135,29 @@ func (d *Directory) Resolve(text string) (found []*Agency, by string) {
 	if a, ok := d.agencies[strings.ToUpper(text)]; ok {
 		return []*Agency{a}, ByCode
 	}
-	for _, way := range []struct {
-		by string
-		is func(*Agency) bool
-	}{
-		{ByName, func(a *Agency) bool { return a.Name == text }},
-		{ByAlias, func(a *Agency) bool { return slices.Contains(a.Aliases, text) }},
-		{ByGroup, func(a *Agency) bool { return slices.Contains(a.Groups, text) }},
-	} {
-		for _, a := range d.sorted {
-			if way.is(a) {
-				found = append(found, a)
-			}
-		}
-		if len(found) > 0 {
-			return found, way.by
+	words := d.words()
+	for _, by := range []string{ByName, ByAlias, ByGroup} {
+		if found := words[by][text]; len(found) > 0 {
+			return slices.Clone(found), by
 		}
 	}
 	return nil, ""
+}
+
+// wording finds agencies, by code, for what they are called in each way: a document
+// may name thousands.
+func (d *Directory) wording() map[string]map[string][]*Agency {
+	words := map[string]map[string][]*Agency{ByName: {}, ByAlias: {}, ByGroup: {}}
+	for _, a := range d.sorted {
+		for by, texts := range map[string][]string{ByName: {a.Name}, ByAlias: a.Aliases, ByGroup: a.Groups} {
+			for _, text := range texts {
+				if all := words[by][text]; len(all) == 0 || all[len(all)-1] != a {
+					words[by][text] = append(all, a)
+				}
+			}
+		}
+	}
+	return words
 }
 
 // AgencyChange is what an authority may say of an agency beyond its request;

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
@@ -41,6 +42,8 @@ type Directory struct {
 	inspections    map[Inspection]bool
 	policy         *Policy
 	approvals      []*given
+
+	words func() map[string]map[string][]*Agency // see wording; made when it is first needed
 
 	drafted []strictjson.Raw // the entries of a draft, which has no file yet
 }
@@ -145,12 +148,14 @@ func LoadDirectory(file, authority []byte, atLeast uint64, _ time.Time) (*Direct
 }
 
 func newDirectory() *Directory {
-	return &Directory{
+	d := &Directory{
 		agencies: map[string]*Agency{}, nodes: map[string]*Node{}, links: map[string]*Link{},
 		between: map[pair]*Link{}, routes: map[pair]string{},
 		owners: map[sm.Digest]string{}, pins: map[[32]byte]string{},
 		revoked: map[sm.Digest]*Revocation{}, ended: map[IssuerID]*Revocation{}, inspections: map[Inspection]bool{},
 	}
+	d.words = sync.OnceValue(d.wording)
+	return d
 }
 
 // openList reads a signed list under a trusted certificate of the authority,

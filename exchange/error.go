@@ -85,6 +85,7 @@ func IsTemporary(err error) bool {
 // The codes. They are part of the public interface: a code is never renamed.
 const (
 	CodeUnknownRecipient    = "unknown_recipient"
+	CodeAmbiguousRecipient  = "ambiguous_recipient"
 	CodeAgencyNotActive     = "agency_not_active"
 	CodeAgencyCode          = "agency_code"
 	CodeMissingBody         = "missing_body"
@@ -125,8 +126,11 @@ const (
 	CodeLedgerRolledBack    = "ledger_rolled_back"
 	CodeFileSystem          = "file_system"
 	CodeQuota               = "quota"
+	CodeTooSlow             = "too_slow"
 	CodeNoSpace             = "no_space"
 	CodeMediumFull          = "medium_full"
+	CodeUploadUnfinished    = "upload_unfinished"
+	CodeWebhookAddress      = "webhook_address"
 	CodeBackupDamaged       = "backup_damaged"
 	CodeStoreDamaged        = "store_damaged"
 	CodeOneWay              = "one_way"
@@ -142,6 +146,11 @@ const (
 	CodeGuardRefused        = "guard_refused"
 	CodeGuardApproval       = "guard_approval"
 	CodeUnknownCritical     = "unknown_critical"
+	CodeNotSignedFor        = "not_signed_for"
+	CodePrecondition        = "precondition_failed"
+	CodeDigestMismatch      = "digest_mismatch"
+	CodeRateLimited         = "rate_limited"
+	CodeTestMode            = "test_mode"
 	CodeTemporary           = "temporary"
 	CodeInternal            = "internal"
 )
@@ -177,6 +186,9 @@ var texts = map[string]bilingual{
 	CodeUnknownRecipient: {
 		Text{"A recipient is not in the directory", "Check the code with a directory search, or ask the domain authority to admit the agency."},
 		Text{"收文单位不在名录中", "请先查询名录核对单位代码，或联系名录机构登记该单位。"}},
+	CodeAmbiguousRecipient: {
+		Text{"A recipient's name is that of several agencies", "Name the one that is meant by its code; the candidates are listed."},
+		Text{"收文单位名称对应多个单位", "请从所列单位中选定，并填写其单位代码。"}},
 	CodeAgencyNotActive: {
 		Text{"An agency does not exist at this time", "Use the successor that is named, or ask the domain authority to correct the agency's dates."},
 		Text{"单位尚未成立或已撤销", "请改用所列的承继单位，或联系名录机构更正该单位的有效期。"}},
@@ -312,6 +324,15 @@ var texts = map[string]bilingual{
 	CodeMediumFull: {
 		Text{"The medium or the gate's directory is full", "Make room there, or take another medium, and export again. Nothing is lost: what did not fit leaves with the next export."},
 		Text{"介质或网闸目录空间不足", "请清理该目录或更换介质后重新导出。数据不会丢失，未写入的内容随下次导出发出。"}},
+	CodeUploadUnfinished: {
+		Text{"An upload is not whole yet", "Ask with HEAD how far it came, send the rest with PATCH, and submit the document again."},
+		Text{"上传尚未完成", "请用 HEAD 查询已收到的字节数，用 PATCH 续传其余部分后重新提交公文。"}},
+	CodeWebhookAddress: {
+		Text{"This address may not be called", "Give an https address that the node may reach. If the receiver is inside, have the operator allow its network in [webhooks] of config.toml."},
+		Text{"该地址不允许回调", "请提供节点可以访问的 https 地址；如接收系统位于内网，请由运维人员在 config.toml 的 [webhooks] 中放行其网段。"}},
+	CodeTooSlow: {
+		Text{"The document comes too slowly", "Nothing was stored. Look at the network between the system and the node, then send it again with the same Idempotency-Key."},
+		Text{"公文上传过慢", "未存储任何内容。请检查业务系统与节点之间的网络，再以同一 Idempotency-Key 重发。"}},
 	CodeNoSpace: {
 		Text{"The disk has no room for new documents", "Nothing was taken. Repeat the same request later; the operator makes room (yizhan doctor), and what is here is still delivered."},
 		Text{"磁盘空间不足，暂不接收新公文", "本次未接收。请稍后原样重试，并联系运维人员清理磁盘（yizhan doctor）；已接收的公文照常投递。"}},
@@ -375,6 +396,21 @@ var texts = map[string]bilingual{
 	CodeUnknownCritical: {
 		Text{"The document asks for something that a node on its way does not know", "Have the operator of that node upgrade its program, or send it without the new feature."},
 		Text{"公文要求途经节点支持其尚不了解的功能", "请联系该节点运维人员升级程序，或不使用该新功能重新发文。"}},
+	CodeNotSignedFor: {
+		Text{"The document is not signed for", "Sign for it first; what became of it is said afterwards."},
+		Text{"该公文尚未签收", "请先签收，再反馈采用或办结。"}},
+	CodePrecondition: {
+		Text{"The document has changed since it was looked at", "Nothing was done. Look at it again, and repeat with the new ETag in If-Match."},
+		Text{"该公文状态已变化", "未作任何操作。请重新查询，再以新的 ETag 作为 If-Match 重试。"}},
+	CodeDigestMismatch: {
+		Text{"The bytes that came do not have the digest that was named", "Nothing was accepted. Compute the digest over the bytes as they are sent, and send them again."},
+		Text{"收到的内容与所附摘要不一致", "未予受理。请按实际发送的字节重新计算摘要后重发。"}},
+	CodeRateLimited: {
+		Text{"Too many requests with this API key", "Nothing was done. Repeat the same request after the time in Retry-After; ask in greater steps (wait, limit, /v1/events)."},
+		Text{"该接口密钥请求过于频繁", "未作任何操作。请在 Retry-After 所示时间后原样重试；可改用长轮询、批量或事件流减少请求。"}},
+	CodeTestMode: {
+		Text{"An echo agency is for test domains", "Nothing was started. Name the domain test-… or give --echo-anyway where every recipient knows that it answers by itself."},
+		Text{"回声单位仅限测试信任域", "未启动。请使用名称以 test 开头的信任域，或在各方知情时加 --echo-anyway。"}},
 	CodeTemporary: {
 		Text{"Not possible at the moment", "Repeat the same request in a little while."},
 		Text{"暂时无法处理", "请稍后原样重试。"}},

@@ -16,6 +16,11 @@ const (
 	StateEnded      State = "ENDED"         // every delivery ended, not all signed for
 )
 
+// States lists the states in the order in which a document may pass them.
+func States() []State {
+	return []State{StateRegistered, StateInDelivery, StatePartly, StateSignedFor, StateEnded}
+}
+
 var stateNames = map[State]struct{ english, chinese string }{
 	StateRegistered: {"registered", "已登记"},
 	StateInDelivery: {"in delivery", "分送中"},

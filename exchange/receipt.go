@@ -1,6 +1,10 @@
 package exchange
 
 import (
+	"cmp"
+	"maps"
+	"slices"
+
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/internal/strictjson"
 )
@@ -62,6 +66,15 @@ var stages = map[Stage]stageFacts{
 	StageVoided:        {"作废", "voided", 0, true, false},
 }
 
+// Stages lists the stages of version 1 in the order of their ranks, behind
+// StagePending.
+func Stages() []Stage {
+	all := slices.SortedFunc(maps.Keys(stages), func(a, b Stage) int {
+		return cmp.Or(cmp.Compare(a.Rank(), b.Rank()), cmp.Compare(a, b))
+	})
+	return append([]Stage{StagePending}, all...)
+}
+
 // Known says whether the stage is one of version 1.
 func (s Stage) Known() bool { _, ok := stages[s]; return ok }
 
@@ -112,9 +125,9 @@ func (s Stage) Rank() int { return stages[s].rank }
 
 // Actor is the person who acted for an agency.
 type Actor struct {
-	Role  string `json:"role,omitempty"`
-	Name  string `json:"name"`
-	Extra strictjson.Extra
+	Role  string           `json:"role,omitempty"`
+	Name  string           `json:"name"`
+	Extra strictjson.Extra `json:"-"` // strictjson keeps it; no JSON for people shows it
 }
 
 // Receipt is one signed statement about a document. It is stored and carried

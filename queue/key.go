@@ -4,22 +4,26 @@ import (
 	"encoding/binary"
 	"fmt"
 	"reflect"
+	"strings"
+
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
 )
 
 // Key encodes parts so that keys sort as their parts do: strings end with
 // 00 01 and have 00 written as 00 ff, uint64 are big-endian, byte slices and
 // byte arrays stand as they are (use fixed lengths, or put them last).
-func Key(parts ...any) []byte {
-	var k []byte
+func Key(parts ...any) []byte { return AppendKey(make([]byte, 0, usualKey), parts...) }
+
+const usualKey = 112 // bytes; three digests, a name and their ends
+
+// AppendKey appends parts to a key.
+func AppendKey(k []byte, parts ...any) []byte {
 	for _, p := range parts {
 		switch v := p.(type) {
 		case string:
-			for i := range len(v) {
-				if k = append(k, v[i]); v[i] == 0 {
-					k = append(k, 0xff)
-				}
-			}
-			k = append(k, 0, 1)
+			k = append(appendString(k, v), 0, 1)
+		case sm.Digest:
+			k = append(k, v[:]...)
 		case uint64:
 			k = binary.BigEndian.AppendUint64(k, v)
 		case []byte:
@@ -29,6 +33,16 @@ func Key(parts ...any) []byte {
 		}
 	}
 	return k
+}
+
+func appendString(k []byte, s string) []byte {
+	for {
+		zero := strings.IndexByte(s, 0)
+		if zero < 0 {
+			return append(k, s...)
+		}
+		k, s = append(append(k, s[:zero]...), 0, 0xff), s[zero+1:]
+	}
 }
 
 func appendArray(k []byte, v reflect.Value) []byte {

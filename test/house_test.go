@@ -19,6 +19,7 @@ type room struct {
 var house = []room{
 	{floor: 7, path: "test"},
 	{floor: 7, path: "test/sim"},
+	{floor: 7, path: "test/model"},
 	{floor: 7, path: "test/e2e"},
 	{floor: 7, path: "test/mutants"},
 	{floor: 7, path: "test/campaign"},
@@ -29,6 +30,7 @@ var house = []room{
 	{floor: 6, path: "cmd/yizhan/bench"},
 	{floor: 6, path: "cmd/yizhan/backup"},
 
+	{floor: 5, path: "client"},
 	{floor: 5, path: "adapters/rest"},
 	{floor: 5, path: "adapters/console"},
 	{floor: 5, path: "adapters/control"},
@@ -40,6 +42,8 @@ var house = []room{
 	{floor: 5, path: "adapters/fileshare/pull"},
 	{floor: 5, path: "adapters/trust"},
 	{floor: 5, path: "adapters/inspect"},
+	{floor: 5, path: "adapters/export"},
+	{floor: 5, path: "adapters/notify"},
 
 	{floor: 4, path: "exchange/link"},
 	{floor: 4, path: "exchange/node"},
@@ -50,6 +54,7 @@ var house = []room{
 
 	{floor: 3, path: "queue/badgerstore"},
 	{floor: 3, path: "queue/blob"},
+	{floor: 3, path: "queue/staging"},
 	{floor: 3, path: "queue/storetest", support: true},
 	{floor: 3, path: "queue/blob/blobtest", support: true},
 
@@ -72,11 +77,20 @@ var house = []room{
 	{floor: 0, path: "internal/strictjson"},
 }
 
+// clientAlone is what agency systems are promised.
+const clientAlone = "client needs the standard library alone"
+
 // deny names arrows that the floors would permit and the house does not, in
 // code that ships (tests may use a real engine). A trailing "/..." covers the
 // package itself and everything below it, as in go list.
 var deny = []struct{ from, to, why string }{
 	{"adapters/...", "adapters/...", "adapters never import one another; what two of them need belongs on floor 4 or lower"},
+	{"client", "adapters/...", clientAlone},
+	{"client", "exchange/...", clientAlone},
+	{"client", "queue/...", clientAlone},
+	{"client", "certs", clientAlone},
+	{"client", "crypto/...", clientAlone},
+	{"client", "internal/...", clientAlone},
 	{"queue", "certs", "queue knows nothing of documents or of who signs them"},
 	{"queue", "crypto/envelope", "queue knows nothing of documents"},
 	{"exchange", "queue", "the vocabulary needs no store; typed rows are exchange/records"},
@@ -105,10 +119,14 @@ var doors = []struct {
 	{"github.com/dgraph-io/badger/v4", []string{"queue/badgerstore"}},
 	{"github.com/oklog/ulid/v2", []string{"crypto/envelope", "exchange/...", "adapters/...", "cmd/..."}},
 	{"github.com/gorilla/mux", []string{"adapters/..."}},
+	{"github.com/tus/tusd/v2", []string{"adapters/rest"}},
+	{"golang.org/x/exp", []string{"adapters/rest"}},
 	{"github.com/danielgtaylor/huma/v2", []string{"adapters/..."}},
 	{"github.com/spf13/cobra", []string{"cmd/..."}},
 	{"github.com/prometheus/client_golang", []string{"cmd/yizhan"}},
 	{"github.com/rogpeppe/go-internal", nil},
+	{"github.com/getkin/kin-openapi", nil},
+	{"pgregory.net/rapid", nil},
 }
 
 // auditorMayNotLink lists what cmd/yzverify must not contain, at any depth: the

@@ -55,9 +55,11 @@ const (
 	MaxFile      = 4 << 30          // bytes of a file that is looked at
 	patience     = 30 * time.Second // how long a file that does not end like a bundle may stand still
 	longPatience = 10 * time.Minute // how long one may whose name says that it is not whole
+	maxName      = 180              // bytes of a name in done/ and in quarantine/, to which more may be added
 	keptDone     = 256              // files in done/ and in quarantine/
 	keptLists    = 1000             // rounds of which the list of files is kept
-	maxNames     = 10_000           // files looked at in one step
+	maxNames     = 10_000           // entries of a folder that one step looks at
+	maxSeen      = 100_000          // files of a folder that are remembered
 	maxDepth     = 3                // folders below in/ that are looked into
 )
 
@@ -71,22 +73,11 @@ type Spool struct {
 	now    func() time.Time
 
 	out              berth
-	in               []folder
+	most             int // entries of one look at a folder of files that come
+	in               []*inbound
 	done, quarantine folder
 
-	mu   sync.Mutex
-	seen map[string]sight
-}
-
-// sight is a file as it was seen, and since when it stands still.
-type sight struct {
-	size  int64
-	mod   time.Time
-	since time.Time
-	tried bool // it was read, and something in it could not be
-	taken bool // and the gate keeps us from removing it
-
-	denied bool // we may not read it, which was said
+	mu sync.Mutex // of in
 }
 
 // Config of a spool. Work and Lists are directories of the node's own.
@@ -113,7 +104,7 @@ func Open(c Config) (*Spool, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	s := &Spool{f: c.Ferry, c: c, log: c.Logger, now: c.Now, seen: map[string]sight{}}
+	s := &Spool{f: c.Ferry, c: c, log: c.Logger, now: c.Now, most: maxNames}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("ferry: link %s: %w", c.Ferry.Link(), err), s.Close())
 	}
@@ -180,7 +171,7 @@ func (s *Spool) openRoot(dir string) (*os.Root, error) {
 }
 
 func (s *Spool) openIn() error {
-	s.in = []folder{s.below(inFolder), s.below(ackFolder)}
+	s.in = []*inbound{newInbound(s.below(inFolder)), newInbound(s.below(ackFolder))}
 	for i, dir := range []string{s.c.In, s.c.Ack} {
 		if dir == "" {
 			continue
@@ -189,7 +180,7 @@ func (s *Spool) openIn() error {
 		if err != nil {
 			return err
 		}
-		s.in[i] = folder{root, dir, "."}
+		s.in[i] = newInbound(folder{root, dir, "."})
 	}
 	return nil
 }
@@ -262,15 +253,11 @@ const partial = ".part"
 // sweep removes the files that an export did not finish. Others of the gate's stay.
 func (s *Spool) sweep() error {
 	for _, f := range []folder{s.out.part, s.out.to} {
-		names, err := f.names()
-		if err != nil {
-			return err
-		}
+		names, err := f.which(maxNames, func(name string) bool {
+			return strings.HasPrefix(strings.TrimPrefix(name, "."), "yz") && strings.HasSuffix(name, partial)
+		})
 		for _, name := range names {
-			own := strings.HasPrefix(strings.TrimPrefix(name, "."), "yz") && strings.HasSuffix(name, partial)
-			if own {
-				err = errors.Join(err, removeQuietly(f.root, f.at(name)))
-			}
+			err = errors.Join(err, removeQuietly(f.root, f.at(name)))
 		}
 		if err != nil {
 			return err
@@ -335,7 +322,7 @@ func (s *Spool) exported(to berth, export func(placing) (link.Exported, error)) 
 		sum := newSums()
 		err := to.place(name, func(w io.Writer) error {
 			sum.reset()
-			return wrapped(s.c.Wrap, inner, write)(io.MultiWriter(w, sum))
+			return wrapped(s.c.Wrap, inner, write)(summing{w, sum})
 		})
 		if err != nil {
 			return noRoom(err, to.to.full(""))

@@ -14,7 +14,9 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"unicode/utf8"
 
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange/link"
 )
 
@@ -38,34 +40,46 @@ func (r *Report) add(i link.Imported) {
 func (s *Spool) Import(ctx context.Context) (got Report, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	seen := map[string]sight{}
-	for i, in := range s.in {
-		files, err := in.files()
-		if err != nil {
+	for _, in := range s.in {
+		if err := s.importIn(ctx, in, &got); err != nil {
 			return got, err
 		}
-		for _, file := range files {
-			if ctx.Err() != nil {
-				return got, ctx.Err()
-			}
-			a := &arrival{s: s, in: in, found: file, key: fmt.Sprintf("%d/%s", i, file.path), got: &got}
-			a.look(seen)
-			err := a.handle(ctx)
-			if errors.Is(err, errDenied) { // it stops no other
-				a.denied(err)
-				err = nil
-			}
-			if err != nil {
-				return got, err
-			}
-			seen[a.key] = a.sight
-		}
 	}
-	s.seen = seen
 	return got, errors.Join(prune(s.done, keptDone), prune(s.quarantine, keptDone))
 }
 
-// whole says whether a name leaves open that a file is whole. The case of letters is
+// importIn takes files of one folder. After an error the next step begins where this
+// one did, and knows what this one saw.
+func (s *Spool) importIn(ctx context.Context, in *inbound, got *Report) error {
+	files, next, err := in.files(in.next, s.most)
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		a := &arrival{s: s, in: in, found: file, got: got}
+		a.look()
+		err := a.handle(ctx)
+		if errors.Is(err, errDenied) { // it stops no other
+			a.denied(err)
+			err = nil
+		}
+		if a.gone {
+			in.forget(file)
+		} else {
+			in.remember(file, a.sight)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	in.went(next)
+	return nil
+}
+
+// wholeName says whether a name leaves open that a file is whole. The case of letters is
 // the gate's.
 func wholeName(name string) bool {
 	name = strings.ToLower(name)
@@ -80,27 +94,21 @@ func wholeName(name string) bool {
 // arrival is one file that came.
 type arrival struct {
 	s  *Spool
-	in folder
+	in *inbound
 	found
-	key    string
 	sight  sight
 	stands bool // it has not changed for a while
+	gone   bool // it is out of the folder
 	got    *Report
 }
 
-// look compares with what was seen the last time.
-func (a *arrival) look(seen map[string]sight) {
-	now := a.s.now()
-	last, known := a.s.seen[a.key]
-	if !known || last.size != a.info.Size() || !last.mod.Equal(a.info.ModTime()) {
-		last = sight{size: a.info.Size(), mod: a.info.ModTime(), since: now}
-	}
-	wait := patience
+func (a *arrival) look() {
+	now, wait := a.s.now(), patience
 	if !wholeName(filepath.Base(a.path)) {
 		wait = longPatience
 	}
-	a.sight, a.stands = last, now.Sub(last.since) >= wait
-	seen[a.key] = last
+	a.sight = a.in.look(a.found, now)
+	a.stands = now.Sub(a.sight.since) >= wait
 }
 
 // handle does what there is to do with a file now. What cannot be used goes to the
@@ -108,7 +116,7 @@ func (a *arrival) look(seen map[string]sight) {
 func (a *arrival) handle(ctx context.Context) error {
 	named := wholeName(filepath.Base(a.path))
 	switch {
-	case a.sight.taken:
+	case a.sight.taken, a.sight.foreign:
 		return nil
 	case !a.info.Mode().IsRegular() && !named:
 		return nil // the gate's own
@@ -122,6 +130,7 @@ func (a *arrival) handle(ctx context.Context) error {
 	}
 	if !named { // perhaps a lock, or whatever else the gate has there
 		if ours, err := beginsLikeOurs(a.in.root, a.found); !ours || err != nil {
+			a.sight.foreign = err == nil
 			return err
 		}
 	}
@@ -253,7 +262,7 @@ func (a *arrival) take(ctx context.Context, c *copied) error {
 		return a.refuse(a.s.cutReason())
 	}
 	a.got.Files++
-	return a.away(a.s.done, filepath.Base(a.path))
+	return a.away(a.s.done, shortened(filepath.Base(a.path)))
 }
 
 // denied shows once a file that is not for us to read. It is tried again each time:
@@ -276,10 +285,11 @@ func (a *arrival) changed() bool {
 // file says is durable; a crash before it imports the file once more. One that the
 // gate keeps us from removing is left, and not looked at again by this process.
 func (a *arrival) away(to folder, name string) error {
-	err := move(a.in, a.path, to, name)
+	err := move(a.in.folder, a.path, to, name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !readOnly(err) { // a folder cannot replace a file, for one
-		err = move(a.in, a.path, to, fmt.Sprintf("%s.%d", name, a.s.now().UnixNano()))
+		err = move(a.in.folder, a.path, to, fmt.Sprintf("%s.%d", name, a.s.now().UnixNano()))
 	}
+	a.gone = err == nil || errors.Is(err, fs.ErrNotExist)
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // the gate took it back
 		return nil
@@ -300,7 +310,7 @@ func (a *arrival) refuse(reason string) error {
 	a.got.Quarantined++
 	s := a.s
 	s.log.Warn("a ferry file was quarantined", "link", s.f.Link(), "reason", reason)
-	name := filepath.Base(a.path)
+	name := shortened(filepath.Base(a.path))
 	if _, err := s.quarantine.root.Lstat(s.quarantine.at(name)); err == nil { // another one's evidence stays
 		name = fmt.Sprintf("%s.%d", name, s.now().UnixNano())
 	}
@@ -313,23 +323,42 @@ func (a *arrival) refuse(reason string) error {
 	})
 }
 
-// prune keeps the newest files of a folder.
+// shortened leaves room behind a name for what is added to it here. Names that were
+// different stay so.
+func shortened(name string) string {
+	if len(name) <= maxName {
+		return name
+	}
+	digest := sm.Sum([]byte(name))
+	cut := maxName - 17
+	for back := 1; back < utf8.UTFMax; back++ { // not within a character
+		if utf8.RuneStart(name[cut]) {
+			break
+		}
+		cut--
+	}
+	return fmt.Sprintf("%s-%x", name[:cut], digest[:8])
+}
+
+// prune keeps the files of a folder that were put there last.
 func prune(f folder, keep int) error {
-	names, err := f.names()
+	names, err := f.which(maxSeen, func(string) bool { return true })
 	if err != nil || len(names) <= keep {
 		return err
 	}
 	type aged struct {
 		name string
-		at   int64
+		at   syscall.Timespec
 	}
 	var all []aged
 	for _, name := range names {
 		if info, err := f.root.Lstat(f.at(name)); err == nil {
-			all = append(all, aged{name, info.ModTime().UnixNano()})
+			all = append(all, aged{name, placed(info)})
 		}
 	}
-	slices.SortFunc(all, func(a, b aged) int { return cmp.Compare(a.at, b.at) })
+	slices.SortStableFunc(all, func(a, b aged) int {
+		return cmp.Or(cmp.Compare(a.at.Sec, b.at.Sec), cmp.Compare(a.at.Nsec, b.at.Nsec))
+	})
 	for _, a := range all[:max(0, len(all)-keep)] {
 		if err := f.root.RemoveAll(f.at(a.name)); err != nil {
 			return err
@@ -338,9 +367,18 @@ func prune(f folder, keep int) error {
 	return nil
 }
 
+// placed is when a file was last moved or written, by the kernel's clock. Its time of
+// modification is whatever the gate said.
+func placed(info fs.FileInfo) (at syscall.Timespec) {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		at = st.Ctim
+	}
+	return at
+}
+
 // pruneOut removes from out/ what nobody waits for, for gates that leave everything.
 func (s *Spool) pruneOut(ctx context.Context) error {
-	names, err := s.out.to.names()
+	names, err := s.out.to.which(maxNames, func(name string) bool { _, own := s.f.FileRound(name); return own })
 	if err != nil || len(names) < 2 {
 		return err
 	}
@@ -349,7 +387,7 @@ func (s *Spool) pruneOut(ctx context.Context) error {
 		return err
 	}
 	for _, name := range names {
-		if round, own := s.f.FileRound(name); own && spent(round) {
+		if round, _ := s.f.FileRound(name); spent(round) {
 			if err := removeQuietly(s.out.to.root, s.out.to.at(name)); err != nil {
 				return err
 			}
@@ -372,16 +410,24 @@ func (s *Spool) ImportFrom(ctx context.Context, dir string) (got Report, err err
 	if got.Lists, err = s.compare(at); err != nil {
 		return got, err
 	}
-	files, err := at.files()
-	if err != nil {
-		return got, err
-	}
-	for _, f := range files {
-		if !wholeName(filepath.Base(f.path)) || !f.info.Mode().IsRegular() || f.info.Size() > MaxFile {
-			continue
-		}
-		if err := s.importFrom(ctx, root, f, &got); err != nil {
+	for next, more := "", true; more; more = next != "" {
+		var files []found
+		if files, next, err = at.files(next, s.most); err != nil {
 			return got, err
+		}
+		for _, f := range files {
+			if !wholeName(filepath.Base(f.path)) || !f.info.Mode().IsRegular() || f.info.Size() > MaxFile {
+				continue
+			}
+			err := s.importFrom(ctx, root, f, &got)
+			if errors.Is(err, errDenied) { // it stops no other
+				got.Waiting++
+				s.log.Warn("a file of a medium may not be read; let the node's user read it, and import again", "link", s.f.Link(), "error", err)
+				err = nil
+			}
+			if err != nil {
+				return got, err
+			}
 		}
 	}
 	return got, nil
@@ -393,7 +439,7 @@ func (s *Spool) importFrom(ctx context.Context, root *os.Root, f found, got *Rep
 	if ours, err := beginsLikeOurs(root, f); !ours || err != nil {
 		return err
 	}
-	in, err := root.Open(f.path)
+	in, err := openFile(root, f.path)
 	if err != nil {
 		return err
 	}

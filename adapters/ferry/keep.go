@@ -26,7 +26,7 @@ func OpenKept(dir string) (*Kept, error) {
 		return nil, err
 	}
 	k := &Kept{root}
-	err = k.each(func(name string) error {
+	err = eachName(root, ".", func(name string) error {
 		if strings.HasSuffix(name, partial) {
 			return k.Remove(name)
 		}
@@ -38,32 +38,9 @@ func OpenKept(dir string) (*Kept, error) {
 	return k, nil
 }
 
-// each gives all names, a few at a time.
-func (k *Kept) each(do func(name string) error) error {
-	d, err := k.root.Open(".")
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	for {
-		names, err := d.Readdirnames(1000)
-		for _, name := range names {
-			if err := do(name); err != nil {
-				return err
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
 // Each implements link.Keeper. A file that is removed meanwhile is none.
 func (k *Kept) Each(do func(name string, size int64) error) error {
-	return k.each(func(name string) error {
+	return eachName(k.root, ".", func(name string) error {
 		info, err := k.root.Lstat(name)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 			return nil

@@ -2,16 +2,20 @@ package ferry
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/link"
 )
@@ -113,6 +117,29 @@ func TestManifestsThatLie(t *testing.T) {
 	}
 }
 
+// TestSums are the same however the bytes come, and take none for written that were not.
+func TestSums(t *testing.T) {
+	b := bytes.Repeat([]byte("驿站"), 100_000)
+	sha, sm3 := sha256.Sum256(b), sm.Sum(b)
+	for _, piece := range []int{1000, besidePiece, len(b)} {
+		sum, out := newSums(), new(bytes.Buffer)
+		for p := range slices.Chunk(b, piece) {
+			_, err := summing{out, sum}.Write(p)
+			check(t, err)
+		}
+		got := sum.entry("x")
+		if got.SHA256 != hex.EncodeToString(sha[:]) || got.SM3 != hex.EncodeToString(sm3[:]) || got.Bytes != int64(len(b)) || !bytes.Equal(out.Bytes(), b) {
+			t.Errorf("in pieces of %d: %+v", piece, got)
+		}
+	}
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	check(t, err)
+	defer full.Close()
+	if n, err := (summing{full, newSums()}).Write(b); n != 0 || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%d, %v", n, err)
+	}
+}
+
 // TestNoRoom: the error says where there is none, what to do, and that nothing is lost.
 func TestNoRoom(t *testing.T) {
 	full := noRoom(&os.PathError{Op: "write", Err: syscall.ENOSPC}, "/media/disk")
@@ -132,7 +159,7 @@ func TestNoRoom(t *testing.T) {
 func TestADiskThatFills(t *testing.T) {
 	medium := t.TempDir()
 	if err := syscall.Mount("tmpfs", medium, "tmpfs", 0, "size=64k"); err != nil {
-		t.Skipf("nothing can be mounted here: %v", err)
+		t.Skipf("a tmpfs cannot be mounted, which needs root (CAP_SYS_ADMIN); scripts/test runs this where it is root, as in CI: %v", err)
 	}
 	t.Cleanup(func() { check(t, syscall.Unmount(medium, 0)) })
 	jia, yi := piers(t)
@@ -160,7 +187,7 @@ func TestADiskThatFills(t *testing.T) {
 func TestADirectoryThatKeepsItsFiles(t *testing.T) {
 	in := t.TempDir()
 	if err := syscall.Mount("tmpfs", in, "tmpfs", 0, "size=1m"); err != nil {
-		t.Skipf("nothing can be mounted here: %v", err)
+		t.Skipf("a tmpfs cannot be mounted, which needs root (CAP_SYS_ADMIN); scripts/test runs this where it is root, as in CI: %v", err)
 	}
 	t.Cleanup(func() { check(t, syscall.Unmount(in, syscall.MNT_DETACH)) })
 	jia, yi := piers(t)

@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"syscall"
 )
 
@@ -23,62 +21,6 @@ type folder struct {
 func (f folder) at(name string) string { return filepath.Join(f.name, name) }
 
 func (f folder) full(name string) string { return filepath.Join(f.path, f.name, name) }
-
-// names lists a folder, sorted.
-func (f folder) names() ([]string, error) { return namesIn(f.root, f.name) }
-
-func namesIn(root *os.Root, folder string) ([]string, error) {
-	d, err := root.Open(folder)
-	if err != nil {
-		return nil, err
-	}
-	names, err := d.Readdirnames(maxNames)
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	slices.Sort(names)
-	return names, errors.Join(err, d.Close())
-}
-
-// found is a file below a folder, at a path below its root.
-type found struct {
-	path string
-	info fs.FileInfo
-}
-
-// files lists what is no folder, in the folder and some levels of folders in it, for
-// gates that carry folders as well. Links are listed, never followed.
-func (f folder) files() (list []found, err error) {
-	var look func(at string, depth int) error
-	look = func(at string, depth int) error {
-		names, err := namesIn(f.root, at)
-		if depth > 0 && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) { // the gate took it back, or it is not for us: lost+found
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			path := filepath.Join(at, name)
-			info, err := f.root.Lstat(path)
-			switch {
-			case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
-			case err != nil:
-				return err
-			case len(list) >= maxNames:
-				return nil
-			case !info.IsDir():
-				list = append(list, found{path, info})
-			case depth < maxDepth && !strings.HasPrefix(name, "."):
-				if err := look(path, depth+1); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	}
-	return list, look(f.name, 0)
-}
 
 // berth is where files become true under their names, and where they are written
 // until then.

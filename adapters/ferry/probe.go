@@ -237,7 +237,7 @@ func (w *ProbeWatch) Look(dir string, now time.Time) (*ProbeReport, error) {
 		return nil, fmt.Errorf("ferry: the probe's directory: %w", err)
 	}
 	defer root.Close()
-	files, err := folder{root, dir, "."}.files()
+	files, _, err := folder{root, dir, "."}.files("", maxNames)
 	if err != nil {
 		return nil, err
 	}

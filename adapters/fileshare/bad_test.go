@@ -59,21 +59,24 @@ func TestRowsThatAreWrong(t *testing.T) {
 		{"空,,示范单位乙,内部,空.ofd,,", CodeEmpty},
 		{"没有正文,,示范单位乙,内部,,,", CodeNoBody},
 		{"密,,示范单位乙,秘密,五.ofd,,", exchange.CodeStateSecret},
+		{"密级带星,,示范单位乙,机密★10年,七.ofd,,", exchange.CodeStateSecret},
+		{"同一正文,,示范单位乙,内部,十三.ofd,,", CodeTwice},
+		{"同一正文又,,示范单位丁,内部,十三.ofd,,", CodeTwice},
 		{"密级错,,示范单位乙,内部资料,六.ofd,,", CodeField},
-		{"日期错,,示范单位乙,内部,七.ofd,,十一月", CodeField},
+		{"日期错,,示范单位乙,内部,十四.ofd,,十一月", CodeField},
 		{"没有单位,,示范单位戊,内部,八.ofd,,", CodeRecipient},
 		{"重名,,教育局,内部,九.ofd,,", CodeAmbiguous},
 		{"同一单位,,示范单位乙；乙单位,内部,十.ofd,,", exchange.CodeInvalidDocument},
 		{"没有主送,,,内部,十一.ofd,,", exchange.CodeInvalidDocument},
 		{strings.Repeat("长", 501) + ",,示范单位乙,内部,十二.ofd,,", exchange.CodeInvalidDocument},
-		{"多一格,,示范单位乙,内部,十三.ofd,,,多", manifest.CodeCell},
+		{"多一格,,示范单位乙,内部,十五.ofd,,,多", manifest.CodeCell},
 	}
 	list := "标题,文号,主送,密级,正文,附件,成文日期\n"
 	for _, r := range rows {
 		list += r.row + "\n"
 	}
 	o.write("清单.csv", list)
-	for _, name := range []string{"好", "二", "同", "三", "四", "双", "五", "六", "七", "八", "九", "十", "十一", "十二", "十三"} {
+	for _, name := range []string{"好", "二", "同", "三", "四", "双", "五", "六", "七", "八", "九", "十", "十一", "十二", "十三", "十四", "十五"} {
 		o.write(name+".ofd", name)
 	}
 	o.write(gbk(t, "双.ofd"), "双")

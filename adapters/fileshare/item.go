@@ -115,14 +115,15 @@ func (it *item) rowFiles(s *share, l *list, r *manifest.Row) {
 			}
 		}
 	}
-	for _, f := range it.files {
-		if f.absent {
-			it.blame(&Fault{Code: CodeMissing, Detail: f.name}, r.Line, column(map[string]manifest.Field{roleBody: manifest.Body, roleAttachment: manifest.Attachments}[f.role]))
-		}
-	}
+	// First, as the other row may have moved the file away meanwhile.
 	for n, f := range it.files {
 		if l.twice[spotOf(f.at)] || slices.ContainsFunc(it.files[:n], func(p piece) bool { return p.at == f.at }) {
 			it.blame(&Fault{Code: CodeTwice, Detail: f.name}, r.Line, "")
+		}
+	}
+	for _, f := range it.files {
+		if f.absent {
+			it.blame(&Fault{Code: CodeMissing, Detail: f.name}, r.Line, column(map[string]manifest.Field{roleBody: manifest.Body, roleAttachment: manifest.Attachments}[f.role]))
 		}
 	}
 }
@@ -209,17 +210,17 @@ func stem(name string) string { return strings.TrimSuffix(name, path.Ext(name)) 
 
 // words reads what comes from closed sets.
 func (it *item) words(label, urgency, kind string, row int) {
-	var err error
-	if it.doc.Label, err = exchange.ParseLabel(label); err != nil {
+	var ok bool
+	if it.doc.Label, it.doc.LabelTerm, ok = exchange.ReadLabel(label); !ok {
 		it.blame(&Fault{Code: CodeField, Detail: "公开、内部、工作秘密"}, row, manifest.Label.Heading())
 	}
-	if it.doc.Label.StateSecret() && err == nil {
+	if it.doc.Label.StateSecret() && ok {
 		it.blame(&Fault{Code: exchange.CodeStateSecret, Detail: it.doc.Label.Chinese()}, row, manifest.Label.Heading())
 	}
-	if it.doc.Urgency, err = exchange.ParseUrgency(urgency); err != nil {
+	if it.doc.Urgency, it.doc.UrgencyMark, ok = exchange.ReadUrgency(urgency); !ok {
 		it.blame(&Fault{Code: CodeField, Detail: "平件、加急、特急"}, row, manifest.Urgency.Heading())
 	}
-	if it.doc.Kind, err = exchange.ParseKind(kind); err != nil {
+	if it.doc.Kind, ok = exchange.ReadKind(kind); !ok {
 		it.blame(&Fault{Code: CodeField, Detail: "公文、政务信息、通知、资料"}, row, manifest.Kind.Heading())
 	}
 }

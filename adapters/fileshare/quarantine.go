@@ -58,9 +58,10 @@ func (r *placeRow) says(e *Entry) bool {
 }
 
 // noticeAt is the path of what a notice is about, below the share: the body, else the
-// row of the list. Its last part is short enough to get an ending.
+// row of the list, as where several rows name one body. Its last part is short enough to
+// get an ending.
 func (it *item) noticeAt() string {
-	if it.list != nil && (len(it.files) == 0 || it.files[0].absent) {
+	if it.list != nil && (len(it.files) == 0 || it.files[0].absent || it.list.twice[spotOf(it.files[0].at)]) {
 		return fmt.Sprintf("%s.row%d-%x", clip(it.list.at), it.entry.Row, it.place[:4])
 	}
 	return clip(it.files[0].at)

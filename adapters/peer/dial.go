@@ -23,6 +23,9 @@ const (
 	dialTimeout = 5 * time.Second
 	pollWait    = 25 * time.Second
 	idleTimeout = 2 * time.Minute
+	// maxConns are a poll, two pushes that overlap, and one that a repeated call
+	// needs. All may stay idle: a push that finds none shakes hands anew.
+	maxConns    = 4
 	waitHeader  = "Yizhan-Wait"
 	bundleMedia = "application/vnd.yizhan.bundle"
 )
@@ -67,7 +70,7 @@ func (p *patient) Write(b []byte) (int, error) {
 func (p *Peer) newCaller(l *line, neighbour string) *caller {
 	c := &caller{p: p, l: l, neighbour: neighbour}
 	c.client = &http.Client{
-		Transport:     &http.Transport{DialTLSContext: c.dialTLS, MaxConnsPerHost: 4, IdleConnTimeout: 90 * time.Second},
+		Transport:     &http.Transport{DialTLSContext: c.dialTLS, MaxConnsPerHost: maxConns, MaxIdleConnsPerHost: maxConns, IdleConnTimeout: 90 * time.Second},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return c

@@ -12,13 +12,16 @@ import (
 // that is long, its own bytes for one that is short. Their sum is bounded, and
 // long ones leave a quarter of it to the others. One agency has half of it for long
 // ones and an eighth for the others. One that finds no room waits a moment, then its
-// caller is told to come again; one that goes silent is given up.
+// caller is told to come again; one that goes silent, or trickles, is given up: what it
+// holds is others' as well.
 const (
 	budgetBytes   = 160 << 20
 	uploadMost    = 4 << 20
 	uploadLeast   = 128 << 10
 	budgetWait    = 5 * time.Second
 	uploadSilence = 30 * time.Second // without a byte, until an upload is given up
+	uploadSlowest = 4 << 10          // bytes a second, less than a modem brings
+	uploadGrace   = time.Minute      // of waiting for bytes that an upload may be behind that
 )
 
 // budget is the memory that uploads, or downloads, may hold.

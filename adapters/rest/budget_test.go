@@ -131,3 +131,62 @@ func TestASilentUpload(t *testing.T) {
 	}
 	o.sent("after")
 }
+
+// TestATricklingUpload is given up though it is never silent; one that falls behind for
+// a moment is not.
+func TestATricklingUpload(t *testing.T) {
+	o := newOfficeWith(t, Config{Silence: time.Minute, Slowest: 100_000, Grace: 2 * time.Second})
+	send := func(key string, piece int) (status int, problem string) {
+		t.Helper()
+		r, w := io.Pipe()
+		body, kind := form([]part{{"document", "", o.meta(nil)}, {"body", "正文.ofd", strings.Repeat("text", 1500)}})
+		go func() {
+			for len(body) > 0 {
+				n := min(piece, len(body))
+				if _, err := w.Write(body[:n]); err != nil {
+					return
+				}
+				body = body[n:]
+				time.Sleep(50 * time.Millisecond)
+			}
+			_ = w.Close()
+		}()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, o.url+"/v1/documents", r)
+		o.must(err)
+		req.Header.Set("Authorization", "Bearer "+o.keys["jia"])
+		req.Header.Set("Content-Type", kind)
+		req.Header.Set("Idempotency-Key", key)
+		res, err := http.DefaultClient.Do(req)
+		o.must(err)
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		o.must(err)
+		_ = r.Close()
+		return res.StatusCode, string(b)
+	}
+	if status, problem := send("trickle", 10); status != http.StatusRequestTimeout || !strings.Contains(problem, `"too_slow"`) {
+		t.Errorf("a trickle: %d %s", status, problem)
+	}
+	if status, problem := send("slow", 2000); status != http.StatusCreated {
+		t.Errorf("a slow one: %d %s", status, problem)
+	}
+	o.sent("after")
+}
+
+// TestPace: what came early does not pay for a trickle later, and only waiting counts.
+func TestPace(t *testing.T) {
+	p := pace{slowest: 1000, grace: time.Minute, left: time.Minute}
+	p.read(30<<20, time.Second)
+	if p.left != time.Minute {
+		t.Errorf("a burst leaves %s", p.left)
+	}
+	for range 59 {
+		p.read(1, time.Second)
+	}
+	if p.left < 0 || p.left > 2*time.Second {
+		t.Errorf("after 59 seconds of one byte each %s are left", p.left)
+	}
+	if p.read(1, 2*time.Second); p.left > 0 {
+		t.Errorf("%s are left", p.left)
+	}
+}

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/certs"
@@ -22,10 +24,11 @@ import (
 const (
 	ScopeSend    = "send"    // submit, list and trace sent documents
 	ScopeReceive = "receive" // inbox, collect, sign for, return
+	ScopeManage  = "manage"  // webhooks
 )
 
 // Scopes lists all scopes.
-var Scopes = []string{ScopeSend, ScopeReceive}
+var Scopes = []string{ScopeSend, ScopeReceive, ScopeManage}
 
 // Key is an API key as it is stored: never the secret, only its SM3.
 type Key struct {
@@ -46,6 +49,31 @@ type KeyRing struct {
 	mu   sync.Mutex
 	raw  string
 	keys map[sm.Digest]Key
+	seen fileState // under which keys need no other look at the file
+}
+
+// fileState tells a file from what it was before: a file that was replaced or
+// written has another time of change. The zero value is of no file.
+type fileState struct {
+	dev, ino       uint64
+	size           int64
+	changed, mtime syscall.Timespec
+}
+
+// settled is for how long a file must not have changed before its state is relied
+// on: within a tick of the file system's clock two changes have one time.
+const settled = time.Second
+
+func stateOf(path string) (s fileState) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return s
+	}
+	of, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || time.Since(time.Unix(of.Ctim.Unix())).Abs() < settled {
+		return s
+	}
+	return fileState{uint64(of.Dev), of.Ino, of.Size, of.Ctim, of.Mtim}
 }
 
 // OpenKeyRing reads the file; a missing one is an empty ring.
@@ -59,6 +87,16 @@ const maxKeyFile = 4 << 20
 
 // load reads the file again when it changed.
 func (k *KeyRing) load() (map[sm.Digest]Key, error) {
+	state := stateOf(k.path) // before the file is read: what changes it meanwhile is seen next time
+	k.mu.Lock()
+	known := k.keys
+	if state == (fileState{}) || state != k.seen {
+		known = nil
+	}
+	k.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
 	b, err := durable.ReadFile(durable.OS, k.path, maxKeyFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -66,6 +104,7 @@ func (k *KeyRing) load() (map[sm.Digest]Key, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.keys != nil && string(b) == k.raw {
+		k.seen = state
 		return k.keys, nil
 	}
 	var list []Key
@@ -78,7 +117,7 @@ func (k *KeyRing) load() (map[sm.Digest]Key, error) {
 	for _, key := range list {
 		keys[key.Hash] = key
 	}
-	k.raw, k.keys = string(b), keys
+	k.raw, k.keys, k.seen = string(b), keys, state
 	return keys, nil
 }
 
@@ -155,8 +194,9 @@ func (k *KeyRing) find(secret string, now time.Time) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, ok := keys[sm.Sum([]byte(secret))]
-	if !ok || !sm.Equal(key.Hash, sm.Sum([]byte(secret))) {
+	sum := sm.Sum([]byte(secret))
+	key, ok := keys[sum]
+	if !ok || !sm.Equal(key.Hash, sum) {
 		return nil, exchange.Fail(exchange.CodeUnauthenticated, "the key is not known here")
 	}
 	if key.Expires != nil && now.After(*key.Expires) {

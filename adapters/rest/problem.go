@@ -27,6 +27,8 @@ type Problem struct {
 	TitleEN string `json:"title_en"`
 	FixEN   string `json:"fix_en"`
 
+	Errors exchange.Faults `json:"errors,omitempty" doc:"All that is wrong with a document, field by field"`
+
 	after string // Retry-After, seconds; empty: by status
 }
 
@@ -57,7 +59,7 @@ func (p *Problem) ContentType(string) string { return problemMedia }
 const problemMedia = "application/problem+json"
 
 var statusOf = map[string]int{
-	exchange.CodeUnknownRecipient: 422, exchange.CodeAgencyCode: 422, exchange.CodeMissingBody: 422,
+	exchange.CodeUnknownRecipient: 422, exchange.CodeAmbiguousRecipient: 422, exchange.CodeAgencyCode: 422, exchange.CodeMissingBody: 422,
 	exchange.CodeEmptyFile: 422, exchange.CodeStateSecret: 422, exchange.CodeLabelCeiling: 422,
 	exchange.CodeInvalidDocument: 422, exchange.CodeNoRoute: 422, exchange.CodeTooLarge: 413,
 	exchange.CodeBadMultipart: 400, exchange.CodeBadRequest: 400, exchange.CodeUnauthenticated: 401,
@@ -65,7 +67,8 @@ var statusOf = map[string]int{
 	exchange.CodeIdempotencyInUse: 409, exchange.CodeIdempotencyMismatch: 422, exchange.CodeIdempotencyMissing: 400,
 	exchange.CodeAgencyNotActive: 422, exchange.CodeCertificateExpired: 422, exchange.CodeCertificateRevoked: 422, exchange.CodeCertificateUsage: 422, exchange.CodeSignatureInvalid: 422,
 	exchange.CodeClassificationMark: 422, exchange.CodeGuardKind: 422, exchange.CodeGuardSize: 422, exchange.CodeGuardPair: 422,
-	exchange.CodeUnreadable: 422, exchange.CodeTemporary: 503, exchange.CodeNoSpace: 507, exchange.CodeMediumFull: 507, exchange.CodeQuota: 429,
+	exchange.CodeNotSignedFor: 409, exchange.CodePrecondition: 412, exchange.CodeDigestMismatch: 400, exchange.CodeRateLimited: 429,
+	exchange.CodeUnreadable: 422, exchange.CodeTemporary: 503, exchange.CodeNoSpace: 507, exchange.CodeMediumFull: 507, exchange.CodeQuota: 429, exchange.CodeWebhookAddress: 422, exchange.CodeUploadUnfinished: 409, exchange.CodeTooSlow: 408,
 }
 
 // problemOf maps any error to a Problem. What is not one of ours is shown as
@@ -84,6 +87,9 @@ func problemOf(err error, lang string) *Problem {
 		status = http.StatusInternalServerError
 	}
 	p := newProblem(status, code, detail, lang)
+	if faults := (exchange.Faults)(nil); errors.As(err, &faults) {
+		p.Errors = faults
+	}
 	if over := (*overQuota)(nil); errors.As(err, &over) {
 		p.after = strconv.Itoa(int(math.Ceil(over.after.Seconds())))
 	}
@@ -113,8 +119,10 @@ func newProblem(status int, code, detail, lang string) *Problem {
 }
 
 // language is zh when the client prefers Chinese.
-func language(r *http.Request) string {
-	first, _, _ := strings.Cut(r.Header.Get("Accept-Language"), ",")
+func language(r *http.Request) string { return preferred(r.Header.Get("Accept-Language")) }
+
+func preferred(accept string) string {
+	first, _, _ := strings.Cut(accept, ",")
 	if strings.HasPrefix(strings.ToLower(strings.TrimSpace(first)), "zh") {
 		return "zh"
 	}

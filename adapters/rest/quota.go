@@ -3,6 +3,7 @@ package rest
 import (
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 	"os"
 	"sync"
@@ -114,29 +115,47 @@ func (g *grant) end(counts bool) {
 }
 
 // incoming is the body of a submission: what is read of it counts, and it is given
-// up when nothing comes for a while.
+// up when nothing comes for a while, or too little for long.
 type incoming struct {
 	io.ReadCloser
 	g        *grant
 	deadline func(time.Time) error
 	silence  time.Duration
+	pace     pace
 	silent   atomic.Bool
+	slow     atomic.Bool
 	over     atomic.Pointer[overQuota]
+}
+
+// pace is the patience with one upload: time that it may keep this side waiting. Each
+// byte earns some, up to what there was in the beginning; only waiting for bytes uses
+// it up, not what is done with them here.
+type pace struct {
+	slowest int64 // bytes a second
+	grace   time.Duration
+	left    time.Duration
+}
+
+func (p *pace) read(n int, waited time.Duration) {
+	p.left = min(p.left-waited+time.Duration(n)*time.Second/time.Duration(p.slowest), p.grace)
 }
 
 // Read moves the deadline. It stays for what the server itself reads of a body that
 // is given up; at the body's end the server takes it away.
 func (u *incoming) Read(p []byte) (int, error) {
-	if err := u.deadline(time.Now().Add(u.silence)); err != nil {
+	began, wait := time.Now(), min(u.silence, u.pace.left)
+	if err := u.deadline(began.Add(wait)); err != nil {
 		return 0, err
 	}
 	n, err := u.ReadCloser.Read(p)
+	u.pace.read(n, time.Since(began))
 	if over := u.g.charge(int64(n)); over != nil {
 		u.over.Store(over)
 		return n, over
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		u.silent.Store(true)
+		u.silent.Store(wait == u.silence)
+		u.slow.Store(wait < u.silence)
 	}
 	return n, err
 }
@@ -144,6 +163,9 @@ func (u *incoming) Read(p []byte) (int, error) {
 // accept is a submission within the quota of its agency and the memory that
 // uploads may hold.
 func (s *Server) accept(w http.ResponseWriter, r *http.Request) error {
+	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media == "application/json" && s.c.Staging != nil {
+		return s.submitUploaded(w, r)
+	}
 	g, err := s.quotas.begin(caller(r.Context()).Agency, r.ContentLength, s.c.Node.Now())
 	if err != nil {
 		return err
@@ -154,7 +176,10 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer release()
-	in := &incoming{ReadCloser: r.Body, g: g, deadline: http.NewResponseController(w).SetReadDeadline, silence: s.c.Silence}
+	in := &incoming{
+		ReadCloser: r.Body, g: g, deadline: http.NewResponseController(w).SetReadDeadline, silence: s.c.Silence,
+		pace: pace{slowest: s.c.Slowest, grace: s.c.Grace, left: s.c.Grace},
+	}
 	r.Body = in
 	replayed, err := s.submit(w, r)
 	g.end(err == nil && !replayed)
@@ -163,6 +188,9 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err != nil && in.silent.Load() { // whatever became of it on the way
 		return exchange.Fail(exchange.CodeTemporary, "nothing came for %s", s.c.Silence)
+	}
+	if err != nil && in.slow.Load() {
+		return exchange.Fail(exchange.CodeTooSlow, "less than %d bytes a second came for %s", s.c.Slowest, s.c.Grace)
 	}
 	return err
 }

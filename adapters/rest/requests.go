@@ -23,10 +23,10 @@ type AskRequest struct {
 // AskResult names what was signed. What came of it is in the trace: RECALLED or
 // RECALL_REFUSED for each recipient, or another end.
 type AskResult struct {
-	Document string      `json:"document"`
-	Kind     string      `json:"kind"`
-	KindZH   string      `json:"kind_zh"`
-	Requests []sm.Digest `json:"requests" doc:"SM3 of the signed requests"`
+	Document string        `json:"document" example:"01ARZ3NDEKTSV4RRFFQ69G5FAV"`
+	Kind     exchange.Wish `json:"kind"`
+	KindZH   string        `json:"kind_zh" example:"撤回"`
+	Requests []sm.Digest   `json:"requests" doc:"SM3 of the signed requests"`
 }
 
 // ResendRequest sends a document again.
@@ -37,6 +37,7 @@ type ResendRequest struct {
 
 type askInput struct {
 	DocumentPath
+	Unless
 	Body AskRequest
 }
 
@@ -54,21 +55,50 @@ type created struct {
 }
 
 func (s *Server) registerRequests() {
-	post(s, "/v1/documents/{id}/recall", "Recall a document (撤回)", s.ask(exchange.WishRecall), ScopeSend)
-	post(s, "/v1/documents/{id}/remind", "Remind the recipients of a document (催办)", s.ask(exchange.WishRemind), ScopeSend)
-	s.again("/v1/documents/{id}/resend", "Send a document again (重发)", false)
-	s.again("/v1/documents/{id}/supplement", "Send a document to further recipients (补发)", true)
+	post(s, "/v1/documents/{id}/recall", wish("recallDocument", "Recall a document", "撤回"), s.ask(exchange.WishRecall))
+	post(s, "/v1/documents/{id}/remind", wish("remindOfDocument", "Remind the recipients of a document", "催办"), s.ask(exchange.WishRemind))
+	s.again("/v1/documents/{id}/resend", submission("resendDocument", "Send a document again", "重发"), false)
+	s.again("/v1/documents/{id}/supplement", submission("supplementDocument", "Send a document to further recipients", "补发"), true)
+}
+
+func wish(id, en, zh string) about {
+	return about{
+		id: id, tag: tagSent, en: en, zh: zh, scopes: []string{ScopeSend},
+		notes: "What came of it is in the trace, for each recipient. A recall that is repeated is the same; a reminder is one more, unless its Idempotency-Key was used before.",
+		codes: []string{
+			exchange.CodeNotFound, exchange.CodeConflict, exchange.CodePrecondition, exchange.CodeUnknownRecipient, exchange.CodeCertificateExpired,
+			exchange.CodeCertificateRevoked,
+		},
+	}
+}
+
+// submission describes what hands a document in.
+func submission(id, en, zh string) about {
+	return about{
+		id: id, tag: tagSent, en: en, zh: zh, scopes: []string{ScopeSend},
+		notes: "201 says that the document is on disk; repeat it with the same Idempotency-Key after a doubtful outcome, and the answer is the same.",
+		codes: []string{
+			exchange.CodeIdempotencyMissing, exchange.CodeIdempotencyInUse, exchange.CodeIdempotencyMismatch, exchange.CodeNotFound, exchange.CodeConflict,
+			exchange.CodeUnknownRecipient, exchange.CodeAgencyCode, exchange.CodeAgencyNotActive, exchange.CodeMissingBody, exchange.CodeEmptyFile,
+			exchange.CodeStateSecret, exchange.CodeClassificationMark, exchange.CodeLabelCeiling, exchange.CodeInvalidDocument, exchange.CodeNoRoute,
+			exchange.CodeGuardKind, exchange.CodeGuardSize, exchange.CodeGuardPair, exchange.CodeCertificateExpired, exchange.CodeCertificateRevoked,
+			exchange.CodeBadMultipart, exchange.CodeQuota, exchange.CodeNoSpace, exchange.CodeUnreadable,
+		},
+	}
 }
 
 func (s *Server) ask(wish exchange.Wish) func(context.Context, *askInput) (*body[AskResult], error) {
 	return func(ctx context.Context, in *askInput) (*body[AskResult], error) {
+		if err := in.met(s.statusNow(ctx, in.ID)); err != nil {
+			return nil, s.problem(ctx, err)
+		}
 		all, err := s.c.Node.Ask(ctx, caller(ctx).Agency, in.ID, node.Asking{
-			Wish: wish, Recipients: in.Body.Recipients, Actor: exchange.Actor{Name: in.Body.Actor.Name, Role: in.Body.Actor.Role},
+			Wish: wish, Recipients: in.Body.Recipients, IdempotencyKey: keyOf(ctx), Actor: exchange.Actor{Name: in.Body.Actor.Name, Role: in.Body.Actor.Role},
 		})
 		if err != nil {
 			return nil, s.problem(ctx, err)
 		}
-		out := &body[AskResult]{AskResult{Document: in.ID, Kind: string(wish), KindZH: wish.Chinese()}}
+		out := &body[AskResult]{AskResult{Document: in.ID, Kind: wish, KindZH: wish.Chinese()}}
 		for _, one := range all {
 			out.Body.Requests = append(out.Body.Requests, one.ID)
 		}
@@ -76,11 +106,10 @@ func (s *Server) ask(wish exchange.Wish) func(context.Context, *askInput) (*body
 	}
 }
 
-func (s *Server) again(path, summary string, others bool) {
-	huma.Register(s.api, huma.Operation{
-		Method: http.MethodPost, Path: path, Summary: summary, OperationID: "post" + operation(path),
-		Security: security([]string{ScopeSend}), MaxBodyBytes: maxJSON, DefaultStatus: http.StatusCreated,
-	}, func(ctx context.Context, in *resendInput) (*created, error) {
+func (s *Server) again(path string, a about, others bool) {
+	op := a.operation(http.MethodPost, path)
+	op.MaxBodyBytes, op.DefaultStatus = maxJSON, http.StatusCreated
+	huma.Register(s.api, op, func(ctx context.Context, in *resendInput) (*created, error) {
 		out, err := s.resend(ctx, in, others)
 		if err != nil {
 			return nil, s.problem(ctx, err)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,7 +42,11 @@ type office struct {
 	ring     *KeyRing
 	rest     *Server
 	handler  http.Handler
+	seen     func(operation string, a *answer)
 	maxBytes int64
+
+	authority *certs.Authority
+	directory atomic.Pointer[certs.Directory]
 }
 
 func newOffice(t testing.TB, maxUpload int64) *office {
@@ -72,10 +77,8 @@ func newOfficeWith(t testing.TB, c Config) *office {
 	parsed, err := certs.ParseRequest(request)
 	o.must(err)
 	o.must(authority.Admit(parsed, now))
-	file, err := authority.Publish(now)
-	o.must(err)
-	directory, err := certs.LoadDirectory(file, authority.Certificate(), 0, now)
-	o.must(err)
+	o.authority = authority
+	o.publish()
 	quiet := slog.New(slog.DiscardHandler)
 	o.store, err = badgerstore.Open(filepath.Join(o.dir, "store"), badgerstore.Options{Logger: quiet})
 	o.must(err)
@@ -83,7 +86,7 @@ func newOfficeWith(t testing.TB, c Config) *office {
 	o.must(err)
 	o.hsm = &losable{Store: keys}
 	o.node, err = node.New(t.Context(), node.Config{
-		ID: "n1", Store: o.store, Blobs: o.blobs, Keys: o.hsm, Directory: func() *certs.Directory { return directory },
+		ID: "n1", Store: o.store, Blobs: o.blobs, Keys: o.hsm, Directory: o.directory.Load,
 	})
 	o.must(err)
 	o.ring, err = OpenKeyRing(filepath.Join(o.dir, "api-keys.json"))
@@ -94,6 +97,7 @@ func newOfficeWith(t testing.TB, c Config) *office {
 		o.keys[name] = secret
 	}
 	c.Node, c.Keys, c.Logger = o.node, o.ring, quiet
+	c.Staging, c.Webhooks = stagingAt(t, filepath.Join(o.dir, "uploads")), &hooks{of: map[string][]Webhook{}}
 	o.rest = New(c)
 	o.handler = o.rest.Handler()
 	server := httptest.NewServer(o.handler)
@@ -103,6 +107,16 @@ func newOfficeWith(t testing.TB, c Config) *office {
 		o.must(o.store.Close())
 	})
 	return o
+}
+
+// publish puts a new version of the directory in force.
+func (o *office) publish() {
+	o.t.Helper()
+	file, err := o.authority.Publish(time.Now())
+	o.must(err)
+	d, err := certs.LoadDirectory(file, o.authority.Certificate(), 0, time.Now())
+	o.must(err)
+	o.directory.Store(d)
 }
 
 func (o *office) must(err error) {
@@ -149,7 +163,11 @@ func (o *office) do(who, method, path string, body io.Reader, header map[string]
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	o.must(err)
-	return &answer{res.StatusCode, res.Header, b}
+	a := &answer{res.StatusCode, res.Header, b}
+	if operation := described(o.t, req, a); o.seen != nil {
+		o.seen(operation, a)
+	}
+	return a
 }
 
 // part is one part of a multipart body.
@@ -318,7 +336,7 @@ func TestWhatASenderAsksFor(t *testing.T) {
 
 // TestBadSubmissions: each a specific problem in two languages, nothing stored.
 func TestBadSubmissions(t *testing.T) {
-	o := newOffice(t, 1<<20)
+	o := newOffice(t, 2<<20)
 	body := part{"body", "正文.ofd", "content"}
 	doc := func(change map[string]any) part { return part{"document", "", o.meta(change)} }
 	unknown, err := certs.MakeAgencyCode("11520000000000999")
@@ -352,8 +370,8 @@ func TestBadSubmissions(t *testing.T) {
 		{"metadata not first", []part{body, doc(nil)}, 400, exchange.CodeBadMultipart, "first"},
 		{"no part at all", nil, 400, exchange.CodeBadMultipart, ""},
 		{"foreign part", []part{doc(nil), body, {"virus", "x", "y"}}, 400, exchange.CodeBadMultipart, ""},
-		{"oversized metadata", []part{{"document", "", strings.Repeat(" ", maxJSON+1)}, body}, 413, exchange.CodeTooLarge, ""},
-		{"oversized request", []part{doc(nil), {"body", "a", strings.Repeat("x", 1<<20)}}, 413, exchange.CodeTooLarge, ""},
+		{"oversized metadata", []part{{"document", "", strings.Repeat(" ", maxMetadata+1)}, body}, 413, exchange.CodeTooLarge, ""},
+		{"oversized request", []part{doc(nil), {"body", "a", strings.Repeat("x", 2<<20)}}, 413, exchange.CodeTooLarge, ""},
 		{"a file name that is a path", []part{doc(nil), {"body", "..", "x"}}, 422, exchange.CodeInvalidDocument, "file 0"},
 		{"expired already", []part{doc(map[string]any{"expires": "2020-01-01T00:00:00Z"}), body}, 422, exchange.CodeInvalidDocument, "expires"},
 	} {
@@ -400,9 +418,9 @@ func TestBrokenUploads(t *testing.T) {
 			t.Errorf("cut at %d of %d: %d %s", cut, len(whole), a.status, a.body)
 		}
 	}
-	a := o.do("jia", http.MethodPost, "/v1/documents", strings.NewReader("{}"), map[string]string{"Content-Type": "application/json", "Idempotency-Key": "x"})
+	a := o.do("jia", http.MethodPost, "/v1/documents", strings.NewReader("{}"), map[string]string{"Content-Type": "text/json", "Idempotency-Key": "x"})
 	if a.status != 400 || a.problem().Code != exchange.CodeBadMultipart {
-		t.Errorf("JSON in place of multipart: %d %s", a.status, a.body)
+		t.Errorf("text in place of multipart: %d %s", a.status, a.body)
 	}
 	o.nothingStored()
 }

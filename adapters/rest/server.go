@@ -9,6 +9,8 @@ package rest
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -21,6 +23,7 @@ import (
 
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
+	"github.com/yizhan-gateway/yizhan/queue/staging"
 )
 
 // Limits of requests.
@@ -33,7 +36,8 @@ const (
 // Config of a Server. Ready says whether the node serves; nil is always. Once
 // Ending is closed nobody waits any more for what is not there yet; nil is never.
 // Quota is that of each agency. Silence is how long an upload may bring no byte;
-// 0 is half a minute.
+// 0 is half a minute. Slowest is how many bytes a second it must bring in the long
+// run, and Grace for how long it may fall behind that; 0 is 4 KiB and a minute.
 type Config struct {
 	Node      *node.Node
 	Keys      *KeyRing
@@ -43,6 +47,10 @@ type Config struct {
 	Ending    <-chan struct{}
 	Quota     Quota
 	Silence   time.Duration
+	Webhooks  Webhooks       // nil: there are none
+	Staging   *staging.Store // of resumable uploads; nil: there are none
+	Slowest   int64
+	Grace     time.Duration
 }
 
 // Server answers agency systems.
@@ -51,6 +59,8 @@ type Server struct {
 	quotas    quotas
 	budget    *budget // of uploads
 	downloads *budget
+	open      openStreams
+	leased    leases
 	router    *mux.Router
 	api       huma.API
 }
@@ -66,6 +76,12 @@ func New(c Config) *Server {
 	if c.Silence <= 0 {
 		c.Silence = uploadSilence
 	}
+	if c.Slowest <= 0 {
+		c.Slowest = uploadSlowest
+	}
+	if c.Grace <= 0 {
+		c.Grace = uploadGrace
+	}
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }
 	}
@@ -73,12 +89,15 @@ func New(c Config) *Server {
 		c: c, quotas: quotas{q: c.Quota, used: map[string]*usage{}}, router: mux.NewRouter().SkipClean(true),
 		budget: newBudget("uploads", budgetBytes, uploadMost), downloads: newBudget("downloads", downloadBytes, downloadMost),
 	}
-	s.router.HandleFunc("/livez", s.live).Methods(http.MethodGet)
-	s.router.HandleFunc("/readyz", s.ready).Methods(http.MethodGet)
 	s.router.NotFoundHandler = http.HandlerFunc(s.notFound)
 	s.router.MethodNotAllowedHandler = http.HandlerFunc(s.wrongMethod)
-	s.streams()
 	s.resources()
+	s.streams()
+	if err := s.uploads(); err != nil {
+		panic(err) // the configuration of the protocol is constant
+	}
+	s.service()
+	s.complete()
 	return s
 }
 
@@ -142,6 +161,28 @@ func (s *Server) wrongMethod(w http.ResponseWriter, r *http.Request) {
 	writeProblem(w, newProblem(http.StatusMethodNotAllowed, exchange.CodeBadRequest, "this method is not for this path", language(r)))
 }
 
+// service registers what says how the node is.
+func (s *Server) service() {
+	ok := func(op *huma.Operation) { op.Responses["200"] = content("ok", "text/plain") }
+	s.stream(http.MethodGet, "/livez", about{id: "live", tag: tagService, en: "The process answers", zh: "进程存活", open: true}, s.live, ok)
+	s.stream(http.MethodGet, "/readyz", about{
+		id: "ready", tag: tagService, en: "The node serves", zh: "节点就绪", open: true, codes: []string{exchange.CodeLedgerRolledBack},
+	}, s.ready, func(op *huma.Operation) {
+		ok(op)
+		op.Responses["503"] = problemResponse(http.StatusServiceUnavailable, []string{exchange.CodeTemporary, exchange.CodeLedgerRolledBack})
+	})
+	this := func(op *huma.Operation) {
+		op.Responses["200"] = content("This description · 本接口说明", openapiMedia)
+	}
+	s.stream(http.MethodGet, "/openapi.json", about{id: "openapi", tag: tagService, en: "This description, OpenAPI 3.1", zh: "接口说明", open: true},
+		s.openapi(func() ([]byte, error) { return json.Marshal(s.OpenAPI()) }), this)
+	s.stream(http.MethodGet, "/openapi-3.0.json", about{id: "openapi30", tag: tagService, en: "This description, OpenAPI 3.0", zh: "接口说明（3.0）", open: true},
+		s.openapi(func() ([]byte, error) { return s.OpenAPI().Downgrade() }), this)
+	s.stream(http.MethodGet, "/docs", about{id: "docs", tag: tagService, en: "This description as a page", zh: "接口说明页面", open: true}, s.docs(), func(op *huma.Operation) {
+		op.Responses["200"] = content("A page that needs nothing else · 单文件页面", "text/html")
+	})
+}
+
 func (s *Server) live(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = w.Write([]byte("ok\n"))
@@ -197,25 +238,36 @@ func (s *Server) guarded(fn func(w http.ResponseWriter, r *http.Request) error, 
 
 // resources sets Huma up over the same router.
 func (s *Server) resources() {
-	// Huma makes the errors of its own validation through this variable.
+	// Huma makes the errors of its own validation through these variables.
 	huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
-		code := exchange.CodeBadRequest
-		if status == http.StatusRequestEntityTooLarge {
-			code = exchange.CodeTooLarge
-		}
-		for _, err := range errs {
-			if err != nil {
-				msg += "; " + err.Error()
-			}
-		}
-		return newProblem(status, code, msg, "en")
+		return badInput(status, msg, errs, "en")
 	}
-	config := huma.DefaultConfig("Yizhan 驿站", "v1")
-	config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", nil
-	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"key": {Type: "http", Scheme: "bearer"}}
-	s.api = humamux.New(s.router, config)
+	huma.NewErrorWithContext = func(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
+		return badInput(status, msg, errs, preferred(ctx.Header("Accept-Language")))
+	}
+	huma.DefaultArrayNullable = false
+	s.api = humamux.New(s.router, s.openapiConfig())
 	s.api.UseMiddleware(s.humaAuth)
 	s.register()
+}
+
+// badInput is what does not fit the description. It names the member and never
+// repeats its value, which may be text of a document.
+func badInput(status int, msg string, errs []error, lang string) *Problem {
+	code := exchange.CodeBadRequest
+	if status == http.StatusRequestEntityTooLarge {
+		code = exchange.CodeTooLarge
+	}
+	for _, err := range errs {
+		var detail *huma.ErrorDetail
+		switch {
+		case errors.As(err, &detail):
+			msg += "; " + strings.TrimSpace(detail.Location+" "+detail.Message)
+		case err != nil:
+			msg += "; " + err.Error()
+		}
+	}
+	return newProblem(status, code, msg, lang)
 }
 
 // humaAuth authenticates an operation; its Security names the scopes.

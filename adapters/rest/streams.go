@@ -1,142 +1,20 @@
 package rest
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"iter"
 	"mime"
 	"mime/multipart"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/gorilla/mux"
 
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
-	"github.com/yizhan-gateway/yizhan/exchange/node"
 )
-
-// streams registers what does not fit into JSON.
-func (s *Server) streams() {
-	handle := func(method, path string, h http.HandlerFunc) { s.router.HandleFunc(path, h).Methods(method) }
-	handle(http.MethodPost, "/v1/documents", s.guarded(s.accept, ScopeSend))
-	handle(http.MethodGet, "/v1/documents/{id}/receipts/{receipt}", s.guarded(s.receipt, ScopeSend, ScopeReceive))
-	handle(http.MethodGet, "/v1/documents/{id}/evidence", s.guarded(s.evidence, ScopeSend, ScopeReceive))
-	handle(http.MethodGet, "/v1/inbox/{id}/files/{n}", s.guarded(s.file, ScopeReceive))
-	handle(http.MethodHead, "/v1/inbox/{id}/files/{n}", s.guarded(s.file, ScopeReceive))
-}
-
-// SubmitRequest is the part "document" of a submission.
-type SubmitRequest struct {
-	Title          string     `json:"title"`
-	To             []string   `json:"to"`
-	Cc             []string   `json:"cc,omitempty"`
-	Label          string     `json:"label"`
-	LabelTerm      string     `json:"label_term,omitempty"`
-	Kind           string     `json:"kind,omitempty"`
-	Urgency        string     `json:"urgency,omitempty"`
-	DocType        string     `json:"doc_type,omitempty"`
-	Number         string     `json:"number,omitempty"`
-	IssuerMark     string     `json:"issuer_mark,omitempty"`
-	Signatory      string     `json:"signatory,omitempty"`
-	SignedBy       []string   `json:"signed_by,omitempty"`
-	WrittenOn      string     `json:"written_on,omitempty"`
-	AttachmentNote string     `json:"attachment_note,omitempty"`
-	Remark         string     `json:"remark,omitempty"`
-	ReleaseScope   string     `json:"release_scope,omitempty"`
-	Contact        string     `json:"contact,omitempty"`
-	DueAt          string     `json:"due_at,omitempty"`
-	Expires        *time.Time `json:"expires,omitempty"`
-	RelatesTo      string     `json:"relates_to,omitempty"`
-}
-
-// SubmitResult answers a submission.
-type SubmitResult struct {
-	Document string `json:"document"`
-	State    string `json:"state"`
-	Receipt  []byte `json:"receipt"`
-}
-
-func (q *SubmitRequest) document() (exchange.Document, error) {
-	label, err := exchange.ParseLabel(q.Label)
-	if err != nil {
-		return exchange.Document{}, err
-	}
-	kind, err := exchange.ParseKind(q.Kind)
-	if err != nil {
-		return exchange.Document{}, err
-	}
-	urgency, err := exchange.ParseUrgency(q.Urgency)
-	if err != nil {
-		return exchange.Document{}, err
-	}
-	d := exchange.Document{
-		Label: label, LabelTerm: q.LabelTerm, Kind: kind, Urgency: urgency, DocType: q.DocType, Title: q.Title,
-		IssuerMark: q.IssuerMark, Signatory: q.Signatory, SignedBy: q.SignedBy, WrittenOn: q.WrittenOn,
-		AttachmentNote: q.AttachmentNote, Remark: q.Remark, ReleaseScope: q.ReleaseScope, Contact: q.Contact, DueAt: q.DueAt,
-		To: addressees(q.To), Cc: addressees(q.Cc),
-	}
-	if q.Number != "" {
-		d.Number = &exchange.Number{Display: q.Number}
-	}
-	return d, nil
-}
-
-func addressees(codes []string) []exchange.Addressee {
-	var out []exchange.Addressee
-	for _, c := range codes {
-		out = append(out, exchange.Addressee{Agency: c})
-	}
-	return out
-}
-
-// submit streams a multipart body into the node: the part document first,
-// then body, then attachments, each name of a file given by its filename.
-// replayed says that it had been accepted before.
-func (s *Server) submit(w http.ResponseWriter, r *http.Request) (replayed bool, err error) {
-	key, err := idempotencyKey(r)
-	if err != nil {
-		return false, err
-	}
-	if r.ContentLength > s.c.MaxUpload {
-		return false, exchange.Fail(exchange.CodeTooLarge, "%d bytes, at most %d are possible", r.ContentLength, s.c.MaxUpload)
-	}
-	r.Body = http.MaxBytesReader(w, r.Body, s.c.MaxUpload)
-	parts, err := r.MultipartReader()
-	if err != nil {
-		return false, exchange.Fail(exchange.CodeBadMultipart, "the request is not multipart/form-data with a boundary")
-	}
-	q, err := readMetadata(parts)
-	if err != nil {
-		return false, err
-	}
-	doc, err := q.document()
-	if err != nil {
-		return false, err
-	}
-	in := node.Submission{
-		Agency: caller(r.Context()).Agency, IdempotencyKey: key, Document: doc, RelatesTo: q.RelatesTo,
-		Trace: traceParent(r), Files: files(parts),
-	}
-	if q.Expires != nil {
-		in.Expires = *q.Expires
-	}
-	got, err := s.c.Node.Submit(r.Context(), in)
-	if err != nil {
-		return false, err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Location", "/v1/documents/"+got.ID)
-	if got.Replayed {
-		w.Header().Set("Idempotent-Replayed", "true")
-	}
-	w.WriteHeader(http.StatusCreated)
-	return got.Replayed, json.NewEncoder(w).Encode(SubmitResult{Document: got.ID, State: string(exchange.StateInDelivery), Receipt: got.Receipt})
-}
 
 func idempotencyKey(r *http.Request) (string, error) {
 	key := r.Header.Get("Idempotency-Key")
@@ -162,51 +40,6 @@ func traceContext(t string) string {
 		return t
 	}
 	return ""
-}
-
-func readMetadata(parts *multipart.Reader) (*SubmitRequest, error) {
-	p, err := parts.NextPart()
-	if errors.Is(err, io.EOF) {
-		return nil, exchange.Fail(exchange.CodeBadMultipart, "there is no part")
-	}
-	if err != nil {
-		return nil, uploadError(err)
-	}
-	if p.FormName() != "document" {
-		return nil, exchange.Fail(exchange.CodeBadMultipart, "the first part must be named document")
-	}
-	b, err := io.ReadAll(io.LimitReader(p, maxJSON+1))
-	if err != nil {
-		return nil, uploadError(err)
-	}
-	if len(b) > maxJSON {
-		return nil, exchange.Fail(exchange.CodeTooLarge, "part document: at most %d bytes are possible", maxJSON)
-	}
-	var q SubmitRequest
-	d := json.NewDecoder(strings.NewReader(string(b)))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&q); err != nil {
-		return nil, exchange.Fail(exchange.CodeBadRequest, "part document: %s", jsonReason(err))
-	}
-	if d.More() {
-		return nil, exchange.Fail(exchange.CodeBadRequest, "part document: more than one JSON value")
-	}
-	return &q, nil
-}
-
-// jsonReason says where JSON is wrong without repeating a value.
-func jsonReason(err error) string {
-	var syntax *json.SyntaxError
-	var kind *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &syntax):
-		return fmt.Sprintf("broken JSON at byte %d", syntax.Offset)
-	case errors.As(err, &kind):
-		return fmt.Sprintf("member %s must be a %s", kind.Field, kind.Type)
-	case strings.HasPrefix(err.Error(), "json: unknown field "):
-		return "unknown member " + strings.TrimPrefix(err.Error(), "json: unknown field ")
-	}
-	return "not a JSON object"
 }
 
 // uploadError tells a broken or oversized upload from a fault of ours.

@@ -24,7 +24,7 @@ import (
 
 // notCopied is what of a data directory is no file to copy: rows and blobs are
 // copied as such, locks and the socket are made anew.
-var notCopied = []string{storeDir, blobsDir, setupLock, serveLock, ballastFile, "control.sock"}
+var notCopied = []string{storeDir, blobsDir, uploadsDir, setupLock, serveLock, ballastFile, "control.sock"}
 
 // snapshotLine is a snapshot as the commands show it.
 type snapshotLine struct {
@@ -36,16 +36,44 @@ type snapshotLine struct {
 	Rows     int64           `json:"rows"`
 	Blobs    int64           `json:"blobs"`
 	Bytes    int64           `json:"bytes"`
+	Missing  []string        `json:"missing,omitempty"` // blobs that it could not read
 }
 
 func snapshotLineOf(s *backup.Snapshot) snapshotLine {
 	m := s.Manifest
-	return snapshotLine{s.Name, m.Node, m.Ledger, m.Size, m.At, m.Rows.Count, m.Blobs.Count, m.BlobBytes}
+	return snapshotLine{s.Name, m.Node, m.Ledger, m.Size, m.At, m.Rows.Count, m.Blobs.Count, m.BlobBytes, m.Missing}
 }
 
 func (l snapshotLine) text() string {
-	return fmt.Sprintf("%s  %s  节点 node %s  %d 行 rows  %d 个文件块 blobs  %.1f MiB  台账 ledger %d",
+	text := fmt.Sprintf("%s  %s  节点 node %s  %d 行 rows  %d 个文件块 blobs  %.1f MiB  台账 ledger %d",
 		l.Snapshot, l.At.Time().Local().Format(time.DateTime), l.Node, l.Rows, l.Blobs, float64(l.Bytes)/(1<<20), l.Size)
+	if len(l.Missing) > 0 {
+		text += fmt.Sprintf("  缺 missing %d", len(l.Missing))
+	}
+	return text
+}
+
+// lacks is what a copy does not hold of the node, for people.
+func (l snapshotLine) lacks() string {
+	if len(l.Missing) == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("缺少 %d 个无法读取的文件块 blobs missing, which could not be read:\n", len(l.Missing))
+	for _, ref := range l.Missing {
+		text += "  " + ref + "\n"
+	}
+	return text + "请运行 yizhan fsck --read-data 查明所属公文 · find out with yizhan fsck --read-data whose they are\n"
+}
+
+// printCopy prints what was done with a copy; one that lacks something is a warning.
+func (a *app) printCopy(line snapshotLine, out any, format string, args ...any) error {
+	if err := a.print(out, format+"%s", append(args, line.lacks())...); err != nil {
+		return err
+	}
+	if len(line.Missing) > 0 {
+		return verdictError(exitWarnings)
+	}
+	return nil
 }
 
 // copyNode copies a node that is open in this process.
@@ -103,7 +131,8 @@ func (a *app) backupCreateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "create --data DIR --to REPOSITORY", Short: "Copy a node into a repository · 备份", Args: cobra.NoArgs,
 		Long: `The node goes on meanwhile. A node that is not running is opened for it; then the
-passphrase is needed, to sign what was copied.`,
+passphrase is needed, to sign what was copied. A payload that cannot be read any more is
+named, and the copy has all the others; then the exit code is 9.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			dir, err := f.dir()
 			if err != nil {
@@ -119,7 +148,7 @@ passphrase is needed, to sign what was copied.`,
 			if err != nil {
 				return err
 			}
-			return a.print(line, "%s\n", line.text())
+			return a.printCopy(line, line, "%s\n", line.text())
 		},
 	}
 	f.add(c)
@@ -191,7 +220,8 @@ func (a *app) backupVerifyCommand() *cobra.Command {
 			if err != nil {
 				return backupError(err)
 			}
-			return a.print(snapshotLineOf(s), "%s\n完好 intact\n", snapshotLineOf(s).text())
+			line := snapshotLineOf(s)
+			return a.printCopy(line, line, "%s\n完好 intact\n", line.text())
 		},
 	}
 }

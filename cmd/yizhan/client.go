@@ -163,12 +163,21 @@ func (a *app) sendCommand() *cobra.Command {
 	var f clientFlags
 	q := new(rest.SubmitRequest)
 	var body, key string
-	var attachments []string
+	var attachments, to, cc []string
+	var dry bool
 	c := &cobra.Command{
-		Use: "send --to CODE --title TEXT --body FILE", Short: "Send a document · 发送公文", Args: cobra.NoArgs,
+		Use: "send --to AGENCY --title TEXT --body FILE", Short: "Send a document · 发送公文", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if body == "" || q.Title == "" || len(q.To) == 0 {
+			if body == "" && !dry || q.Title == "" || len(to) == 0 {
 				return usage("--to, --title and --body are needed")
+			}
+			q.To, q.Cc = rest.Recipients(to...), rest.Recipients(cc...)
+			if dry {
+				client, err := f.client()
+				if err != nil {
+					return err
+				}
+				return a.preview(c.Context(), client, q)
 			}
 			files := []upload{{"body", body}}
 			for _, p := range attachments {
@@ -190,16 +199,20 @@ func (a *app) sendCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if !a.json { // where a script does not take them for the document's id
+				fmt.Fprint(a.err, faultLines("提醒 warning", got.Warnings))
+			}
 			return a.print(got, "%s\n", got.Document)
 		},
 	}
 	f.add(c)
 	fl := c.Flags()
-	fl.StringSliceVar(&q.To, "to", nil, "codes of the main recipients 主送")
-	fl.StringSliceVar(&q.Cc, "cc", nil, "codes of those copied 抄送")
+	fl.BoolVar(&dry, "dry-run", false, "show whom it would reach and what is wrong, and send nothing; no file is needed")
+	fl.StringSliceVar(&to, "to", nil, "main recipients 主送: codes, names, aliases or groups")
+	fl.StringSliceVar(&cc, "cc", nil, "those copied 抄送, likewise")
 	fl.StringVar(&q.Title, "title", "", "title 标题")
 	fl.StringVar(&q.Label, "label", "internal", "public 公开, internal 内部, work_secret 工作秘密")
-	fl.StringVar(&q.Urgency, "urgency", "", "normal, urgent 加急, very_urgent 特急")
+	fl.StringVar(&q.Urgency, "urgency", "", "normal, urgent 加急, very_urgent 特急; of telegrams 平急, 加急, 特急, 特提")
 	fl.StringVar(&q.Kind, "kind", "", "official 公文, information 政务信息, notice 通知, material 资料")
 	fl.StringVar(&q.Number, "number", "", "document number 发文字号")
 	fl.StringVar(&q.DueAt, "due", "", "sign for by this date 签收时限")

@@ -62,6 +62,8 @@ type settings struct {
 	Log       logSettings       `toml:"log"`
 	Quota     quotaSettings     `toml:"quota"`
 	Inspect   inspectSettings   `toml:"inspect"`
+	Webhooks  webhookSettings   `toml:"webhooks"`
+	Uploads   uploadSettings    `toml:"uploads"`
 	Ferry     []ferrySettings   `toml:"ferry,omitempty"`
 }
 
@@ -83,7 +85,7 @@ func (d dataDir) settings() (*settings, error) {
 		err = exchange.Fail(exchange.CodeBadRequest, "%s: dead_letter_after is %s; name a time such as \"168h\"", d.path(configFile), time.Duration(s.DeadLetterAfter))
 	}
 	if err == nil {
-		err = errors.Join(s.Disk.check(d.path(configFile)), s.Log.check(d.path(configFile)), s.Quota.check(d.path(configFile)), s.Inspect.check(d.path(configFile)))
+		err = errors.Join(s.Disk.check(d.path(configFile)), s.Log.check(d.path(configFile)), s.Quota.check(d.path(configFile)), s.Inspect.check(d.path(configFile)), s.Webhooks.check(d.path(configFile)), s.Uploads.check(d.path(configFile)))
 		for i := range s.Ferry {
 			err = errors.Join(err, s.Ferry[i].check(d.path(configFile)))
 		}

@@ -165,7 +165,7 @@ func (d *demo) exchange(ctx context.Context) (*node.Trace, error) {
 		d.copies = append(d.copies, f.path)
 	}
 	q := &rest.SubmitRequest{
-		Title: "关于开展公文交换试点工作的通知", To: []string{string(d.yi.agency)}, Label: "内部", Urgency: "加急",
+		Title: "关于开展公文交换试点工作的通知", To: rest.Recipients(string(d.yi.agency)), Label: "内部", Urgency: "加急",
 		Number: "示范办发〔2026〕1号", DocType: "通知",
 	}
 	sent, err := d.jia.client.submit(ctx, "demo-"+rand.Text(), q, files)

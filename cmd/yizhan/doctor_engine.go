@@ -27,14 +27,15 @@ func (d *doctor) checkFileSystem() {
 // checkDisk looks at the free space and its marks.
 func (d *doctor) checkDisk() {
 	const name = "disk"
-	free, err := freeSpace(string(d.dir))
+	w := d.dir.watermark(d.settings, nil)
+	at, _, err := w.least()
 	if err != nil {
-		d.fail(name, both("%v", "无法检查磁盘：%v", err), both("check the file system of the data directory", "请检查数据目录所在文件系统"))
+		d.fail(name, both("%v", "无法检查磁盘：%v", err), both("check the file system of the data directory, and mount the disks that yizhan blobs ls names", "请检查数据目录所在文件系统，并挂载 yizhan blobs ls 所列的数据盘"))
 		return
 	}
-	m := d.settings.Disk.marks()
-	cause := both("%[1]d MiB are free; new documents are refused below %[2]d MiB", "可用空间 %[1]d MiB；低于 %[2]d MiB 时不接收新公文", free>>20, m.refuse>>20)
-	remedy := both("make room, or move the data directory to a larger disk", "请清理空间或迁移到更大的磁盘")
+	m, free := w.marks, at.free
+	cause := both("%[1]d MiB are free at %[3]s; new documents are refused below %[2]d MiB", "%[3]s 可用空间 %[1]d MiB；低于 %[2]d MiB 时不接收新公文", free>>20, m.refuse>>20, at.path)
+	remedy := both("make room, move the data directory to a larger disk, or, for payloads, add one with yizhan blobs add", "请清理空间或迁移到更大的磁盘；存放密文的空间可用 yizhan blobs add 增加数据盘")
 	switch {
 	case free < m.refuse:
 		d.fail(name, cause, remedy)

@@ -140,6 +140,10 @@ func (a *app) guardListCommand() *cobra.Command {
 			var text strings.Builder
 			for i := range out.Items {
 				item := &out.Items[i]
+				if item.Damaged {
+					fmt.Fprintf(&text, "%s  %s\n", item.ID, both("cannot be read on this node: see yizhan fsck", "本机无法读取，请执行 yizhan fsck"))
+					continue
+				}
 				fmt.Fprintf(&text, "%s  %s  %s → %s  %s  %s  %s\n", item.ID, item.Document, item.Sender, recipientsText(item),
 					item.Label.Chinese()+" "+string(item.Label), a.now().Sub(item.Since.Time()).Round(time.Second), countText(item))
 			}
@@ -214,7 +218,10 @@ func itemSheet(item *node.GuardItem, dir string) string {
 	row("approvals", "批准", countText(item))
 	for _, g := range item.Given {
 		not := ""
-		if !g.Counts {
+		switch {
+		case g.Damaged:
+			not = "  " + both("damaged: to be signed anew", "已损坏，须重新签署")
+		case !g.Counts:
 			not = "  " + both("does not count", "无效")
 		}
 		fmt.Fprintf(&b, "  %s %s  %s  %s  %s%s\n", g.Administrator, g.Name, g.Verdict, g.Time.Time().Local().Format(time.DateTime), g.Reason, not)

@@ -211,16 +211,20 @@ func (f *importForm) Close() error {
 	return f.now.Close()
 }
 
+// importUrgency is the grade of a telegram as it stands on the document, else the word
+// of its lane.
+func importUrgency(d *exchange.Document) string { return or(d.UrgencyMark, string(d.Urgency)) }
+
 func importRequest(d *exchange.Document) *rest.SubmitRequest {
-	codes := func(list []exchange.Addressee) (out []string) {
+	named := func(list []exchange.Addressee) (out []rest.Recipient) {
 		for _, a := range list {
-			out = append(out, a.Agency)
+			out = append(out, rest.Recipient{Agency: a.Agency})
 		}
 		return out
 	}
 	q := &rest.SubmitRequest{
-		Title: d.Title, To: codes(d.To), Cc: codes(d.Cc), Label: string(d.Label), LabelTerm: d.LabelTerm,
-		Kind: string(d.Kind), Urgency: string(d.Urgency), DocType: d.DocType, IssuerMark: d.IssuerMark, Signatory: d.Signatory,
+		Title: d.Title, To: named(d.To), Cc: named(d.Cc), Label: string(d.Label), LabelTerm: d.LabelTerm,
+		Kind: string(d.Kind), Urgency: importUrgency(d), DocType: d.DocType, IssuerMark: d.IssuerMark, Signatory: d.Signatory,
 		SignedBy: d.SignedBy, WrittenOn: d.WrittenOn, AttachmentNote: d.AttachmentNote, Remark: d.Remark,
 		ReleaseScope: d.ReleaseScope, Contact: d.Contact, DueAt: d.DueAt,
 	}

@@ -103,7 +103,7 @@ func exitCode(err error) int {
 		return exitAuth
 	case exchange.CodeSignatureInvalid, exchange.CodeFingerprint, exchange.CodeDirectorySignature:
 		return exitSignature
-	case exchange.CodeTemporary, exchange.CodeNoSpace, exchange.CodeMediumFull, exchange.CodeQuota, exchange.CodeFerryCodePause:
+	case exchange.CodeTemporary, exchange.CodeNoSpace, exchange.CodeMediumFull, exchange.CodeQuota, exchange.CodeTooSlow, exchange.CodeFerryCodePause:
 		return exitTemporary
 	}
 	return exitError
@@ -181,7 +181,7 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		a.initCommand(), a.joinCommand(), a.caCommand(), a.directoryCommand(), a.serveCommand(), a.keyCommand(), a.certCommand(),
-		a.sendCommand(), a.inboxCommand(), a.collectCommand(), a.signForCommand(), a.returnCommand(),
+		a.sendCommand(), a.inboxCommand(), a.collectCommand(), a.exportCommand(), a.webhookCommand(), a.signForCommand(), a.returnCommand(),
 		a.recallCommand(), a.remindCommand(), a.resendCommand(), a.supplementCommand(),
 		a.importCommand(), a.traceCommand(), a.verifyCommand(), a.demoCommand(), a.benchCommand(), a.doctorCommand(), a.queueCommand(), a.guardCommand(), a.linkCommand(), a.ferryCommand(), a.backupCommand(), a.fsckCommand(), a.blobsCommand(), a.ballastCommand(), a.versionCommand(),
 	)

@@ -25,7 +25,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"yizhan": main, "yizhan-in": later, "tsa": timestamps, "get": get})
+	testscript.Main(m, map[string]func(){"yizhan": main, "yizhan-in": later, "tsa": timestamps, "get": get, "hook": hook})
 }
 
 // later is yizhan with another clock: yizhan-in DURATION ARGUMENT…
@@ -48,6 +48,27 @@ func timestamps() {
 	}
 	if err == nil {
 		err = http.ListenAndServe(os.Args[1], t)
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(exitError)
+}
+
+// hook is an agency's system that is called: hook HOST:PORT FILE. It writes each
+// body into the file.
+func hook() {
+	out, err := os.OpenFile(os.Args[2], os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err == nil {
+		err = http.ListenAndServe(os.Args[1], http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			b, err := io.ReadAll(r.Body)
+			if err == nil {
+				_, err = out.Write(append(b, '\n'))
+			}
+			if err != nil {
+				w.WriteHeader(http.StatusInternalServerError)
+				return
+			}
+			w.WriteHeader(http.StatusNoContent)
+		}))
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(exitError)

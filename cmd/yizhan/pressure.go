@@ -9,12 +9,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/internal/durable"
+	"github.com/yizhan-gateway/yizhan/queue/blob"
 )
 
 // diskSettings is section [disk] of config.toml. What is 0 has its default.
@@ -54,13 +56,15 @@ func (s *diskSettings) marks() marks {
 	return m
 }
 
-// watermark decides by the free space of the data directory whether new work
-// may begin. It asks the system at most every lookEvery, since it is asked for
+// watermark decides by the free space of the node's disks whether new work may begin:
+// that of the data directory, where the ballast lies, that of the store, and the
+// roomiest of those that payloads go to. It asks the system at most every lookEvery, since it is asked for
 // every item; between two looks the fastest disk does not use up what lies
 // between refusing and full.
 type watermark struct {
 	marks
-	free func() (uint64, error)
+	free func() (uint64, error) // of the data directory
+	more func() ([]place, error)
 	now  func() time.Time
 	log  *slog.Logger
 	path string // of the ballast
@@ -69,6 +73,12 @@ type watermark struct {
 	looked   time.Time
 	last     uint64
 	refusing bool
+}
+
+// place is a disk that new work needs room on.
+type place struct {
+	path string
+	free uint64
 }
 
 const lookEvery = 100 * time.Millisecond
@@ -84,9 +94,57 @@ func freeSpace(dir string) (uint64, error) {
 
 func (d dataDir) watermark(s *settings, log *slog.Logger) *watermark {
 	return &watermark{
-		marks: s.Disk.marks(), free: func() (uint64, error) { return freeSpace(string(d)) }, now: time.Now,
+		marks: s.Disk.marks(), free: func() (uint64, error) { return freeSpace(string(d)) }, more: d.otherDisks, now: time.Now,
 		log: log, path: d.path(ballastFile),
 	}
+}
+
+// otherDisks are the store's, and the one that the next payload goes to. Before the
+// first start there is neither.
+func (d dataDir) otherDisks() (list []place, err error) {
+	if free, err := freeSpace(d.path(storeDir)); err == nil {
+		list = append(list, place{d.path(storeDir), free})
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if _, err := os.Stat(d.path(blobsDir)); errors.Is(err, fs.ErrNotExist) {
+		return list, nil
+	}
+	roots, err := blob.Look(durable.OS, d.path(blobsDir))
+	if err != nil {
+		return nil, err
+	}
+	best, err := roomiest(roots)
+	return append(list, best), err
+}
+
+// roomiest is where the next payload goes, as in the store of payloads.
+func roomiest(roots []blob.Root) (best place, err error) {
+	there := false
+	for _, r := range roots {
+		if free := uint64(max(0, r.Free)); r.Missing == "" && (!there || free > best.free) {
+			best, there = place{r.Path, free}, true
+		}
+	}
+	if !there {
+		return best, fmt.Errorf("%w: %s", blob.ErrNoRoot, roots[0].Missing)
+	}
+	return best, nil
+}
+
+// least is what is free on the disk that has least, and on the node's own.
+func (w *watermark) least() (at place, own uint64, err error) {
+	if own, err = w.free(); err != nil {
+		return place{}, 0, err
+	}
+	at = place{filepath.Dir(w.path), own}
+	others, err := w.more()
+	for _, p := range others {
+		if p.free < at.free {
+			at = p
+		}
+	}
+	return at, own, err
 }
 
 // room is node.Config.Room. A disk that cannot be asked takes no new work.
@@ -106,30 +164,31 @@ func (w *watermark) room() error {
 // state is what the metrics show.
 func (w *watermark) state() (free uint64, refusing bool, err error) {
 	refusing = w.room() != nil
-	free, err = w.free()
-	return free, refusing, err
+	at, _, err := w.least()
+	return at.free, refusing, err
 }
 
 // look asks the system. What is refused once stays refused until there is
 // clearly room, so that callers do not meet an answer that changes with every
 // document. On a full disk the ballast is given back.
 func (w *watermark) look() {
-	free, err := w.free()
+	at, own, err := w.least()
 	if err != nil {
 		w.log.Error("the free space is not known; new documents are refused", "error", err)
-		free = 0
+		at.free = 0
 	}
+	free := at.free
 	w.last = free
 	switch {
 	case !w.refusing && free < w.refuse:
 		w.refusing = true
-		w.log.Error("the disk has no room for new documents; deliveries and receipts go on", "free_mib", free>>20, "refuse_below_mib", w.refuse>>20)
+		w.log.Error("the disk has no room for new documents; deliveries and receipts go on", "disk", at.path, "free_mib", free>>20, "refuse_below_mib", w.refuse>>20)
 	case w.refusing && free >= w.accept:
 		w.refusing = false
 		w.log.Info("new documents are taken again", "free_mib", free>>20)
 	}
-	if free < w.full && err == nil {
-		w.dropBallast(free)
+	if own < w.full && err == nil {
+		w.dropBallast(own)
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -11,11 +12,14 @@ import (
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/exchange"
+	"github.com/yizhan-gateway/yizhan/internal/durable"
+	"github.com/yizhan-gateway/yizhan/queue/blob"
 )
 
 // fakeDisk is a disk whose free space the test sets.
 type fakeDisk struct {
 	free  uint64
+	more  []place
 	err   error
 	asked int
 	clock time.Time
@@ -24,7 +28,7 @@ type fakeDisk struct {
 func (f *fakeDisk) watermark(dir string, log *slog.Logger) *watermark {
 	return &watermark{
 		marks: (&diskSettings{RefuseBelow: 100, AcceptAbove: 150, Ballast: 2}).marks(), log: log, path: filepath.Join(dir, ballastFile),
-		free: func() (uint64, error) { f.asked++; return f.free, f.err }, now: func() time.Time { return f.clock },
+		free: func() (uint64, error) { f.asked++; return f.free, f.err }, more: func() ([]place, error) { return f.more, nil }, now: func() time.Time { return f.clock },
 	}
 }
 
@@ -129,5 +133,66 @@ func TestDiskSettings(t *testing.T) {
 		if m := s.marks(); m.accept < m.refuse || m.full >= m.refuse || m.ballast == 0 {
 			t.Errorf("%+v gives %+v", s, m)
 		}
+	}
+}
+
+// TestEveryDiskCounts: the store's disk may be another one, and payloads go to the one
+// of theirs that has most room; the ballast lies on the node's own.
+func TestEveryDiskCounts(t *testing.T) {
+	f := &fakeDisk{free: 1 << 30, clock: time.Now()}
+	var log bytes.Buffer
+	w := f.watermark(t.TempDir(), slog.New(slog.NewTextHandler(&log, nil)))
+	if made, err := w.makeBallast(); !made || err != nil {
+		t.Fatalf("made %v, %v", made, err)
+	}
+	for i, step := range []struct {
+		own, other uint64
+		refused    bool
+	}{{1000, 1000, false}, {1000, 99, true}, {1000, 140, true}, {1000, 150, false}, {99, 1000, true}, {150, 150, false}, {1000, 0, true}} {
+		f.free, f.more, f.clock = step.own<<20, []place{{"/srv/more", step.other << 20}}, f.clock.Add(lookEvery)
+		if err := w.room(); (err != nil) != step.refused {
+			t.Errorf("step %d: %v", i, err)
+		}
+	}
+	if !strings.Contains(log.String(), "disk=/srv/more") {
+		t.Errorf("the log names no disk: %s", &log)
+	}
+	if held, err := ballastSize(w.path); err != nil || held != 2<<20 {
+		t.Errorf("the ballast was given back for another disk: it holds %d, %v", held, err)
+	}
+	one := func(free int64, missing string) blob.Root {
+		return blob.Root{Path: fmt.Sprint(free), Free: free, Missing: missing}
+	}
+	if at, err := roomiest([]blob.Root{one(3, ""), one(9, "away"), one(5, ""), one(4, "")}); err != nil || at.free != 5 || at.path != "5" {
+		t.Errorf("the next payload goes to %+v, %v", at, err)
+	}
+	if _, err := roomiest([]blob.Root{one(3, "away")}); !errors.Is(err, blob.ErrNoRoot) {
+		t.Errorf("no directory is there: %v", err)
+	}
+}
+
+// TestDisksOfANode: they are found before the first start and after one, and a second
+// directory of payloads is among them.
+func TestDisksOfANode(t *testing.T) {
+	d := dataDir(t.TempDir())
+	if list, err := d.otherDisks(); err != nil || len(list) != 0 {
+		t.Errorf("before the first start: %v, %v", list, err)
+	}
+	more := t.TempDir()
+	blobs, err := blob.Open(durable.OS, d.path(blobsDir))
+	if err == nil {
+		err = errors.Join(blobs.Add(more), os.Mkdir(d.path(storeDir), 0o700))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := d.otherDisks(); err != nil || len(list) != 2 || list[0].path != d.path(storeDir) {
+		t.Errorf("%v, %v", list, err)
+	}
+	if err := os.WriteFile(d.path(blobsDir)+"/roots.json", []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.otherDisks(); err == nil {
+		t.Error("a list of directories that cannot be read is taken for none")
 	}
 }

@@ -43,7 +43,7 @@ since the copy was made. Never start the old node again: it would speak with the
 			if err != nil {
 				return backupError(err)
 			}
-			return a.print(r, "%s\n已恢复到 restored in %s，新台账 new ledger %s\n", r.text(), data, r.NewLedger)
+			return a.printCopy(r.snapshotLine, r, "%s\n已恢复到 restored in %s，新台账 new ledger %s\n", r.text(), data, r.NewLedger)
 		},
 	}
 	c.Flags().StringVar(&data, "data", "", "the data directory to make")

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/yizhan-gateway/yizhan/adapters/control"
+	"github.com/yizhan-gateway/yizhan/adapters/notify"
 	"github.com/yizhan-gateway/yizhan/adapters/peer"
 	"github.com/yizhan-gateway/yizhan/adapters/rest"
 	"github.com/yizhan-gateway/yizhan/adapters/trust"
@@ -27,6 +28,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/queue"
 	"github.com/yizhan-gateway/yizhan/queue/badgerstore"
 	"github.com/yizhan-gateway/yizhan/queue/blob"
+	"github.com/yizhan-gateway/yizhan/queue/staging"
 )
 
 type serveFlags struct {
@@ -79,6 +81,8 @@ type gateway struct {
 	ferries     ferries
 	peer        *peer.Peer
 	rest        *rest.Server
+	webhooks    *notify.Book
+	staging     *staging.Store
 }
 
 // ready is the line that serve prints when it answers.
@@ -209,7 +213,16 @@ func (g *gateway) openRest(ctx context.Context) error {
 	if err := g.openStamper(); err != nil {
 		return errors.Join(err, g.store.Close())
 	}
-	g.rest = rest.New(rest.Config{Node: g.node, Keys: ring, Logger: g.log, MaxUpload: g.settings.MaxUpload, Ending: ctx.Done(), Quota: g.settings.Quota.quota()})
+	if err := g.openWebhooks(); err != nil {
+		return errors.Join(err, g.store.Close())
+	}
+	if g.staging, err = g.openUploads(); err != nil {
+		return errors.Join(err, g.store.Close())
+	}
+	g.rest = rest.New(rest.Config{
+		Node: g.node, Keys: ring, Logger: g.log, MaxUpload: g.settings.MaxUpload, Ending: ctx.Done(), Quota: g.settings.Quota.quota(),
+		Webhooks: webhooks{g.webhooks}, Staging: g.staging,
+	})
 	return nil
 }
 
@@ -264,6 +277,8 @@ func (g *gateway) run(ctx context.Context, doors *doors) error {
 	wait.Go(func() { g.watchDirectory(ctx) })
 	wait.Go(func() { g.revocations.Run(ctx) })
 	wait.Go(func() { g.stamper.Run(ctx) })
+	wait.Go(func() { g.webhooks.Run(ctx) })
+	wait.Go(func() { g.sweepUploads(ctx) })
 	wait.Go(func() { g.warnOfExpiry(ctx) })
 	wait.Go(func() { g.sweep(ctx) })
 	wait.Go(func() { g.scrub(ctx) })

@@ -13,7 +13,7 @@ import (
 
 // send submits a document and notes its id.
 func (d *pair) send(ctx context.Context, from, to *pairNode, title string, files []upload, ids *[]string) error {
-	q := &rest.SubmitRequest{Title: title, To: []string{string(to.agency)}, Label: "内部", Urgency: "加急"}
+	q := &rest.SubmitRequest{Title: title, To: rest.Recipients(string(to.agency)), Label: "内部", Urgency: "加急"}
 	sent, err := from.client.submit(ctx, rand.Text(), q, files)
 	if err == nil {
 		*ids = append(*ids, sent.Document)

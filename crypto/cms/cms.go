@@ -38,22 +38,31 @@ type Signer interface {
 
 // Sign makes a signed object. The signing time is cut to seconds.
 func Sign(s Signer, content []byte, at time.Time) ([]byte, error) {
-	cert, err := ParseCertificate(s.Certificate())
+	_, der, err := Make(s, content, at)
+	return der, err
+}
+
+// Make is Sign that also gives what Parse would make of the result.
+func Make(s Signer, content []byte, at time.Time) (*Signed, []byte, error) {
+	known, err := recall(s.Certificate())
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSigner, err)
+		return nil, nil, fmt.Errorf("%w: %w", ErrSigner, err)
 	}
-	if err := maySign(cert); err != nil {
-		return nil, err
+	if err := maySign(known.cert); err != nil {
+		return nil, nil, err
 	}
-	p := parts{content: content, digest: sm.Sum(content), cert: cert, time: at.UTC().Truncate(time.Second)}
-	attributes, err := p.attributes()
-	if err != nil {
-		return nil, err
+	p := parts{content: content, digest: sm.Sum(content), cert: known.cert, signer: known.signer, time: at.UTC().Truncate(time.Second)}
+	if p.signed, err = p.attributes(); err != nil {
+		return nil, nil, err
 	}
-	if p.signature, err = s.Sign(attributes); err != nil {
-		return nil, fmt.Errorf("cms: sign: %w", err)
+	if p.signature, err = s.Sign(p.signed); err != nil {
+		return nil, nil, fmt.Errorf("cms: sign: %w", err)
 	}
-	return p.encode(oidSignedData, attributes)
+	return p.object(), p.encode(oidSignedData), nil
+}
+
+func (p *parts) object() *Signed {
+	return &Signed{Content: p.content, Certificate: p.cert.Raw, Time: p.time, p: *p}
 }
 
 // maySign enforces the key usage of a dual certificate's signing half.
@@ -88,7 +97,7 @@ func Parse(der []byte, atMost int) (*Signed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Signed{Content: p.content, Certificate: p.cert.Raw, Time: p.time, p: *p}, nil
+	return p.object(), nil
 }
 
 // Verify checks that exactly this certificate (DER) signed, that it may sign,
@@ -129,9 +138,5 @@ func Relabel(der []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	attributes, err := p.attributes()
-	if err != nil {
-		return nil, err
-	}
-	return p.encode(oidSignedDataRFC, attributes)
+	return p.encode(oidSignedDataRFC), nil
 }

@@ -254,6 +254,15 @@ func (s *shape) algorithm(b *cryptobyte.Builder, oid asn1.ObjectIdentifier) {
 	})
 }
 
+func attribute(oid asn1.ObjectIdentifier, value cryptobyte.BuilderContinuation) []byte {
+	var b cryptobyte.Builder
+	b.AddASN1(tag.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1ObjectIdentifier(oid)
+		b.AddASN1(tag.SET, value)
+	})
+	return b.BytesOrPanic()
+}
+
 // profile are the three attributes in DER order.
 func profile(t testing.TB, content []byte) [][]byte {
 	p := parts{content: content, digest: sm.Sum(content), time: when}

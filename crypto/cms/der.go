@@ -1,10 +1,8 @@
 package cms
 
 import (
-	"bytes"
 	"encoding/asn1"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/emmansun/gmsm/smx509"
@@ -36,90 +34,121 @@ type parts struct {
 	content   []byte
 	digest    sm.Digest // of content
 	cert      *smx509.Certificate
+	signer    []byte // issuer and serial number of the certificate
 	time      time.Time
 	signature []byte
 	signed    []byte // attributes as the SET that is signed
 }
 
-// attributes gives the signed attributes as the SET that is signed.
-func (p *parts) attributes() ([]byte, error) {
-	list := [][]byte{
-		attribute(oidContentType, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oidData) }),
-		attribute(oidMessageDigest, func(b *cryptobyte.Builder) { b.AddASN1OctetString(p.digest[:]) }),
-		attribute(oidSigningTime, func(b *cryptobyte.Builder) { addTime(b, p.time) }),
-	}
-	slices.SortFunc(list, bytes.Compare) // DER orders the elements of a SET OF
+// The pieces that never change.
+var (
+	version1   = []byte{byte(tag.INTEGER), 1, 1}
+	typeData   = encoded(oidData)
+	sm3        = algorithm(oidSM3)
+	sm2Sign    = algorithm(oidSM2Sign)
+	typeSigned = map[string][]byte{oidSignedData.String(): encoded(oidSignedData), oidSignedDataRFC.String(): encoded(oidSignedDataRFC)}
+
+	attributeType   = encoded(oidContentType)
+	attributeDigest = encoded(oidMessageDigest)
+	attributeTime   = encoded(oidSigningTime)
+)
+
+func encoded(oid asn1.ObjectIdentifier) []byte {
 	var b cryptobyte.Builder
-	b.AddASN1(tag.SET, func(b *cryptobyte.Builder) {
-		for _, a := range list {
-			b.AddBytes(a)
-		}
-	})
-	return b.Bytes()
+	b.AddASN1ObjectIdentifier(oid)
+	return b.BytesOrPanic() // of a constant
 }
 
-func attribute(oid asn1.ObjectIdentifier, value cryptobyte.BuilderContinuation) []byte {
+// algorithm has NULL parameters, as other implementations of GB/T 35275 write
+// them: what they sign with these attributes is in our encoding, too.
+func algorithm(oid asn1.ObjectIdentifier) []byte {
 	var b cryptobyte.Builder
-	b.AddASN1(tag.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1ObjectIdentifier(oid)
-		b.AddASN1(tag.SET, value)
-	})
-	return b.BytesOrPanic() // constant identifiers and bounded values: cannot fail
-}
-
-// addTime writes UTCTime until 2049 and GeneralizedTime after, as RFC 5652.
-func addTime(b *cryptobyte.Builder, t time.Time) {
-	if t.Before(maxUTC) {
-		b.AddASN1UTCTime(t)
-		return
-	}
-	b.AddASN1GeneralizedTime(t)
-}
-
-// addAlgorithm writes NULL parameters, as other implementations of GB/T 35275
-// do: what they sign with these attributes is in our encoding, too.
-func addAlgorithm(b *cryptobyte.Builder, oid asn1.ObjectIdentifier) {
 	b.AddASN1(tag.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1ObjectIdentifier(oid)
 		b.AddASN1NULL()
 	})
+	return b.BytesOrPanic() // of a constant
 }
 
-// encode writes the object under an outer content type.
-func (p *parts) encode(outer asn1.ObjectIdentifier, attributes []byte) ([]byte, error) {
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(p.content)+len(p.cert.Raw)+1024))
+// signerOf names a certificate as a signer does.
+func signerOf(cert *smx509.Certificate) ([]byte, error) {
+	var b cryptobyte.Builder
 	b.AddASN1(tag.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1ObjectIdentifier(outer)
-		b.AddASN1(context0, func(b *cryptobyte.Builder) {
-			b.AddASN1(tag.SEQUENCE, func(b *cryptobyte.Builder) {
-				b.AddASN1Int64(1)
-				b.AddASN1(tag.SET, func(b *cryptobyte.Builder) { addAlgorithm(b, oidSM3) })
-				b.AddASN1(tag.SEQUENCE, func(b *cryptobyte.Builder) {
-					b.AddASN1ObjectIdentifier(oidData)
-					b.AddASN1(context0, func(b *cryptobyte.Builder) { b.AddASN1OctetString(p.content) })
-				})
-				b.AddASN1(context0, func(b *cryptobyte.Builder) { b.AddBytes(p.cert.Raw) })
-				b.AddASN1(tag.SET, func(b *cryptobyte.Builder) {
-					b.AddASN1(tag.SEQUENCE, func(b *cryptobyte.Builder) { p.addSigner(b, attributes) })
-				})
-			})
-		})
+		b.AddBytes(cert.RawIssuer)
+		b.AddASN1BigInt(cert.SerialNumber)
 	})
 	return b.Bytes()
 }
 
-func (p *parts) addSigner(b *cryptobyte.Builder, attributes []byte) {
-	b.AddASN1Int64(1)
-	b.AddASN1(tag.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddBytes(p.cert.RawIssuer)
-		b.AddASN1BigInt(p.cert.SerialNumber)
+// attributes gives the signed attributes as the SET that is signed. DER orders
+// the elements of a SET OF by their bytes; these three differ in their lengths.
+func (p *parts) attributes() ([]byte, error) {
+	stamp, kind, err := encodeTime(p.time)
+	if err != nil {
+		return nil, err
+	}
+	return written(func(w *writer) {
+		w.wrapped(tag.SET, func() {
+			w.attribute(attributeDigest, func() { w.wrapped(tag.OCTET_STRING, func() { w.add(p.digest[:]) }) })
+			w.attribute(attributeTime, func() { w.wrapped(kind, func() { w.add(stamp) }) })
+			w.attribute(attributeType, func() { w.add(typeData) })
+		})
+	}), nil
+}
+
+func (w *writer) attribute(oid []byte, value func()) {
+	w.wrapped(tag.SEQUENCE, func() {
+		w.wrapped(tag.SET, value)
+		w.add(oid)
 	})
-	addAlgorithm(b, oidSM3)
+}
+
+// encodeTime gives UTCTime until 2049 and GeneralizedTime after, as RFC 5652
+// does. What lies before has no encoding here, and nothing was signed then.
+func encodeTime(t time.Time) ([]byte, tag.Tag, error) {
+	t = t.UTC()
+	switch {
+	case t.Year() < 1950 || t.Year() > 9999:
+		return nil, 0, fmt.Errorf("%w: a signing time in the year %d", ErrMalformed, t.Year())
+	case t.Before(maxUTC):
+		return t.AppendFormat(nil, "060102150405Z"), tag.UTCTime, nil
+	}
+	return t.AppendFormat(nil, "20060102150405Z"), tag.GeneralizedTime, nil
+}
+
+// encode writes the object under an outer content type.
+func (p *parts) encode(outer asn1.ObjectIdentifier) []byte {
+	return written(func(w *writer) { p.write(w, outer) })
+}
+
+// write gives the object to a writer, the last byte first.
+func (p *parts) write(w *writer, outer asn1.ObjectIdentifier) {
+	w.wrapped(tag.SEQUENCE, func() {
+		w.wrapped(context0, func() {
+			w.wrapped(tag.SEQUENCE, func() {
+				w.wrapped(tag.SET, func() { w.wrapped(tag.SEQUENCE, func() { p.writeSigner(w) }) })
+				w.wrapped(context0, func() { w.add(p.cert.Raw) })
+				w.wrapped(tag.SEQUENCE, func() {
+					w.wrapped(context0, func() { w.wrapped(tag.OCTET_STRING, func() { w.add(p.content) }) })
+					w.add(typeData)
+				})
+				w.wrapped(tag.SET, func() { w.add(sm3) })
+				w.add(version1)
+			})
+		})
+		w.add(typeSigned[outer.String()])
+	})
+}
+
+func (p *parts) writeSigner(w *writer) {
+	w.wrapped(tag.OCTET_STRING, func() { w.add(p.signature) })
+	w.add(sm2Sign)
 	// The same bytes as the signed SET, under the tag [0] IMPLICIT.
-	b.AddBytes([]byte{byte(context0)})
-	b.AddBytes(attributes[1:])
-	addAlgorithm(b, oidSM2Sign)
-	b.AddASN1OctetString(p.signature)
+	w.add(p.signed[1:])
+	w.add([]byte{byte(context0)})
+	w.add(sm3)
+	w.add(p.signer)
+	w.add(version1)
 }
 
 // decode finds the four parts and refuses every other encoding of them.
@@ -131,11 +160,7 @@ func decode(der []byte, outer asn1.ObjectIdentifier) (*parts, error) {
 	if p.signed, err = p.attributes(); err != nil {
 		return nil, err
 	}
-	again, err := p.encode(outer, p.signed)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
-	}
-	if !bytes.Equal(again, der) {
+	if !same(der, func(w *writer) { p.write(w, outer) }) {
 		return nil, fmt.Errorf("%w: differs from its re-encoding", ErrMalformed)
 	}
 	return p, nil
@@ -162,11 +187,11 @@ func find(der []byte) (*parts, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: not a SignedData with one certificate and one signer", ErrMalformed)
 	}
-	cert, err := ParseCertificate(certDER)
+	cert, err := recall(certDER)
 	if err != nil {
 		return nil, fmt.Errorf("%w: certificate: %w", ErrMalformed, err)
 	}
-	p := &parts{content: octets, digest: sm.Sum(octets), cert: cert}
+	p := &parts{content: octets, digest: sm.Sum(octets), cert: cert.cert, signer: cert.signer}
 	return p, p.findSigner(signer)
 }
 

@@ -227,22 +227,25 @@ func PartLength(size int64, i int) int64 {
 type secrets struct {
 	stream     *sm.Stream
 	commitment sm.Digest
-	fileKey    []byte
-	salt       sm.Digest
+	prk        []byte // of file key and salt
 }
 
 func derive(fileKey []byte, salt sm.Digest, id, sender string) (*secrets, error) {
 	info := []byte("yizhan/v1/payload" + id + sender)
-	material := sm.HKDF(fileKey, salt[:], info, 16+7+sm.Size)
+	prk := sm.Extract(fileKey, salt[:])
+	material := sm.Expand(prk, info, 16+7+sm.Size)
 	stream, err := sm.NewStream(material[:16], material[16:23])
 	if err != nil {
 		return nil, err
 	}
-	return &secrets{stream, sm.Digest(material[23:]), fileKey, salt}, nil
+	return &secrets{stream, sm.Digest(material[23:]), prk}, nil
 }
 
-// fieldSalt keeps relays from guessing a field behind the commitment.
-func (s *secrets) fieldSalt(i int) sm.Digest {
-	info := binary.BigEndian.AppendUint32([]byte("yizhan/v1/field"), uint32(i))
-	return sm.Digest(sm.HKDF(s.fileKey, s.salt[:], info, sm.Size))
+// fieldSalts gives the salts of the fields, by number. They keep relays from
+// guessing a field behind the commitment.
+func (s *secrets) fieldSalts() func(i int) sm.Digest {
+	salts := sm.NewExpander(s.prk)
+	return func(i int) sm.Digest {
+		return salts.Digest(binary.BigEndian.AppendUint32([]byte("yizhan/v1/field"), uint32(i)))
+	}
 }

@@ -104,16 +104,17 @@ func (m *Manifest) leaves(s *secrets) ([]Leaf, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []Leaf
+	salt := s.fieldSalts()
+	out := make([]Leaf, 0, len(members)+len(m.Files))
 	for _, member := range members {
-		out = append(out, Leaf{"document/" + member.Name, s.fieldSalt(len(out)), member.Value})
+		out = append(out, Leaf{"document/" + member.Name, salt(len(out)), member.Value})
 	}
 	for i := range m.Files {
 		value, err := strictjson.Marshal(&m.Files[i])
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Leaf{"files/" + strconv.Itoa(i), s.fieldSalt(len(out)), value})
+		out = append(out, Leaf{"files/" + strconv.Itoa(i), salt(len(out)), value})
 	}
 	return out, nil
 }

@@ -112,8 +112,8 @@ func (o *Opened) openManifest(ctx context.Context, e *Envelope) error {
 		return err
 	}
 	defer r.Close()
-	b, err := io.ReadAll(r)
-	if err != nil {
+	b := make([]byte, o.plain-from+skip) // at most a chunk or MaxManifest
+	if _, err := io.ReadFull(r, b); err != nil {
 		return err
 	}
 	o.whole, b = b[:skip], b[skip:]

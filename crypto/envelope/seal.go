@@ -55,10 +55,12 @@ type Plan struct {
 // made it durable when it returns without error.
 type PutPart func(ctx context.Context, index int, r io.Reader) error
 
-// Sealed is the result: the signed header, its hash, the slots in the order of
-// the header's recipients, and the subtree digest of each part.
+// Sealed is the result: the signed header, what ParseHeader gives of it, its hash,
+// the slots in the order of the header's recipients, and the subtree digest of
+// each part.
 type Sealed struct {
 	Header   []byte
+	Envelope *Envelope
 	Hash     sm.Digest
 	Slots    [][]byte
 	Parts    []sm.Digest
@@ -218,13 +220,16 @@ func (s *Sealed) sign(h *Header, signer cms.Signer, at time.Time) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	if s.Header, err = cms.Sign(signer, content, at); err != nil {
+	signed, der, err := cms.Make(signer, content, at)
+	if err != nil {
 		return err
 	}
+	s.Header = der
 	if len(s.Header) > MaxHeader {
 		return fmt.Errorf("%w: a header of %d bytes, at most %d are possible", ErrInvalid, len(s.Header), MaxHeader)
 	}
-	s.Hash = sm.Sum(content)
+	s.Hash = signed.ID()
+	s.Envelope = &Envelope{Header: *h, Hash: s.Hash, signed: signed}
 	return nil
 }
 

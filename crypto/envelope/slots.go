@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/yizhan-gateway/yizhan/crypto/cms"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 )
 
@@ -51,7 +52,7 @@ func makeSlots(rand io.Reader, list []Recipient, fileKey []byte) ([]Slot, [][]by
 	spread(len(list), func(i int) {
 		r := list[i]
 		if sealed[i], errs[i] = sm.Encrypt(newDrawn(random[i*slotRandom:(i+1)*slotRandom]), keys[i], fileKey); errs[i] == nil {
-			slots[i] = Slot{Agency: r.Agency, Role: r.Role, Certificate: sm.Sum(r.Certificate), Slot: sm.Sum(sealed[i])}
+			slots[i] = Slot{Agency: r.Agency, Role: r.Role, Certificate: cms.CertificateDigest(r.Certificate), Slot: sm.Sum(sealed[i])}
 		}
 	})
 	for _, err := range errs {

@@ -42,14 +42,17 @@ func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 func (d Digest) IsZero() bool { return d == Digest{} }
 
 // MarshalText implements encoding.TextMarshaler.
-func (d Digest) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:]), nil }
+func (d Digest) MarshalText() ([]byte, error) { return d.AppendText(make([]byte, 0, 2*Size)) }
+
+// AppendText implements encoding.TextAppender.
+func (d Digest) AppendText(b []byte) ([]byte, error) { return hex.AppendEncode(b, d[:]), nil }
 
 // UnmarshalText accepts exactly the text form.
 func (d *Digest) UnmarshalText(b []byte) error {
 	if len(b) != 2*Size {
 		return fmt.Errorf("sm: a digest has %d hex digits, got %d characters", 2*Size, len(b))
 	}
-	if !bytes.Equal(b, bytes.ToLower(b)) {
+	if bytes.ContainsAny(b, "ABCDEF") {
 		return errors.New("sm: a digest is written in lower-case hex digits")
 	}
 	if _, err := hex.Decode(d[:], b); err != nil {
@@ -90,13 +93,42 @@ func HMAC(key []byte, parts ...[]byte) (d Digest) {
 	return d
 }
 
-// HKDF derives n ≤ 8,160 bytes with HKDF-SM3 (RFC 5869).
-func HKDF(secret, salt, info []byte, n int) []byte {
-	out, err := hkdf.Key(sm3.New, secret, salt, string(info), n)
+// Extract is the first half of HKDF-SM3, for who needs several outputs of one
+// secret.
+func Extract(secret, salt []byte) []byte {
+	prk, err := hkdf.Extract(sm3.New, secret, salt)
+	if err != nil {
+		panic("sm: HKDF " + err.Error()) // SM3 is always there
+	}
+	return prk
+}
+
+// Expand is the second half: it derives n ≤ 8,160 bytes.
+func Expand(prk, info []byte, n int) []byte {
+	out, err := hkdf.Expand(sm3.New, prk, string(info), n)
 	if err != nil {
 		panic("sm: HKDF length " + err.Error()) // n is a constant of the caller
 	}
 	return out
+}
+
+// HKDF derives n ≤ 8,160 bytes with HKDF-SM3 (RFC 5869).
+func HKDF(secret, salt, info []byte, n int) []byte { return Expand(Extract(secret, salt), info, n) }
+
+// Expander is Expand for outputs of one digest's length:
+// the key is taken in once for all of them. It is for one goroutine.
+type Expander struct{ mac hash.Hash }
+
+// NewExpander begins with what Extract gave.
+func NewExpander(prk []byte) *Expander { return &Expander{hmac.New(sm3.New, prk)} }
+
+// Digest gives the 32 bytes for info.
+func (e *Expander) Digest(info []byte) (d Digest) {
+	e.mac.Reset()
+	e.mac.Write(info)
+	e.mac.Write([]byte{1}) // the counter of the first block, which is all
+	e.mac.Sum(d[:0])
+	return d
 }
 
 // PrivateKey is an SM2 private key.

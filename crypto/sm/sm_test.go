@@ -285,3 +285,14 @@ func TestSignDigest(t *testing.T) {
 		t.Error("a short digest was signed")
 	}
 }
+
+// TestExpanderIsHKDF: many outputs of one secret are what HKDF gives for each.
+func TestExpanderIsHKDF(t *testing.T) {
+	secret, salt := []byte("a secret of some length"), []byte("salt")
+	e := NewExpander(Extract(secret, salt))
+	for _, info := range []string{"", "a", "yizhan/v1/field\x00\x00\x00\x01", string(bytes.Repeat([]byte("long"), 100)), "a"} {
+		if got, want := e.Digest([]byte(info)), HKDF(secret, salt, []byte(info), Size); string(got[:]) != string(want) {
+			t.Errorf("info %q: %x, HKDF gives %x", info, got, want)
+		}
+	}
+}

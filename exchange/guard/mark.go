@@ -3,6 +3,8 @@ package guard
 import (
 	"strings"
 	"unicode"
+
+	"github.com/yizhan-gateway/yizhan/exchange"
 )
 
 // Marked says whether a title, a document number or a file name carries a mark of
@@ -17,7 +19,7 @@ import (
 // The words inside other words or sentences are none (保守秘密, 国家秘密保护), and
 // those of 工作秘密 and 商业秘密 are marks of what is no state secret.
 func Marked(text string) bool {
-	s := []rune(folded(text))
+	s := []rune(exchange.Folded(text))
 	for i := 0; i+1 < len(s); i++ {
 		if s[i+1] == '密' && (s[i] == '绝' || s[i] == '机' || s[i] == '秘') && !otherSecret(s[:i+1]) && isMark(s[:i], s[i+2:]) {
 			return true
@@ -71,38 +73,4 @@ func withoutTerm(s []rune) []rune {
 		return s[n+1:]
 	}
 	return s
-}
-
-// forms are ways to write one thing.
-var forms = waysToWrite()
-
-func waysToWrite() map[rune]rune {
-	forms := map[rune]rune{}
-	for one, others := range map[rune]string{
-		'★': "☆✩✪✫✬✭✮✯✰⭐🌟*＊﹡∗⋆✱✲✳",
-		'[': "（(【［〔〖{｛〈<＜", ']': "）)】］〕〗}｝〉>＞",
-		'-': "－—–‐−", '_': "＿", '.': "．。",
-		'绝': "絕絶", '机': "機", '秘': "祕", '业': "業", '长': "長", '个': "個", '级': "級",
-	} {
-		for _, r := range others {
-			forms[r] = one
-		}
-	}
-	return forms
-}
-
-// folded is a text without what cannot be seen, in one way of writing.
-func folded(text string) string {
-	return strings.Map(func(r rune) rune {
-		if one, known := forms[r]; known {
-			return one
-		}
-		if unicode.IsSpace(r) || unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Mn) || r == 'ㅤ' {
-			return -1
-		}
-		if r >= '０' && r <= '９' {
-			return r - '０' + '0'
-		}
-		return r
-	}, text)
 }

@@ -230,14 +230,14 @@ func (in *Inner) checkParts(p PartsExtent) error {
 	return nil
 }
 
-// joinSection is the reverse of parseInner.
+// joinSection is the reverse of parseInner. It leaves room for what sealing adds.
 func joinSection(in *Inner, items []byte) ([]byte, error) {
 	in.Type, in.V = innerType, 1
 	head, err := strictjson.Marshal(in)
 	if err != nil {
 		return nil, err
 	}
-	out := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(head)+len(items)), uint32(len(head)))
+	out := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(head)+len(items)+tagSize), uint32(len(head)))
 	return append(append(out, head...), items...), nil
 }
 

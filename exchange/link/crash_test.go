@@ -212,7 +212,7 @@ func TestAFerryCrashesAnywhere(t *testing.T) {
 	})
 }
 
-// TestPackingAnewCrashesAnywhere: what is stopped four times is taken apart and packed
+// TestPackingAnewCrashesAnywhere: what is stopped three times is taken apart and packed
 // anew; a process that ends in the middle of that loses and doubles nothing.
 func TestPackingAnewCrashesAnywhere(t *testing.T) {
 	everywhere(t, []string{"jia"}, func(t *testing.T, c *crasher, _ string) bool {

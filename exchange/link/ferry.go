@@ -65,9 +65,10 @@ type Keeper interface {
 // The bounds of a ferry's bundles: a bundle has a row that lists its entries.
 const (
 	ferryItems   = 900
-	repackAfter  = 3 // times a bundle left without arriving
+	repackAfter  = 3 // times that a bundle left without arriving
 	dueAtOnce    = 10_000
 	besides      = 64 << 10 // bytes of a file that are not items of its only bundle
+	filePiece    = 1 << 20  // bytes that are copied into a file at once
 	maxResyncing = 64       // attempts to find the next bundle of a damaged file
 )
 
@@ -212,8 +213,9 @@ func (f *Ferry) packAll(ctx context.Context, room, file int64) error {
 }
 
 // repack takes apart what left several times and never arrived, so that one false
-// alarm of a scanner blocks nothing else: in halves, with other bytes. What does
-// not stand any more has arrived or ended.
+// alarm of a scanner blocks nothing else: in halves, with other bytes. What of it does
+// not stand any more has arrived or ended; what cannot be read now goes to the end of
+// its lane, where it is shown.
 func (f *Ferry) repack(ctx context.Context, b node.NumberedBundle) error {
 	b, ok, err := f.row(ctx, b.Seq)
 	if !ok || err != nil {
@@ -228,10 +230,14 @@ func (f *Ferry) repack(ctx context.Context, b node.NumberedBundle) error {
 			return err // the next export goes on with what is left
 		}
 	}
-	if _, ok, err = f.row(ctx, b.Seq); ok && err == nil {
-		return f.settle(ctx, b, nil)
+	rest, ok, err := f.row(ctx, b.Seq)
+	if ok && err == nil {
+		err = f.s.node.PutBack(ctx, f.s.link, rest)
 	}
-	return errors.Join(err, f.keep.Remove(f.name(b.Seq, b.Row.Header)))
+	if err != nil {
+		return err
+	}
+	return f.keep.Remove(f.name(b.Seq, b.Row.Header))
 }
 
 // row is a bundle with what it carries.
@@ -297,16 +303,17 @@ func (f *Ferry) write(ctx context.Context, limits Limits, due []node.NumberedBun
 	for first := true; first || len(due) > 0 && got.Files < limits.Files; first = false {
 		n := fileful(due, limits.FileBytes-int64(len(note)))
 		name := f.fileName(round, got.Files)
+		var filed Filed
+		var unnamed error
+		var listed sync.WaitGroup
+		listed.Go(func() { filed, unnamed = f.filed(ctx, due[:n], &toName) })
 		written := int64(0)
 		err := place(name, func(w io.Writer) error {
 			written = 0
 			return f.writeFile(ctx, w, note, due[:n], &written)
 		})
-		if err != nil {
-			return got, err
-		}
-		filed, err := f.filed(ctx, due[:n], &toName)
-		if err != nil {
+		listed.Wait()
+		if err = errors.Join(err, unnamed); err != nil {
 			return got, err
 		}
 		got.Filed = append(got.Filed, filed)
@@ -334,16 +341,20 @@ func (f *Ferry) due(ctx context.Context, room, file int64) (due []node.NumberedB
 	if f.way() == node.WayOut {
 		return f.dueOneWay(ctx, room, file)
 	}
-	blocked, err := f.outstanding(ctx, func(b *records.FerryBundle) bool { return b.Lost && b.Again >= repackAfter })
+	blocked, err := f.outstanding(ctx, func(b *records.FerryBundle) bool { return b.Lost && b.Again+1 >= repackAfter })
 	if err != nil {
 		return nil, err
 	}
-	for _, b := range blocked {
+	wanted := func(b *records.FerryBundle) bool { return b.Left == 0 || b.Lost }
+	gone, err := f.gone(ctx, wanted)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range append(blocked, gone...) { // one that is both is done once: its row goes
 		if err := f.repack(ctx, b); err != nil {
 			return nil, err
 		}
 	}
-	wanted := func(b *records.FerryBundle) bool { return b.Left == 0 || b.Lost }
 	if due, err = f.outstanding(ctx, wanted); err != nil {
 		return nil, err
 	}
@@ -403,6 +414,7 @@ func (f *Ferry) mark() string {
 func (f *Ferry) writeFile(ctx context.Context, w io.Writer, note []byte, bundles []node.NumberedBundle, written *int64) error {
 	n, err := w.Write(note)
 	*written += int64(n)
+	buf := make([]byte, filePiece)
 	for _, b := range bundles {
 		if err != nil || ctx.Err() != nil {
 			break
@@ -412,7 +424,7 @@ func (f *Ferry) writeFile(ctx context.Context, w io.Writer, note []byte, bundles
 			break
 		}
 		var n int64
-		n, err = io.Copy(w, r)
+		n, err = io.CopyBuffer(w, struct{ io.Reader }{r}, buf) // else a file chooses its own, smaller pieces
 		*written += n
 		if err = errors.Join(err, r.Close()); err == nil && n != b.Row.Size {
 			err = fmt.Errorf("link: the kept copy of bundle %d has %d bytes, not %d", b.Seq, n, b.Row.Size)
@@ -488,7 +500,8 @@ func (s *Session) last() uint64 {
 }
 
 // FerryStatus says how a ferry link stands. Gaps are the bundles of the neighbour
-// that are missing behind those that came in order: lost, or late.
+// that are missing between those that came, and over a link of one way up to the last
+// that it spoke of: lost, or late.
 type FerryStatus struct {
 	Link        string          `json:"link"`
 	Outstanding int             `json:"outstanding"` // bundles that left and were not acknowledged
@@ -504,6 +517,15 @@ type FerryStatus struct {
 	Gaps        []Range         `json:"gaps"`
 	Lacks       int             `json:"lacks"` // bundles that are here but for some item
 	OneWay      *OneWayStatus   `json:"oneway,omitempty"`
+}
+
+// missingFrom are the bundles of the neighbour that are not here.
+func missingFrom(in *records.FerryIn) []Range {
+	list := []Range{}
+	for _, gap := range node.Missing(in) {
+		list = append(list, Range{From: gap[0], To: gap[1]})
+	}
+	return list
 }
 
 // Status reads how the link stands.
@@ -547,9 +569,6 @@ func (f *Ferry) Status(ctx context.Context) (st FerryStatus, err error) {
 		return st, err
 	}
 	st.Round, st.Heard, st.UpTo, st.Lacks = own.Round, in.Round, in.UpTo, len(in.Lacks)
-	for last, i := in.UpTo, 0; i < len(in.Ranges); i++ {
-		st.Gaps = append(st.Gaps, Range{From: last + 1, To: in.Ranges[i][0] - 1})
-		last = in.Ranges[i][1]
-	}
+	st.Gaps = missingFrom(in)
 	return st, err
 }

@@ -2,10 +2,12 @@ package link
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 
 	"github.com/yizhan-gateway/yizhan/exchange/node"
+	"github.com/yizhan-gateway/yizhan/exchange/records"
 )
 
 // Filed is what one file of an export carries: for lists that people read, never for
@@ -71,6 +73,34 @@ func (f *Ferry) sweep(ctx context.Context) error {
 		}
 	}
 	return err
+}
+
+// gone are the wanted bundles of which the bytes that were kept are missing, or are fewer
+// or more than there were: nobody can carry them, and they would stop every export. They
+// are shown.
+func (f *Ferry) gone(ctx context.Context, wanted func(*records.FerryBundle) bool) (gone []node.NumberedBundle, err error) {
+	list, err := f.outstanding(ctx, wanted)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	sizes := map[string]int64{}
+	err = f.keep.Each(func(name string, size int64) error {
+		sizes[name] = size
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range list {
+		if size, kept := sizes[f.name(b.Seq, b.Row.Header)]; kept && size == b.Row.Size {
+			continue
+		}
+		if err := f.s.node.Quarantine(ctx, f.s.link, fmt.Sprintf("bundle %d", b.Seq), node.ReasonStored, nil); err != nil {
+			return nil, err
+		}
+		gone = append(gone, b)
+	}
+	return gone, nil
 }
 
 // Spent says of which rounds nothing is outstanding: whatever of them the carrier has

@@ -74,17 +74,20 @@ func (b *bank) export() Exported { return b.exportAnyhow(false) }
 
 func (b *bank) exportAnyhow(anyhow bool) Exported {
 	b.w.t.Helper()
-	got, err := b.ferry.Export(b.w.ctx, b.limit, anyhow, func(_ string, write func(io.Writer) error) error {
-		var file bytes.Buffer
-		if err := write(&file); err != nil {
-			return err
-		}
-		b.out = append(b.out, file.Bytes())
-		b.sent += int64(file.Len())
-		return nil
-	})
+	got, err := b.ferry.Export(b.w.ctx, b.limit, anyhow, b.place)
 	b.w.must(err)
 	return got
+}
+
+// place puts a file among those that wait to be carried.
+func (b *bank) place(_ string, write func(io.Writer) error) error {
+	var file bytes.Buffer
+	if err := write(&file); err != nil {
+		return err
+	}
+	b.out = append(b.out, file.Bytes())
+	b.sent += int64(file.Len())
+	return nil
 }
 
 func (b *bank) load(file []byte) Imported {
@@ -440,4 +443,24 @@ func FuzzImport(f *testing.F) {
 			t.Fatalf("%+v of nothing that was signed", got)
 		}
 	})
+}
+
+// TestTheRestOfAnotherDocument: one of which some parts are in a bundle is put at the end
+// of its lane before the rest is; what comes next begins at its own beginning.
+func TestTheRestOfAnotherDocument(t *testing.T) {
+	w := newWorld(t)
+	jia, yi := w.bank("jia"), w.bank("yi")
+	ids := []string{w.submit(jia.host, "yi", 9<<20), w.submit(jia.host, "yi", 9<<20), w.submit(jia.host, "yi", 100)}
+	whole := jia.limit
+	jia.limit = Limits{FileBytes: 1, Files: 1} // a bundle, and no more
+	jia.export()
+	yi.full = true
+	w.carryAll(jia, yi)
+	yi.full = false
+	yi.exportAnyhow(true)
+	w.carryAll(yi, jia)
+	jia.limit = whole
+	good := &carrier{rng: rand.New(rand.NewPCG(1, 1))}
+	w.ferried(good, good, jia, yi, 9)
+	yi.delivered(ids...)
 }

@@ -3,17 +3,13 @@ package link
 import (
 	"bytes"
 	"encoding/json"
-	"io"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/emmansun/gmsm/sm2"
 
-	"github.com/yizhan-gateway/yizhan/crypto/cms"
-	"github.com/yizhan-gateway/yizhan/crypto/merkle"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
-	"github.com/yizhan-gateway/yizhan/exchange/node"
 	"github.com/yizhan-gateway/yizhan/internal/strictjson"
 )
 
@@ -97,91 +93,40 @@ func readFerryFile(t *testing.T, all *ferryVectors, key *sm.PrivateKey, file []b
 }
 
 func readFerryBundle(all *ferryVectors, key *sm.PrivateKey, b []byte) (got ferryBundle, length int) {
-	got.Expect = "fault"
 	r := bytes.NewReader(b)
-	signed, err := readFrame(r)
-	if err != nil {
-		return got, 0
+	u := unseal(r, all.Signer, key)
+	if u == nil {
+		return ferryBundle{Expect: "fault"}, 0
 	}
-	o, err := cms.Parse(signed, MaxClearHeader)
-	if err != nil || o.Verify(all.Signer) != nil {
-		return got, 0
-	}
-	c, err := parseClear(o.Content)
-	if err != nil || c.Domain != "vectors" || c.Link != "jia-yi" || c.From != "jia" || c.To != "yi" {
-		return got, 0
-	}
-	sealed := make([]byte, c.Sealed.Size)
-	if _, err := io.ReadFull(r, sealed); err != nil || sm.Sum(sealed) != c.Sealed.SM3 {
-		return got, 0
-	}
-	secret, err := sm.Decrypt(key, c.Key)
-	if err != nil {
-		return got, 0
-	}
-	section, err := openSection(secret, c, sealed)
-	if err != nil {
-		return got, 0
-	}
-	in, small, err := parseInner(section)
-	if err != nil || in.checkParts(c.Parts) != nil || in.checkKinds() != nil || c.Seq == 0 && len(in.Items) > 0 {
-		return got, 0
-	}
-	got.Clear, got.Section = string(o.Content), section
-	if in.Passage != nil {
-		passage, err := strictjson.Marshal(in.Passage)
+	got = ferryBundle{Expect: "truncated", Clear: u.content, Section: u.section}
+	if u.in.Passage != nil {
+		passage, err := strictjson.Marshal(u.in.Passage)
 		if err != nil {
 			return ferryBundle{Expect: "fault"}, 0
 		}
 		got.Passage = string(passage)
 	}
-	for _, e := range in.Items {
-		one := small[:e.Size]
+	small := u.small
+	for _, e := range u.in.Items {
+		got.Items = append(got.Items, stateOf(e, small[:e.Size]))
 		small = small[e.Size:]
-		state := "good"
-		if itemDigest(e.Kind, one) != e.Digest {
-			state = "damaged"
-		}
-		got.Items = append(got.Items, state)
 	}
-	got.Expect = "truncated"
-	if whole(r, int64(len(signed))+8+c.Sealed.Size+footerSize) {
+	if whole(r, u.frame+u.clear.Sealed.Size+footerSize) {
 		got.Expect = "ok"
 	}
 	return got, len(b) - r.Len()
 }
 
-func itemDigest(kind string, b []byte) sm.Digest {
-	if kind != node.KindPart {
-		return sm.Sum(b)
-	}
-	h := merkle.NewPayloadHash()
-	_, _ = h.Write(b)
-	return h.Sum()
-}
-
 // sealedInside makes a bundle of a ferry: the parts lie in the section.
 func (m *maker) sealedInside(k *epochKey, seq uint64, in *Inner, items ...item) []byte {
-	c := &Clear{
-		Type: bundleType, V: 1, Domain: "vectors", Link: "jia-yi", From: "jia", To: "yi",
-		Epoch: strings.Repeat("0", 12) + "0001" + "0123456789abcdef", Seq: seq, Created: strictjson.TimeOf(start), Directory: 7,
-		Key: k.wrapped, Cert: k.cert, Salt: make([]byte, 16),
-	}
-	_, _ = m.rand.Read(c.Salt)
+	c := m.clear(k, strings.Repeat("0", 12)+"0001", seq)
 	var body []byte
 	for _, i := range items {
 		in.Inside = true
-		in.Items = append(in.Items, ManifestEntry{Kind: i.kind, ID: i.id, Size: int64(len(i.bytes)), Digest: itemDigest(i.kind, i.bytes), Critical: i.critical})
+		in.Items = append(in.Items, i.entry())
 		body = append(body, i.bytes...)
 	}
-	section, err := joinSection(in, body)
-	m.must(err)
-	sealed, err := sealSection(k.secret, c, section)
-	m.must(err)
-	c.Sealed = Extent{Size: int64(len(sealed)), SM3: sm.Sum(sealed)}
-	_, frame, err := signClear(m, c)
-	m.must(err)
-	b := append(frame, sealed...)
+	b, _ := m.sealed(k, c, in, body, nil)
 	return append(b, footer(int64(len(b)+footerSize))...)
 }
 

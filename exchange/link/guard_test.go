@@ -1,200 +1,20 @@
 package link
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
-	"github.com/yizhan-gateway/yizhan/crypto/keystore"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/guard"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
-	"github.com/yizhan-gateway/yizhan/exchange/records"
 	"github.com/yizhan-gateway/yizhan/internal/strictjson"
-	"github.com/yizhan-gateway/yizhan/queue"
 )
-
-// boundary is three nodes in a row: jia sends, yi is the node at the boundary, bing
-// receives. over is yi's end of the link to bing.
-type boundary struct {
-	*world
-	jia, yi, over, bing *host
-	admins              map[string]*keystore.Store
-}
-
-// theBoundary is the domain of the tests that leave the directory as it is.
-var theBoundary struct {
-	sync.Mutex
-	cast   *cast
-	admins map[string]*keystore.Store
-}
-
-func newBoundary(t *testing.T) *boundary {
-	theBoundary.Lock()
-	defer theBoundary.Unlock()
-	w := newWorld(t)
-	if theBoundary.cast == nil {
-		b := ownBoundary(t)
-		theBoundary.cast, theBoundary.admins = b.cast, b.admins
-	}
-	w.cast = theBoundary.cast
-	b := &boundary{world: w, admins: theBoundary.admins}
-	b.hosts()
-	return b
-}
-
-// ownBoundary has a domain of its own, with administrators zhang and li.
-func ownBoundary(t *testing.T) *boundary {
-	w := ownWorld(t)
-	b := &boundary{world: w, admins: map[string]*keystore.Store{}}
-	w.must(w.cast.authority.AddRoute("jia", "bing", "yi"))
-	w.must(w.cast.authority.AddRoute("bing", "jia", "yi"))
-	for _, id := range []string{"zhang", "li"} {
-		keys, err := keystore.Create(filepath.Join(t.TempDir(), id), []byte("administrator"), w.rand)
-		w.must(err)
-		w.must(w.cast.authority.AddAdministrator(id, "管理员"+id, keys, start.AddDate(0, -1, 0)))
-		b.admins[id] = keys
-	}
-	w.publish()
-	b.hosts()
-	return b
-}
-
-func (b *boundary) hosts() {
-	b.jia, b.yi, b.bing = b.host("jia", "jia-yi", nil, nil), b.host("yi", "jia-yi", nil, nil), b.host("bing", "yi-bing", nil, nil)
-	b.restart()
-}
-
-// policy gives a node a policy, and starts it anew.
-func (b *boundary) policy(h *host, toml string) {
-	b.t.Helper()
-	var err error
-	h.guard, err = guard.Parse("guard.toml", []byte(toml))
-	b.must(err)
-	h.restart()
-	b.restart()
-}
-
-// restart makes yi's end of the other link over what is yi now.
-func (b *boundary) restart() {
-	b.t.Helper()
-	s, err := NewSession(b.yi.node, "yi-bing")
-	b.must(err)
-	over := *b.yi
-	over.link, over.Session = "yi-bing", s
-	b.over = &over
-}
-
-// flow exchanges over both links until nothing moves.
-func (b *boundary) flow() {
-	b.t.Helper()
-	b.exchange(b.jia, b.yi)
-	b.exchange(b.over, b.bing)
-	b.exchange(b.jia, b.yi)
-}
-
-// send submits a document of a size to several.
-func (b *boundary) send(change func(*node.Submission), size int, to ...string) string {
-	b.t.Helper()
-	got, err := b.trySend(change, size, to...)
-	b.must(err)
-	b.jia.work()
-	return got.ID
-}
-
-func (b *boundary) trySend(change func(*node.Submission), size int, to ...string) (*node.Accepted, error) {
-	body := bytes.Repeat([]byte("公文"), size/6+1)[:size]
-	s := b.submission(b.jia, to[0], "", body)
-	for _, id := range to[1:] {
-		s.Document.To = append(s.Document.To, exchange.Addressee{Agency: b.cast.agencies[id]})
-	}
-	if change != nil {
-		change(&s)
-	}
-	got, err := b.jia.node.Submit(b.ctx, s)
-	if err == nil {
-		b.files[got.ID] = [][]byte{body}
-	}
-	return got, err
-}
-
-// stages are how the sender sees each recipient, by name.
-func (b *boundary) stages(id string) (out []string) {
-	b.t.Helper()
-	tr, err := b.jia.node.Trace(b.ctx, b.cast.agencies["jia"], id)
-	b.must(err)
-	if !tr.ReceiptsVerified || !tr.LedgerVerified {
-		b.t.Fatalf("receipts verified %v, ledger %v", tr.ReceiptsVerified, tr.LedgerVerified)
-	}
-	for _, r := range tr.Recipients {
-		for name, code := range b.cast.agencies {
-			if code == r.Agency {
-				out = append(out, strings.TrimSpace(fmt.Sprintf("%s %s %s", name, r.Stage, r.Reason)))
-			}
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
-func (b *boundary) sound() {
-	b.t.Helper()
-	for _, h := range []*host{b.jia, b.yi, b.bing} {
-		if r := h.check(); !r.OK {
-			b.t.Fatalf("%s: %+v", h.id, r.Problems)
-		}
-	}
-}
-
-func (b *boundary) waitsForApproval() []node.GuardItem {
-	b.t.Helper()
-	list, err := b.yi.node.GuardItems(b.ctx, "", 100)
-	b.must(err)
-	return list
-}
-
-// signed is what an administrator signs about an item, changed.
-func (b *boundary) signed(who string, item *node.GuardItem, verdict string, change func(*exchange.GuardApproval)) []byte {
-	b.t.Helper()
-	a := exchange.GuardApproval{
-		Domain: "test", Node: "yi", Link: item.Link, Header: item.Header, Verdict: verdict, Administrator: who, Time: strictjson.TimeOf(b.clock),
-	}
-	if verdict == exchange.VerdictRefuse {
-		a.Reason = "不宜外发"
-	}
-	if change != nil {
-		change(&a)
-	}
-	content, err := a.Marshal()
-	b.must(err)
-	list := b.cast.directory.Administrators()
-	i := slices.IndexFunc(list, func(a *certs.Administrator) bool { return a.ID == who })
-	signed, err := cms.Sign(certs.Signer(b.admins[who].WithRandom(b.rand), &list[i].Certificates[0]), content, b.clock)
-	b.must(err)
-	return signed
-}
-
-func (b *boundary) takes(signed []byte, code string) {
-	b.t.Helper()
-	err := b.yi.node.Approve(b.ctx, signed)
-	if code == "" {
-		b.must(err)
-	} else if exchange.CodeOf(err) != code {
-		b.t.Fatalf("%v, want %s", err, code)
-	}
-}
-
-const between = "[[link]]\nlink = \"%s\"\ndirection = \"%s\"\n%s\n"
 
 // TestTheGuardRefuses: on the way in and on the way out, by what a header shows, each
 // recipient for itself; the sender has one signed receipt for each, with the reason.
@@ -267,6 +87,48 @@ func TestARefusedHeaderConcernsItsWay(t *testing.T) {
 	b.sound()
 }
 
+// TestTheSecondLinksGuard: a header that is known already from one link passes no guard of
+// another by that: who comes over the second is judged by its policy, whichever of the
+// two is first, and whoever comes over the first is none of its business.
+func TestTheSecondLinksGuard(t *testing.T) {
+	c := rejoining(t).cast
+	for name, second := range map[string]string{"known from the open link": "xi", "refused over the guarded one": "dong"} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.cast = c
+			jia, dong, xi := w.host("jia", "jia-dong", nil, nil), w.host("dong", "jia-dong", nil, nil), w.host("xi", "jia-xi", nil, nil)
+			he, yi, bing := w.host("he", "dong-he", nil, nil), w.host("yi", "he-yi", nil, nil), w.host("bing", "he-bing", nil, nil)
+			var err error
+			he.guard, err = guard.Parse("guard.toml", []byte(fmt.Sprintf(between, "xi-he", "in", `kinds = ["notice"]`)))
+			w.must(err)
+			he.restart()
+			id := w.submitToBoth(jia)
+			ways := []func(){
+				func() { w.exchange(jia, dong); w.exchange(dong.over("dong-he"), he) },
+				func() { w.exchange(jia.over("jia-xi"), xi); w.exchange(xi.over("xi-he"), he.over("xi-he")) },
+			}
+			if second == "dong" {
+				slices.Reverse(ways)
+			}
+			for range 2 { // the second round brings the receipts home
+				for _, carry := range ways {
+					carry()
+				}
+				w.exchange(he.over("he-yi"), yi)
+				w.exchange(he.over("he-bing"), bing)
+			}
+			for _, carry := range ways {
+				carry()
+			}
+			yi.delivered(id)
+			bing.delivered()
+			if e := jia.only(id, exchange.StageRejected); e.Node != "he" || e.Reason != exchange.CodeGuardKind || !slices.Equal(e.Recipients, []string{w.cast.agencies["bing"]}) {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}
+
 // TestNobodyIsLeftOutOfARefusal: while the neighbour has another directory, and may
 // send others this way, a header that would be refused for some stays with it.
 func TestNobodyIsLeftOutOfARefusal(t *testing.T) {
@@ -297,18 +159,6 @@ func TestNobodyIsLeftOutOfARefusal(t *testing.T) {
 		t.Fatalf("the sender sees %q", got)
 	}
 	b.sound()
-}
-
-// only gives the one event of a stage.
-func (h *host) only(id string, stage exchange.Stage) node.Event {
-	h.w.t.Helper()
-	tr, err := h.node.Trace(h.w.ctx, h.w.cast.agencies[h.id], id)
-	h.w.must(err)
-	list := slices.DeleteFunc(tr.Events, func(e node.Event) bool { return e.Stage != stage })
-	if len(list) != 1 {
-		h.w.t.Fatalf("%d receipts say %s", len(list), stage)
-	}
-	return list[0]
 }
 
 // TestTheSenderIsToldAtOnce: what its own node's guard refuses is not accepted.
@@ -469,320 +319,4 @@ func TestHoursOfAFerry(t *testing.T) {
 	w.clock = start.Add(time.Hour)
 	carry()
 	yi.delivered(id)
-}
-
-const twoEyes = "[link.approval]\nadministrators = 2\n"
-
-// TestApprovals: a document waits until two administrators approve it, over restarts
-// between each two steps; one word of one of them counts once.
-func TestApprovals(t *testing.T) {
-	b := newBoundary(t)
-	b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes))
-	id := b.send(nil, 100, "yi", "bing")
-	b.flow()
-	b.yi.delivered(id)
-	b.bing.delivered()
-	list := b.waitsForApproval()
-	if len(list) != 1 || list[0].Needed != 2 || list[0].Document != id || !slices.Equal(list[0].Recipients, []string{b.cast.agencies["bing"]}) || list[0].ID != "yi-bing/normal/1" {
-		t.Fatalf("%+v", list)
-	}
-	item := &list[0]
-	if q := b.over.backlog(); q.Guarded != 1 || q.Waiting+q.Parked != 0 {
-		t.Errorf("%+v", q)
-	}
-	first := b.signed("zhang", item, exchange.VerdictApprove, nil)
-	b.takes(first, "")
-	b.takes(first, "") // the same again changes nothing
-	b.takes(b.signed("zhang", item, exchange.VerdictApprove, func(a *exchange.GuardApproval) { a.Reason = "再批" }), exchange.CodeGuardApproval)
-	b.takes(b.signed("zhang", item, exchange.VerdictRefuse, nil), exchange.CodeGuardApproval)
-	leaves := func() (n int) {
-		for _, e := range b.yi.events() {
-			if e == "approval" {
-				n++
-			}
-		}
-		return n
-	}
-	if leaves() != 1 {
-		t.Errorf("%d leaves of approvals", leaves())
-	}
-	b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes)) // a crash
-	b.flow()
-	b.bing.delivered()
-	b.sound()
-	b.takes(b.signed("li", item, exchange.VerdictApprove, nil), "")
-	b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes)) // a crash before it goes on
-	if len(b.waitsForApproval()) != 1 {
-		t.Error("it went on without the work")
-	}
-	b.yi.work()
-	b.flow()
-	b.bing.delivered(id)
-	if leaves() != 2 || len(b.waitsForApproval()) != 0 {
-		t.Errorf("%d leaves of approvals, %d wait", leaves(), len(b.waitsForApproval()))
-	}
-	b.takes(b.signed("li", item, exchange.VerdictRefuse, nil), exchange.CodeGuardApproval)
-	b.takes(first, "")
-	b.flow()
-	if got := b.stages(id); !slices.Equal(got, []string{"bing COLLECTED", "yi COLLECTED"}) {
-		t.Errorf("the sender sees %q", got)
-	}
-	b.sound()
-}
-
-// TestApprovalsThatDoNotCount: for another document, link, node or domain, by nobody
-// the directory names, or by one person under two names.
-func TestApprovalsThatDoNotCount(t *testing.T) {
-	b := newBoundary(t)
-	b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes))
-	id := b.send(nil, 100, "bing")
-	b.flow()
-	item := &b.waitsForApproval()[0]
-	for name, change := range map[string]func(*exchange.GuardApproval){
-		"another domain":        func(a *exchange.GuardApproval) { a.Domain = "other" },
-		"another node":          func(a *exchange.GuardApproval) { a.Node = "bing" },
-		"another administrator": func(a *exchange.GuardApproval) { a.Administrator = "li" },
-		"nobody":                func(a *exchange.GuardApproval) { a.Administrator = "wang" },
-	} {
-		t.Run(name, func(*testing.T) {
-			b.takes(b.signed("zhang", item, exchange.VerdictApprove, change), exchange.CodeGuardApproval)
-		})
-	}
-	b.takes(b.signed("zhang", item, exchange.VerdictApprove, func(a *exchange.GuardApproval) { a.Link = "jia-yi" }), exchange.CodeNotFound)
-	b.takes(b.signed("zhang", item, exchange.VerdictApprove, func(a *exchange.GuardApproval) { a.Header[0]++ }), exchange.CodeNotFound)
-	good := b.signed("zhang", item, exchange.VerdictApprove, nil)
-	b.takes(append([]byte{}, good[:len(good)-1]...), exchange.CodeGuardApproval)
-	broken := slices.Clone(good)
-	broken[len(broken)-3] ^= 1
-	if b.yi.node.Approve(b.ctx, broken) == nil {
-		t.Error("a broken signature counts")
-	}
-	b.takes(good, "")
-	b.yi.work()
-	b.flow()
-	b.bing.delivered()
-	b.sound()
-	b.takes(b.signed("li", item, exchange.VerdictApprove, nil), "")
-	b.yi.work()
-	b.flow()
-	b.bing.delivered(id)
-}
-
-// TestOneRefusalEnds: REJECTED with the administrator's reason, sealed for the sender,
-// over a crash between the word and the end.
-func TestOneRefusalEnds(t *testing.T) {
-	b := newBoundary(t)
-	b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes))
-	id := b.send(nil, 100, "yi", "bing")
-	b.flow()
-	item := &b.waitsForApproval()[0]
-	b.takes(b.signed("zhang", item, exchange.VerdictApprove, nil), "")
-	b.takes(b.signed("li", item, exchange.VerdictRefuse, nil), "")
-	b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes))
-	b.yi.work()
-	b.flow()
-	if got := b.stages(id); !slices.Equal(got, []string{"bing REJECTED guard_refused", "yi DELIVERED"}) {
-		t.Fatalf("the sender sees %q", got)
-	}
-	if e := b.jia.only(id, exchange.StageRejected); e.Node != "yi" || e.Detail == nil || e.Detail.Reason != "不宜外发" {
-		t.Errorf("%+v", e)
-	}
-	b.bing.delivered()
-	if q := b.over.backlog(); q.Guarded+q.Parked+q.Waiting != 0 {
-		t.Errorf("%+v", q)
-	}
-	b.sound()
-}
-
-// TestARetryDoesNotLetPass: what an administrator refused, and whose end could not be
-// signed yet, is parked; an operator who puts it back sends it to its end.
-func TestARetryDoesNotLetPass(t *testing.T) {
-	b := newBoundary(t)
-	keys := &losable{Store: b.cast.keys["yi"].WithRandom(b.rand)}
-	b.watch = func(h *host, had node.Keys) node.Keys {
-		if h.id == "yi" {
-			return keys
-		}
-		return had
-	}
-	b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes))
-	id := b.send(nil, 100, "bing")
-	b.flow()
-	b.takes(b.signed("li", &b.waitsForApproval()[0], exchange.VerdictRefuse, nil), "")
-	keys.away.Store(true)
-	for range 3 {
-		b.clock = b.clock.Add(time.Minute)
-		_, _ = b.yi.node.Work(b.ctx)
-	}
-	if q := b.over.backlog(); q.Parked != 1 || q.Waiting+q.Guarded != 0 {
-		t.Fatalf("%+v", q)
-	}
-	if n, err := b.yi.node.Requeue(b.ctx, node.Pick{}, node.Who{By: "值班员"}, nil); n != 1 || err != nil {
-		t.Fatalf("%d requeued, %v", n, err)
-	}
-	if q := b.over.backlog(); q.Guarded != 1 || q.Waiting+q.Parked != 0 {
-		t.Fatalf("a retry let it pass: %+v", q)
-	}
-	keys.away.Store(false)
-	b.clock = b.clock.Add(time.Minute)
-	b.yi.work()
-	b.flow()
-	if got := b.stages(id); !slices.Equal(got, []string{"bing REJECTED guard_refused"}) {
-		t.Fatalf("the sender sees %q", got)
-	}
-	b.bing.delivered()
-	b.sound()
-}
-
-// TestOnePersonCountsOnce: with another certificate of the same administrator, too.
-func TestOnePersonCountsOnce(t *testing.T) {
-	b := ownBoundary(t)
-	keys := b.admins["zhang"]
-	old := b.cast.directory.Administrators()
-	pub, err := keys.Generate()
-	b.must(err)
-	_, err = b.cast.authority.Issue(&certs.CSR{PublicKey: pub, KeyID: sm.KeyID(pub), Use: certs.UseSign}, certs.Purpose{Administrator: "zhang", Use: certs.UseSign}, start.AddDate(0, 0, -1))
-	b.must(err)
-	b.publish()
-	for _, h := range []*host{b.jia, b.yi, b.bing} {
-		h.shelf.inForce = b.cast.directory
-	}
-	b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes))
-	b.send(nil, 100, "bing")
-	b.flow()
-	item := &b.waitsForApproval()[0]
-	b.takes(b.signed("zhang", item, exchange.VerdictApprove, nil), "")
-	i := slices.IndexFunc(old, func(a *certs.Administrator) bool { return a.ID == "zhang" })
-	a := exchange.GuardApproval{
-		Domain: "test", Node: "yi", Link: item.Link, Header: item.Header, Verdict: exchange.VerdictApprove, Administrator: "zhang", Time: strictjson.TimeOf(b.clock),
-	}
-	content, err := a.Marshal()
-	b.must(err)
-	again, err := cms.Sign(certs.Signer(keys.WithRandom(b.rand), &old[i].Certificates[0]), content, b.clock.Add(time.Second))
-	b.must(err)
-	b.takes(again, "") // the same words: they are here
-	a.Reason = "再批"
-	content, err = a.Marshal()
-	b.must(err)
-	again, err = cms.Sign(certs.Signer(keys.WithRandom(b.rand), &old[i].Certificates[0]), content, b.clock)
-	b.must(err)
-	b.takes(again, exchange.CodeGuardApproval)
-	b.flow()
-	b.bing.delivered()
-	if given := b.waitsForApproval()[0].Given; len(given) != 1 {
-		t.Errorf("%d approvals are kept", len(given))
-	}
-}
-
-// TestAStoredApprovalIsChecked: fsck finds one that was changed, and it lets nothing
-// pass.
-func TestAStoredApprovalIsChecked(t *testing.T) {
-	b := newBoundary(t)
-	b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes))
-	b.send(nil, 100, "bing")
-	b.flow()
-	item := &b.waitsForApproval()[0]
-	b.takes(b.signed("zhang", item, exchange.VerdictApprove, nil), "")
-	b.sound()
-	other := b.signed("zhang", item, exchange.VerdictApprove, func(a *exchange.GuardApproval) { a.Header[0]++ })
-	b.must(b.yi.store.Update(b.ctx, func(tx queue.Tx) error {
-		row, err := records.Approvals.Get(tx, item.Header, item.Link, "zhang")
-		b.must(err)
-		if row == nil {
-			t.Fatal("no row")
-		}
-		row.CMS = other
-		return records.Approvals.Put(tx, row, item.Header, item.Link, "zhang")
-	}))
-	r := b.yi.check()
-	if r.Found != 1 || r.Problems[0].Table != "gap" || r.Problems[0].What != "it is another approval" {
-		t.Errorf("%+v", r.Problems)
-	}
-	b.takes(b.signed("li", item, exchange.VerdictApprove, nil), "")
-	b.yi.work()
-	b.flow()
-	b.bing.delivered()
-}
-
-// TestWhatWaitsForApprovalEnds: by its time and by a recall as anything else that did
-// not leave; an operator's retry does not let it pass.
-func TestWhatWaitsForApprovalEnds(t *testing.T) {
-	for name, stage := range map[string]exchange.Stage{"expiry": exchange.StageExpired, "recall": exchange.StageRecalled} {
-		t.Run(name, func(t *testing.T) {
-			b := newBoundary(t)
-			b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes))
-			id := b.send(func(s *node.Submission) { s.Expires = b.clock.Add(life) }, 100, "bing")
-			b.flow()
-			item := &b.waitsForApproval()[0]
-			if n, err := b.yi.node.Requeue(b.ctx, node.Pick{}, node.Who{By: "值班员"}, nil); n != 0 || err != nil {
-				t.Errorf("%d requeued, %v", n, err)
-			}
-			b.takes(b.signed("zhang", item, exchange.VerdictApprove, nil), "")
-			if stage == exchange.StageExpired {
-				b.clock = b.clock.Add(life)
-				b.yi.work()
-			} else {
-				b.jia.ask(exchange.WishRecall, id)
-				b.jia.work()
-			}
-			b.flow()
-			if got := b.stages(id); !slices.Equal(got, []string{"bing " + string(stage)}) {
-				t.Fatalf("the sender sees %q", got)
-			}
-			b.takes(b.signed("li", item, exchange.VerdictApprove, nil), exchange.CodeNotFound)
-			b.flow()
-			b.bing.delivered()
-			b.sound()
-		})
-	}
-}
-
-// TestAnotherPolicyAfterAStart: one that asks for nobody lets what waits pass, one that
-// refuses it ends it.
-func TestAnotherPolicyAfterAStart(t *testing.T) {
-	for name, c := range map[string]struct{ policy, want string }{
-		"no approval":   {"", "bing DELIVERED"},
-		"one is enough": {"[link.approval]\nadministrators = 1\n", "bing DELIVERED"},
-		"refused":       {"ceiling = \"public\"\n" + twoEyes, "bing REJECTED label_ceiling"},
-		"as before":     {twoEyes, "bing RELAYED"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := newBoundary(t)
-			b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", twoEyes))
-			id := b.send(nil, 100, "bing")
-			b.flow()
-			b.takes(b.signed("zhang", &b.waitsForApproval()[0], exchange.VerdictApprove, nil), "")
-			b.policy(b.yi, fmt.Sprintf(between, "yi-bing", "out", c.policy))
-			b.yi.work()
-			b.flow()
-			if got := b.stages(id); len(got) != 1 || got[0] != c.want && !(c.want == "bing RELAYED" && strings.HasPrefix(got[0], "bing ACCEPTED")) {
-				t.Fatalf("the sender sees %q, want %q", got, c.want)
-			}
-			b.sound()
-		})
-	}
-}
-
-// TestTheSendersOwnApproval: the first node parks, too, what was submitted to it.
-func TestTheSendersOwnApproval(t *testing.T) {
-	b := newBoundary(t)
-	b.policy(b.jia, fmt.Sprintf(between, "jia-yi", "out", "[link.approval]\nadministrators = 1\nfrom_label = \"internal\"\n"))
-	waits := b.send(nil, 100, "yi")
-	goes := b.send(func(s *node.Submission) { s.Document.Label = exchange.Public }, 100, "yi")
-	b.flow()
-	b.yi.delivered(goes)
-	list, err := b.jia.node.GuardItems(b.ctx, "jia-yi", 10)
-	b.must(err)
-	if len(list) != 1 || list[0].Document != waits {
-		t.Fatalf("%+v", list)
-	}
-	signed := b.signed("li", &list[0], exchange.VerdictApprove, func(a *exchange.GuardApproval) { a.Node = "jia" })
-	b.must(b.jia.node.Approve(b.ctx, signed))
-	b.jia.work()
-	b.flow()
-	b.yi.delivered(goes, waits)
-	b.sound()
-	if err := b.jia.node.Approve(b.ctx, []byte("x")); exchange.CodeOf(err) != exchange.CodeGuardApproval || errors.Is(err, nil) {
-		t.Errorf("%v", err)
-	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/certs"
+	"github.com/yizhan-gateway/yizhan/crypto/envelope"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/node"
@@ -389,5 +390,49 @@ func TestInspectionSurvivesCrashes(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// TestAMissingSlotSpeaksOfItsConsignment: a neighbour that leaves the inspection point's
+// slot out ends what it brings, and nothing of what another one brings.
+func TestAMissingSlotSpeaksOfItsConsignment(t *testing.T) {
+	w := newCheckpoint(t, certs.Inspection{Node: "yi"})
+	s := w.submission(w.jia, "bing", "", []byte("body"))
+	s.Document.To = append(s.Document.To, exchange.Addressee{Agency: w.cast.agencies["yi"]})
+	got, err := w.jia.node.Submit(w.ctx, s)
+	w.must(err)
+	w.files[got.ID] = [][]byte{[]byte("body")}
+	w.jia.work()
+	whole := w.wholeOf(w.jia)
+	e, err := envelope.ParseHeader(whole.HeaderBytes)
+	w.must(err)
+	item, err := node.ParseConsignment(whole.ConsignmentBytes)
+	w.must(err)
+	own := slices.IndexFunc(e.Header.Recipients, func(r envelope.Slot) bool {
+		return r.Role == envelope.RoleRecipient && r.Agency == w.cast.agencies["yi"]
+	})
+	item.Slots = slices.DeleteFunc(item.Slots, func(s node.SlotItem) bool { return s.I != own })
+	stripped, err := item.Marshal()
+	w.must(err)
+	if len(item.Slots) != 1 {
+		t.Fatalf("%d slots", len(item.Slots))
+	}
+	w.hand(w.yi, "jia-yi", node.KindHeader, whole.Header.ID, whole.HeaderBytes)
+	w.hand(w.yi, "yi-bing", node.KindConsignment, e.Hash.String()+"/"+sm.Sum(stripped).String(), stripped)
+	if out, err := w.yi.node.Intake(w.ctx, "jia-yi", whole.Part, bytes.NewReader(whole.PartBytes)); err != nil || out.Status != node.Taken {
+		t.Fatal(out, err)
+	}
+	w.yi.work()
+	w.jia.restart()
+	w.settle()
+	state, all := w.stages(got.ID)
+	if state.Stage != exchange.StageDelivered || w.looker.looks != 1 {
+		t.Fatalf("bing's copy: %+v after %d looks: %v", state, w.looker.looks, all)
+	}
+	if got := strings.Join(all, ", "); got != "ACCEPTED jia, DELIVERED bing, INSPECTED yi, REJECTED yi" {
+		t.Errorf("%s", got)
+	}
+	if r := w.yi.check(); !r.OK {
+		t.Errorf("%+v", r.Problems)
 	}
 }

@@ -161,11 +161,15 @@ func (f *Ferry) announcement(ctx context.Context, round, from, last uint64) (*Pa
 	return p, err
 }
 
-// heard takes such a note. What can never come is shown to the operator.
+// heard takes such a note. What can never come is shown to the operator before it
+// counts as over: a crash in between shows it twice.
 func (f *Ferry) heard(ctx context.Context, epoch string, p *Passage) error {
-	lost, err := f.s.node.FerryAnnounced(ctx, f.s.link, epoch, p.Round, p.From, p.Last, p.Base)
-	if err != nil {
-		return err
+	var lost [][2]uint64
+	if len(p.Base) == secretSize {
+		var err error
+		if lost, err = f.s.node.FerryLetGo(ctx, f.s.link, epoch, p.From); err != nil {
+			return err
+		}
 	}
 	for _, r := range lost {
 		reason := fmt.Sprintf("bundles %d to %d never came, and the other side does not keep them any more", r[0], r[1])
@@ -173,7 +177,7 @@ func (f *Ferry) heard(ctx context.Context, epoch string, p *Passage) error {
 			return err
 		}
 	}
-	return nil
+	return f.s.node.FerryAnnounced(ctx, f.s.link, epoch, p.Round, p.From, p.Last, p.Base)
 }
 
 // Receives refuses an import by hand where nothing can have come.
@@ -238,10 +242,9 @@ func (f *Ferry) Code(ctx context.Context) (*CodeReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &CodeReport{Link: f.s.link, UpTo: row.ChainTo, At: strictjson.TimeOf(f.s.node.Now()), Last: row.Last, Missing: []Range{}, Refused: []uint64{}}
-	for _, gap := range node.Missing(row) {
-		r.Missing = append(r.Missing, Range{From: gap[0], To: gap[1]})
-		r.Last = max(r.Last, gap[1])
+	r := &CodeReport{Link: f.s.link, UpTo: row.ChainTo, At: strictjson.TimeOf(f.s.node.Now()), Last: row.Last, Missing: missingFrom(row), Refused: []uint64{}}
+	for _, gap := range r.Missing {
+		r.Last = max(r.Last, gap.To)
 	}
 	for _, l := range row.Lacks {
 		r.Refused = append(r.Refused, l.Seq)
@@ -432,9 +435,9 @@ func (f *Ferry) oneWayStatus(ctx context.Context, own *records.FerryOut, in *rec
 		return st, nil
 	}
 	st.Way, st.Last = "in", max(in.Last, in.UpTo)
-	for _, gap := range node.Missing(in) {
-		st.Missing = append(st.Missing, Range{From: gap[0], To: gap[1]})
-		st.Last = max(st.Last, gap[1])
+	st.Missing = missingFrom(in)
+	for _, gap := range st.Missing {
+		st.Last = max(st.Last, gap.To)
 	}
 	var err error
 	st.Kept, err = f.s.node.NoWayBack(ctx, f.s.link)

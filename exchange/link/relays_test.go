@@ -199,18 +199,20 @@ func (w *world) noSlotOpens(h *host) {
 	}
 }
 
-// TestRoutesThatSplitAndRejoin deliver once to each recipient: an envelope to two
-// leaves over two relays, which meet at a third. It is carried once to each next hop,
-// with the slots that are needed behind it.
-func TestRoutesThatSplitAndRejoin(t *testing.T) {
-	w := relayWorld(t, []string{"dong", "xi", "he"},
+// rejoining leads jia's documents for yi over dong and those for bing over xi, to he,
+// behind which both are.
+func rejoining(t *testing.T) *world {
+	return relayWorld(t, []string{"dong", "xi", "he"},
 		[]certs.Link{hop("jia", "dong"), hop("jia", "xi"), hop("dong", "he"), hop("xi", "he"), hop("he", "yi"), hop("he", "bing")},
 		[][3]string{
 			{"jia", "yi", "dong"}, {"jia", "bing", "xi"}, {"dong", "yi", "he"}, {"xi", "bing", "he"},
 			{"yi", "jia", "he"}, {"bing", "jia", "he"}, {"he", "jia", "dong"},
 		})
-	jia, dong, xi := w.host("jia", "jia-dong", nil, nil), w.host("dong", "jia-dong", nil, nil), w.host("xi", "jia-xi", nil, nil)
-	he, yi, bing := w.host("he", "dong-he", nil, nil), w.host("yi", "he-yi", nil, nil), w.host("bing", "he-bing", nil, nil)
+}
+
+// submitToBoth submits a document of jia's to the agencies of yi and bing.
+func (w *world) submitToBoth(jia *host) string {
+	w.t.Helper()
 	body := []byte("两地同发")
 	q := w.submission(jia, "yi", "", body)
 	q.Document.To = append(q.Document.To, exchange.Addressee{Agency: w.cast.agencies["bing"]})
@@ -218,6 +220,17 @@ func TestRoutesThatSplitAndRejoin(t *testing.T) {
 	w.must(err)
 	w.files[got.ID] = [][]byte{body}
 	jia.work()
+	return got.ID
+}
+
+// TestRoutesThatSplitAndRejoin deliver once to each recipient: an envelope to two
+// leaves over two relays, which meet at a third. It is carried once to each next hop,
+// with the slots that are needed behind it.
+func TestRoutesThatSplitAndRejoin(t *testing.T) {
+	w := rejoining(t)
+	jia, dong, xi := w.host("jia", "jia-dong", nil, nil), w.host("dong", "jia-dong", nil, nil), w.host("xi", "jia-xi", nil, nil)
+	he, yi, bing := w.host("he", "dong-he", nil, nil), w.host("yi", "he-yi", nil, nil), w.host("bing", "he-bing", nil, nil)
+	id := w.submitToBoth(jia)
 	for range 2 { // the second round brings the receipts home
 		w.exchange(jia, dong)
 		w.exchange(jia.over("jia-xi"), xi)
@@ -228,14 +241,14 @@ func TestRoutesThatSplitAndRejoin(t *testing.T) {
 		w.exchange(dong.over("dong-he"), he)
 	}
 	w.exchange(jia, dong)
-	yi.delivered(got.ID)
-	bing.delivered(got.ID)
+	yi.delivered(id)
+	bing.delivered(id)
 	for _, h := range []*host{dong, xi} {
 		if n := w.slotsAt(h); n != 1 {
 			t.Errorf("%s has the slots of %d recipients, one is behind it", h.id, n)
 		}
 	}
-	tr, err := jia.node.Trace(w.ctx, w.cast.agencies["jia"], got.ID)
+	tr, err := jia.node.Trace(w.ctx, w.cast.agencies["jia"], id)
 	w.must(err)
 	for _, r := range tr.Recipients {
 		if r.Stage != exchange.StageDelivered {

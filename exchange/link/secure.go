@@ -46,13 +46,16 @@ func sectionKey(secret []byte, c *Clear) (key, nonce, aad []byte) {
 	return material[:16], material[16:], binary.BigEndian.AppendUint64(aad, c.Seq)
 }
 
+const tagSize = 16 // that sealing adds to a section
+
+// sealSection seals a section in its place.
 func sealSection(secret []byte, c *Clear, section []byte) ([]byte, error) {
 	key, nonce, aad := sectionKey(secret, c)
 	aead, err := sm.NewGCM(key)
 	if err != nil {
 		return nil, err
 	}
-	return aead.Seal(nil, nonce, section, aad), nil
+	return aead.Seal(section[:0], nonce, section, aad), nil
 }
 
 func openSection(secret []byte, c *Clear, sealed []byte) ([]byte, error) {

@@ -247,7 +247,7 @@ func (s *Session) inner(ctx context.Context, o *Outgoing) (*Inner, []byte, error
 		}
 		o.tells = in.Status != nil
 	}
-	var items []byte
+	items := make([]byte, 0, o.within())
 	for _, out := range o.outs {
 		in.Items = append(in.Items, ManifestEntry{Kind: out.Kind, ID: out.ID, Size: out.Size, Digest: out.Digest})
 		if out.Kind == node.KindPart && !o.inside {
@@ -268,6 +268,16 @@ func (s *Session) inner(ctx context.Context, o *Outgoing) (*Inner, []byte, error
 	return in, items, nil
 }
 
+// within is how many bytes of items go into the sealed section.
+func (o *Outgoing) within() (n int64) {
+	for i := range o.outs {
+		if o.outs[i].Kind != node.KindPart || o.inside {
+			n += o.outs[i].Size
+		}
+	}
+	return n
+}
+
 func appendItem(ctx context.Context, items []byte, out node.Out) ([]byte, error) {
 	r, err := out.Open(ctx)
 	if err != nil {
@@ -275,7 +285,7 @@ func appendItem(ctx context.Context, items []byte, out node.Out) ([]byte, error)
 	}
 	defer r.Close()
 	at := len(items)
-	items = append(items, make([]byte, out.Size)...)
+	items = slices.Grow(items, int(out.Size))[:at+int(out.Size)]
 	_, err = io.ReadFull(r, items[at:])
 	return items, err
 }

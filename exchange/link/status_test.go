@@ -1,6 +1,7 @@
 package link
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -232,5 +233,25 @@ func TestAStatusOfADamagedStore(t *testing.T) {
 	yi.delivered(id)
 	if s := yi.said(); s == nil || !slices.Contains(s.Warnings, "store_unreadable") || s.Here.Waiting != 1 {
 		t.Fatalf("%+v", s)
+	}
+}
+
+// TestAStatusAskedForInVain: that whoever asked went away says nothing of the store, to
+// nobody.
+func TestAStatusAskedForInVain(t *testing.T) {
+	w := newWorld(t)
+	jia, _ := w.pair()
+	gone, cancel := context.WithCancel(w.ctx)
+	cancel()
+	if _, err := jia.node.StatusFor(gone, "jia-yi", true); err == nil {
+		t.Error("somebody who went away is answered")
+	}
+	signed, err := jia.node.StatusFor(w.ctx, "jia-yi", true)
+	w.must(err)
+	o, err := cms.Parse(signed, node.MaxStatus)
+	w.must(err)
+	s, err := node.ParseStatus(o.Content)
+	if err != nil || slices.Contains(s.Warnings, "store_unreadable") {
+		t.Errorf("it warns of %v, %v", s.Warnings, err)
 	}
 }

@@ -92,57 +92,87 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// read is the reader's side of the specification with this package's codec.
-func (v *vector) read(all *vectors, key *sm.PrivateKey) (got vector) {
-	got.Expect = "fault"
-	r := bytes.NewReader(v.Bundle)
+// unsealed is a vector's bundle, up to what lies behind its section.
+type unsealed struct {
+	clear           *Clear
+	content         string
+	secret, section []byte
+	in              *Inner
+	small           []byte
+	frame           int64 // bytes in front of the section
+}
+
+// unseal is the reader's side of the specification with this package's codec; nil when
+// nothing of a bundle may be taken.
+func unseal(r *bytes.Reader, signer []byte, key *sm.PrivateKey) *unsealed {
 	signed, err := readFrame(r)
 	if err != nil {
-		return got
+		return nil
 	}
 	o, err := cms.Parse(signed, MaxClearHeader)
-	if err != nil || o.Verify(all.Signer) != nil {
-		return got
+	if err != nil || o.Verify(signer) != nil {
+		return nil
 	}
 	c, err := parseClear(o.Content)
 	if err != nil || c.Domain != "vectors" || c.Link != "jia-yi" || c.From != "jia" || c.To != "yi" {
-		return got
+		return nil
 	}
-	got.Clear = string(o.Content)
+	u := &unsealed{clear: c, content: string(o.Content), frame: int64(len(signed)) + 8}
 	sealed := make([]byte, c.Sealed.Size)
 	if _, err := io.ReadFull(r, sealed); err != nil || sm.Sum(sealed) != c.Sealed.SM3 {
-		return got
+		return nil
 	}
-	if got.Secret, err = sm.Decrypt(key, c.Key); err != nil {
-		return got
+	if u.secret, err = sm.Decrypt(key, c.Key); err != nil {
+		return nil
 	}
-	if got.Section, err = openSection(got.Secret, c, sealed); err != nil {
-		return got
+	if u.section, err = openSection(u.secret, c, sealed); err != nil {
+		return nil
 	}
-	in, small, err := parseInner(got.Section)
-	if err != nil || in.checkParts(c.Parts) != nil || in.checkKinds() != nil || c.Seq == 0 && len(in.Items) > 0 {
-		return got
+	u.in, u.small, err = parseInner(u.section)
+	if err != nil || u.in.checkParts(c.Parts) != nil || u.in.checkKinds() != nil || c.Seq == 0 && len(u.in.Items) > 0 {
+		return nil
 	}
-	for _, e := range in.Items {
-		digest := sm.Sum(small[:min(e.Size, int64(len(small)))])
+	return u
+}
+
+// read is what a reader finds in a bundle of a session.
+func (v *vector) read(all *vectors, key *sm.PrivateKey) (got vector) {
+	r := bytes.NewReader(v.Bundle)
+	u := unseal(r, all.Signer, key)
+	if u == nil {
+		return vector{Expect: "fault"}
+	}
+	got = vector{Expect: "truncated", Clear: u.content, Secret: u.secret, Section: u.section}
+	small := u.small
+	for _, e := range u.in.Items {
+		one := small[:min(e.Size, int64(len(small)))]
 		if e.Kind == node.KindPart {
-			h := merkle.NewPayloadHash()
-			_, _ = io.CopyN(h, r, e.Size)
-			digest = h.Sum()
+			one, _ = io.ReadAll(io.LimitReader(r, e.Size))
 		} else {
-			small = small[e.Size:]
+			small = small[len(one):]
 		}
-		state := "good"
-		if digest != e.Digest {
-			state = "damaged"
-		}
-		got.Items = append(got.Items, state)
+		got.Items = append(got.Items, stateOf(e, one))
 	}
-	got.Expect = "truncated"
-	if whole(r, int64(len(signed))+8+c.Sealed.Size+c.Parts.Size+footerSize) {
+	if whole(r, u.frame+u.clear.Sealed.Size+u.clear.Parts.Size+footerSize) {
 		got.Expect = "ok"
 	}
 	return got
+}
+
+func stateOf(e ManifestEntry, b []byte) string {
+	if itemDigest(e.Kind, b) != e.Digest {
+		return "damaged"
+	}
+	return "good"
+}
+
+func itemDigest(kind string, b []byte) sm.Digest {
+	if kind != node.KindPart {
+		return sm.Sum(b)
+	}
+	h := merkle.NewPayloadHash()
+	_, _ = h.Write(b)
+	return h.Sum()
 }
 
 // maker makes vectors from a fixed seed.
@@ -202,18 +232,10 @@ func (m *maker) bundle(k *epochKey, in *Inner, change func(*Clear), items ...ite
 
 func (m *maker) spoilt(k *epochKey, in *Inner, change, spoil func(*Clear), items ...item) vector {
 	var small, parts []byte
-	c := &Clear{
-		Type: bundleType, V: 1, Domain: "vectors", Link: "jia-yi", From: "jia", To: "yi",
-		Epoch: fmt.Sprintf("%016x", start.UnixMilli()) + "0123456789abcdef", Seq: 1, Created: strictjson.TimeOf(start), Directory: 7,
-		Key: k.wrapped, Cert: k.cert, Salt: make([]byte, 16),
-	}
-	_, _ = m.rand.Read(c.Salt)
+	c := m.clear(k, fmt.Sprintf("%016x", start.UnixMilli()), 1)
 	for _, i := range items {
-		e := ManifestEntry{Kind: i.kind, ID: i.id, Size: int64(len(i.bytes)), Digest: sm.Sum(i.bytes), Critical: i.critical}
+		e := i.entry()
 		if i.kind == node.KindPart {
-			h := merkle.NewPayloadHash()
-			_, _ = h.Write(i.bytes)
-			e.Digest = h.Sum()
 			parts = append(parts, i.bytes...)
 			c.Parts.Count++
 			c.Parts.Size += e.Size
@@ -225,6 +247,31 @@ func (m *maker) spoilt(k *epochKey, in *Inner, change, spoil func(*Clear), items
 	if change != nil {
 		change(c)
 	}
+	b, section := m.sealed(k, c, in, small, spoil)
+	content, err := strictjson.Marshal(c)
+	m.must(err)
+	b = append(b, parts...)
+	return vector{Bundle: append(b, footer(int64(len(b)+footerSize))...), Clear: string(content), Secret: k.secret, Section: section}
+}
+
+// clear is a clear header without what is sealed; the epoch begins with its counter.
+func (m *maker) clear(k *epochKey, counter string, seq uint64) *Clear {
+	c := &Clear{
+		Type: bundleType, V: 1, Domain: "vectors", Link: "jia-yi", From: "jia", To: "yi",
+		Epoch: counter + "0123456789abcdef", Seq: seq, Created: strictjson.TimeOf(start), Directory: 7,
+		Key: k.wrapped, Cert: k.cert, Salt: make([]byte, 16),
+	}
+	_, _ = m.rand.Read(c.Salt)
+	return c
+}
+
+func (i *item) entry() ManifestEntry {
+	return ManifestEntry{Kind: i.kind, ID: i.id, Size: int64(len(i.bytes)), Digest: itemDigest(i.kind, i.bytes), Critical: i.critical}
+}
+
+// sealed is a bundle up to the end of its section; spoil may change the clear header
+// before it is signed.
+func (m *maker) sealed(k *epochKey, c *Clear, in *Inner, small []byte, spoil func(*Clear)) (b, section []byte) {
 	section, err := joinSection(in, small)
 	m.must(err)
 	sealed, err := sealSection(k.secret, c, section)
@@ -233,12 +280,9 @@ func (m *maker) spoilt(k *epochKey, in *Inner, change, spoil func(*Clear), items
 	if spoil != nil {
 		spoil(c)
 	}
-	content, err := strictjson.Marshal(c)
-	m.must(err)
 	_, frame, err := signClear(m, c)
 	m.must(err)
-	b := append(append(frame, sealed...), parts...)
-	return vector{Bundle: append(b, footer(int64(len(b)+footerSize))...), Clear: string(content), Secret: k.secret, Section: section}
+	return append(frame, sealed...), section
 }
 
 func noItems() *Inner { return &Inner{Acks: []Ack{}, Heads: [][]byte{}, Items: []ManifestEntry{}} }

@@ -24,23 +24,45 @@ var later = strictjson.Extra{{Name: "zz_later", Value: strictjson.Raw(`{"a":[1,t
 // hologram is an item of a kind that the next version has.
 var hologram = []byte("an item of the next version")
 
-// nextVersion rewrites a bundle of a session as the next version would have made it: with
-// change applied to what it says, sealed and signed anew. A bundle with items gets a
-// hologram behind them.
-func (s *Session) nextVersion(w *world, bundle []byte, change func(*Clear, *Inner)) (out []byte, header sm.Digest) {
+// apart takes a bundle of a session apart: what it says, and its parts.
+func (s *Session) apart(w *world, bundle []byte) (c *Clear, section, parts []byte) {
 	w.t.Helper()
 	r := bytes.NewReader(bundle)
 	signed, err := readFrame(r)
 	w.must(err)
 	o, err := cms.Parse(signed, MaxClearHeader)
 	w.must(err)
-	c, err := parseClear(o.Content)
+	c, err = parseClear(o.Content)
 	w.must(err)
 	sealed := make([]byte, c.Sealed.Size)
 	_, err = io.ReadFull(r, sealed)
 	w.must(err)
-	section, err := openSection(s.key.secret, c, sealed)
+	section, err = openSection(s.key.secret, c, sealed)
 	w.must(err)
+	rest, err := io.ReadAll(r)
+	w.must(err)
+	return c, section, rest[:len(rest)-footerSize]
+}
+
+// together makes a bundle of it again, sealed and signed anew.
+func (s *Session) together(w *world, c *Clear, section, parts []byte) (out []byte, header sm.Digest) {
+	w.t.Helper()
+	sealed, err := sealSection(s.key.secret, c, section)
+	w.must(err)
+	c.Sealed.Size, c.Sealed.SM3 = int64(len(sealed)), sm.Sum(sealed)
+	signer, err := s.node.Signer()
+	w.must(err)
+	header, out, err = signClear(signer, c)
+	w.must(err)
+	out = append(append(out, sealed...), parts...)
+	return append(out, footer(int64(len(out)+footerSize))...), header
+}
+
+// nextVersion rewrites a bundle of a session as the next version would have made it, with
+// change applied to what it says. A bundle with items gets a hologram behind them.
+func (s *Session) nextVersion(w *world, bundle []byte, change func(*Clear, *Inner)) (out []byte, header sm.Digest) {
+	w.t.Helper()
+	c, section, parts := s.apart(w, bundle)
 	in, small, err := parseInner(section)
 	w.must(err)
 	c.Extra, c.Sealed.Extra, c.Parts.Extra, in.Extra = later, later, later, later
@@ -63,18 +85,7 @@ func (s *Session) nextVersion(w *world, bundle []byte, change func(*Clear, *Inne
 	}
 	section, err = joinSection(in, small)
 	w.must(err)
-	resealed, err := sealSection(s.key.secret, c, section)
-	w.must(err)
-	c.Sealed.Size, c.Sealed.SM3 = int64(len(resealed)), sm.Sum(resealed)
-	signer, err := s.node.Signer()
-	w.must(err)
-	header, out, err = signClear(signer, c)
-	w.must(err)
-	out = append(out, resealed...)
-	parts, err := io.ReadAll(r)
-	w.must(err)
-	out = append(out, parts[:len(parts)-footerSize]...)
-	return append(out, footer(int64(len(out)+footerSize))...), header
+	return s.together(w, c, section, parts)
 }
 
 // speaksLater makes the session remember its last bundle as the next version's.
@@ -166,31 +177,11 @@ func TestWhatMustBeUnderstoodIsRefusedWhole(t *testing.T) {
 // insideVersion2 is a bundle whose section is of another version: joinSection writes
 // none but 1, so the digit is changed in its bytes.
 func (s *Session) insideVersion2(w *world, bundle []byte) []byte {
-	r := bytes.NewReader(bundle)
-	signed, err := readFrame(r)
-	w.must(err)
-	o, err := cms.Parse(signed, MaxClearHeader)
-	w.must(err)
-	c, err := parseClear(o.Content)
-	w.must(err)
-	sealed := make([]byte, c.Sealed.Size)
-	_, err = io.ReadFull(r, sealed)
-	w.must(err)
-	section, err := openSection(s.key.secret, c, sealed)
-	w.must(err)
+	w.t.Helper()
+	c, section, parts := s.apart(w, bundle)
 	section = bytes.Replace(section, []byte(`"yizhan-bundle-inner","v":1`), []byte(`"yizhan-bundle-inner","v":2`), 1)
-	resealed, err := sealSection(s.key.secret, c, section)
-	w.must(err)
-	c.Sealed = Extent{Size: int64(len(resealed)), SM3: sm.Sum(resealed)}
-	signer, err := s.node.Signer()
-	w.must(err)
-	_, out, err := signClear(signer, c)
-	w.must(err)
-	out = append(out, resealed...)
-	rest, err := io.ReadAll(r)
-	w.must(err)
-	out = append(out, rest[:len(rest)-footerSize]...)
-	return append(out, footer(int64(len(out)+footerSize))...)
+	b, _ := s.together(w, c, section, parts)
+	return b
 }
 
 // TestTheNextVersionOverAFerry: a file of the next version, its note and its bundles,

@@ -32,37 +32,20 @@ type InboxItem struct {
 	Files      []FileSummary
 	Reminders  int       // of the sender
 	Reminded   time.Time // the last one
+	Mark       string    // the word of a telegram's urgency
+	Copies     *exchange.Span
+	Print      int64 // how many the agency may print; 0: not stated
 }
 
 // Inbox lists an agency's received documents behind after, oldest first.
 func (n *Node) Inbox(ctx context.Context, agency string, after uint64, limit int) ([]InboxItem, error) {
-	type pair struct {
-		hh  sm.Digest
-		row *records.InboxRow
-	}
-	var rows []pair
-	err := n.view(ctx, func(tx queue.Tx) error {
-		rows = nil
-		var hashes []sm.Digest
-		err := records.InboxOrder.EachBehind(tx, limit, func(_ []byte, hh *sm.Digest) bool {
-			hashes = append(hashes, *hh)
-			return true
-		}, []any{agency}, after)
-		for _, hh := range hashes {
-			row, e := records.Inbox.Get(tx, agency, hh)
-			if e != nil || row == nil {
-				return errors.Join(err, e, absent(row == nil, "inbox row"))
-			}
-			rows = append(rows, pair{hh, row})
-		}
-		return err
-	})
+	rows, err := n.inboxRows(ctx, records.InboxOrder, agency, after, limit)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]InboxItem, 0, len(rows))
-	for _, p := range rows {
-		item, err := n.inboxItem(p.hh, p.row)
+	for _, r := range rows {
+		item, err := n.inboxItem(r.hh, r.row)
 		if err != nil {
 			return nil, err
 		}
@@ -85,12 +68,17 @@ func (n *Node) inboxItem(hh sm.Digest, row *records.InboxRow) (*InboxItem, error
 	if err != nil {
 		return nil, err
 	}
+	return n.itemOf(hh, row, s), nil
+}
+
+func (n *Node) itemOf(hh sm.Digest, row *records.InboxRow, s *summary) *InboxItem {
 	return &InboxItem{
 		Seq: row.Seq, ID: row.ID, Header: hh, Sender: row.Sender, SenderName: n.agencyName(row.Sender),
 		Title: s.Title, Number: s.Number, Label: s.Label, Urgency: s.Urg, Kind: s.Kind, DueAt: s.Due, RelatesTo: s.Rel,
 		Received: row.Received.Time(), Stage: row.Stage, Files: s.Files,
 		Reminders: row.Reminders, Reminded: reminded(row),
-	}, nil
+		Mark: s.Mark, Copies: (&exchange.Addressee{CopyFrom: s.From, CopyTo: s.To}).Span(), Print: s.Print,
+	}
 }
 
 func reminded(row *records.InboxRow) (at time.Time) {
@@ -221,6 +209,8 @@ type Action struct {
 	Opinion string
 	Number  string
 	Reason  string
+
+	after []sm.Digest // the receipts that it builds on
 }
 
 // ActDetail is the sealed part of an agency's receipt.
@@ -285,7 +275,7 @@ func (n *Node) alreadyActed(ctx context.Context, hh sm.Digest, row *records.Inbo
 	if row.Acted.IsZero() {
 		return nil, nil
 	}
-	if row.Stage != stage {
+	if row.Stage != stage && (stage != exchange.StageSignedFor || signedFor(row) != nil) {
 		return nil, exchange.Fail(exchange.CodeConflict, "the document stands at %s", row.Stage)
 	}
 	var stored *records.Receipt
@@ -319,12 +309,11 @@ func (n *Node) commitAct(ctx context.Context, agency string, hh sm.Digest, e *en
 			return nil
 		}
 		row.Stage = a.Stage
-		if a.Stage == exchange.StageCollected {
-			row.Collected = receipt.id
-		} else {
-			row.Acted = receipt.id
-		}
+		*receiptAt(row, a.Stage) = receipt.id
 		if err := records.Inbox.Put(tx, row, agency, hh); err != nil {
+			return err
+		}
+		if err := waits(tx, agency, hh, row); err != nil {
 			return err
 		}
 		if _, err := n.putReceipt(tx, hh, receipt, eventActed); err != nil {
@@ -348,6 +337,7 @@ func (n *Node) agencyReceipt(agency string, hh sm.Digest, e *envelope.Envelope, 
 	}
 	r := &exchange.Receipt{
 		Stage: a.Stage, Envelope: e.Header.ID, Header: hh, Recipients: []string{agency}, Agency: agency,
+		After: a.after,
 	}
 	if a.Actor.Name != "" {
 		r.Actor = &a.Actor

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"slices"
 
-	"github.com/yizhan-gateway/yizhan/certs"
 	"github.com/yizhan-gateway/yizhan/crypto/cms"
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
 	"github.com/yizhan-gateway/yizhan/crypto/merkle"
@@ -16,21 +14,6 @@ import (
 	"github.com/yizhan-gateway/yizhan/internal/strictjson"
 	"github.com/yizhan-gateway/yizhan/queue"
 )
-
-// GivenApproval is what an administrator signed, and whether it counts by the
-// directory in force: he is named there, his certificate was valid when it came, and
-// nobody with the same key has spoken before.
-type GivenApproval struct {
-	ID            sm.Digest       `json:"id"`
-	Administrator string          `json:"administrator"`
-	Name          string          `json:"name,omitempty"`
-	Verdict       string          `json:"verdict"`
-	Reason        string          `json:"reason,omitempty"`
-	Time          strictjson.Time `json:"time"`
-	At            strictjson.Time `json:"received"`
-	Leaf          uint64          `json:"leaf"`
-	Counts        bool            `json:"counts"`
-}
 
 // GuardItem is one document that waits for approval, as its header shows it.
 type GuardItem struct {
@@ -51,6 +34,7 @@ type GuardItem struct {
 	Since      strictjson.Time  `json:"since"`
 	Needed     int              `json:"approvals_needed"`
 	Given      []GivenApproval  `json:"approvals"`
+	Damaged    bool             `json:"damaged,omitempty"` // something of it cannot be read here
 }
 
 // GuardItems lists what waits for approval, for a link or for all (""), at most
@@ -77,6 +61,11 @@ func (n *Node) GuardItems(ctx context.Context, link string, limit int) ([]GuardI
 			item, err := n.guardItem(ctx, lane, e)
 			if errors.Is(err, errGone) {
 				continue
+			}
+			if IsAboutOneItem(err) && ctx.Err() == nil { // shown, and hides nothing beside it
+				n.ShowDamage(ctx, placeName(lane, e.seq), err)
+				link, _, _ := waitsIn(lane)
+				item, err = &GuardItem{ID: guardID(lane, e.seq), Link: link, Header: e.Envelope, Since: e.Since, Recipients: []string{}, Given: []GivenApproval{}, Damaged: true}, nil
 			}
 			if err != nil {
 				return nil, err
@@ -111,6 +100,9 @@ func (n *Node) GuardItem(ctx context.Context, id string) (*GuardItem, error) {
 }
 
 func (n *Node) guardItem(ctx context.Context, lane string, at laneItem) (*GuardItem, error) {
+	if at.Kind == kindUnreadable {
+		return nil, records.ErrUnreadable
+	}
 	link, _, _ := waitsIn(lane)
 	var env *records.Envelope
 	var out *records.Outbound
@@ -150,82 +142,17 @@ func (n *Node) guardItem(ctx context.Context, lane string, at laneItem) (*GuardI
 	return item, err
 }
 
-// approvalsOf reads what administrators signed about a document and a link, in the
-// order in which it came, and judges it by the directory in force.
-func (n *Node) approvalsOf(ctx context.Context, hh sm.Digest, link string) ([]GivenApproval, error) {
-	var rows []*records.Approval
-	err := n.view(ctx, func(tx queue.Tx) error {
-		rows = nil
-		return records.Approvals.Each(tx, 0, func(_ []byte, row *records.Approval) bool {
-			rows = append(rows, row)
-			return true
-		}, hh, link)
-	})
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(rows, func(a, b *records.Approval) int { return int(a.Leaf) - int(b.Leaf) })
-	d, given := n.Directory(), []GivenApproval{}
-	var spoken [][]byte
-	for _, row := range rows {
-		s, a, err := openApproval(row.CMS)
-		if err != nil {
-			return nil, err
-		}
-		g := GivenApproval{ID: s.ID(), Administrator: a.Administrator, Verdict: a.Verdict, Reason: a.Reason, Time: a.Time, At: row.At, Leaf: row.Leaf}
-		key, err := keyOf(s.Certificate)
-		if err != nil {
-			return nil, err
-		}
-		if who := administrator(d, a.Administrator); who != nil {
-			g.Name = who.Name
-			g.Counts = a.Domain == d.Domain() && a.Node == n.c.ID && a.Link == link && a.Header == hh &&
-				exchange.CheckSigner(who.Certificates, s.Certificate, s, row.At.Time()) == nil &&
-				!slices.ContainsFunc(spoken, func(had []byte) bool { return bytes.Equal(had, key) })
-		}
-		if g.Counts {
-			spoken = append(spoken, key)
-		}
-		given = append(given, g)
-	}
-	return given, nil
-}
-
-func openApproval(signed []byte) (*cms.Signed, *exchange.GuardApproval, error) {
-	s, err := cms.Parse(signed, exchange.MaxGuardApprovalCMS)
-	if err != nil {
-		return nil, nil, &exchange.Error{Code: exchange.CodeGuardApproval, Detail: "it is no signed object", Err: err}
-	}
-	a, err := exchange.ParseGuardApproval(s.Content)
-	return s, a, err
-}
-
-// keyOf gives the public key of a certificate, to tell holders apart.
-func keyOf(der []byte) ([]byte, error) {
-	cert, err := cms.ParseCertificate(der)
-	if err != nil {
-		return nil, err
-	}
-	return cert.RawSubjectPublicKeyInfo, nil
-}
-
-func administrator(d *certs.Directory, id string) *certs.Administrator {
-	list := d.Administrators()
-	if i := slices.IndexFunc(list, func(a *certs.Administrator) bool { return a.ID == id }); i >= 0 {
-		return list[i]
-	}
-	return nil
-}
-
 // Approve takes what an administrator signed about a document that waits for
 // approval. What follows from it is done by the work. The same bytes again change
-// nothing; another word of somebody who has spoken does not count, and is refused.
+// nothing; another word of somebody who has spoken does not count, and is refused. What
+// does not count any more, or cannot be read, makes room for a new word of its
+// administrator; the ledger keeps its leaf.
 func (n *Node) Approve(ctx context.Context, signed []byte) error {
 	s, a, err := openApproval(signed)
 	if err != nil {
 		return err
 	}
-	e, err := n.judgeApproval(ctx, s, a)
+	e, stale, err := n.judgeApproval(ctx, s, a)
 	if e == nil || err != nil {
 		return err
 	}
@@ -242,12 +169,7 @@ func (n *Node) Approve(ctx context.Context, signed []byte) error {
 		if err != nil {
 			return err
 		}
-		row := &records.Approval{CMS: signed, Leaf: next, At: now}
-		err = records.Approvals.Insert(tx, row, a.Header, a.Link, a.Administrator)
-		if errors.Is(err, queue.ErrExists) { // it came at the same time
-			return spokenBefore(a)
-		}
-		if err != nil {
+		if err := putApproval(tx, a, &records.Approval{CMS: signed, Leaf: next, At: now}, stale); err != nil {
 			return err
 		}
 		if _, err := n.append(tx, &merkle.Leaf{Event: eventApproval, Envelope: a.Header.String(), Object: s.ID(), At: now}); err != nil {
@@ -258,65 +180,64 @@ func (n *Node) Approve(ctx context.Context, signed []byte) error {
 	})
 }
 
+// putApproval stores a word, in place of one that does not count; stale is the leaf of
+// that, 0 for none.
+func putApproval(tx queue.Tx, a *exchange.GuardApproval, row *records.Approval, stale uint64) error {
+	had, err := records.Approvals.Lock(tx, a.Header, a.Link, a.Administrator)
+	switch {
+	case errors.Is(err, records.ErrUnreadable):
+		return records.Approvals.Put(tx, row, a.Header, a.Link, a.Administrator)
+	case err != nil:
+		return err
+	case had != nil && had.Leaf == stale && stale > 0:
+		return records.Approvals.Put(tx, row, a.Header, a.Link, a.Administrator)
+	}
+	err = records.Approvals.Insert(tx, row, a.Header, a.Link, a.Administrator)
+	if errors.Is(err, queue.ErrExists) { // it came at the same time
+		return spokenBefore(a)
+	}
+	return err
+}
+
 func spokenBefore(a *exchange.GuardApproval) error {
 	return exchange.Fail(exchange.CodeGuardApproval, "administrator %s, or somebody with the same key, has signed about this document before", a.Administrator)
 }
 
-// judgeApproval says whether an approval may be taken; the envelope is nil for one
-// that was taken before.
-func (n *Node) judgeApproval(ctx context.Context, s *cms.Signed, a *exchange.GuardApproval) (*envelope.Envelope, error) {
+// judgeApproval says whether an approval may be taken, and in which leaf an earlier one
+// of the same administrator is that does not count; the envelope is nil for one that
+// was taken before.
+func (n *Node) judgeApproval(ctx context.Context, s *cms.Signed, a *exchange.GuardApproval) (e *envelope.Envelope, stale uint64, err error) {
 	d := n.Directory()
 	if a.Domain != d.Domain() || a.Node != n.c.ID {
-		return nil, exchange.Fail(exchange.CodeGuardApproval, "it is for node %.40q of domain %.40q, and this is node %q of %q", a.Node, a.Domain, n.c.ID, d.Domain())
+		return nil, 0, exchange.Fail(exchange.CodeGuardApproval, "it is for node %.40q of domain %.40q, and this is node %q of %q", a.Node, a.Domain, n.c.ID, d.Domain())
 	}
 	who := administrator(d, a.Administrator)
 	if who == nil {
-		return nil, exchange.Fail(exchange.CodeGuardApproval, "%s is no administrator that the directory names", a.Administrator)
+		return nil, 0, exchange.Fail(exchange.CodeGuardApproval, "%s is no administrator that the directory names", a.Administrator)
 	}
 	if err := exchange.CheckSigner(who.Certificates, s.Certificate, s, n.c.Now()); err != nil {
-		return nil, &exchange.Error{Code: exchange.CodeGuardApproval, Detail: "the signature of " + a.Administrator + " cannot be relied on", Err: err}
+		return nil, 0, &exchange.Error{Code: exchange.CodeGuardApproval, Detail: "the signature of " + a.Administrator + " cannot be relied on", Err: err}
+	}
+	key, err := keyOf(s.Certificate)
+	if err != nil {
+		return nil, 0, err
 	}
 	given, err := n.approvalsOf(ctx, a.Header, a.Link)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	if slices.ContainsFunc(given, func(g GivenApproval) bool { return g.ID == s.ID() }) {
-		return nil, nil
-	}
-	if err := n.firstWord(ctx, s, a); err != nil {
-		return nil, err
-	}
-	return n.guardedEnvelope(ctx, a)
-}
-
-// firstWord refuses an administrator, or a key, that has spoken of the document.
-func (n *Node) firstWord(ctx context.Context, s *cms.Signed, a *exchange.GuardApproval) error {
-	key, err := keyOf(s.Certificate)
-	if err != nil {
-		return err
-	}
-	var rows [][]byte
-	err = n.view(ctx, func(tx queue.Tx) error {
-		rows = nil
-		return records.Approvals.Each(tx, 0, func(_ []byte, row *records.Approval) bool {
-			rows = append(rows, row.CMS)
-			return true
-		}, a.Header, a.Link)
-	})
-	for _, row := range rows {
-		had, said, e := openApproval(row)
-		if e != nil {
-			return e
-		}
-		theirs, e := keyOf(had.Certificate)
-		if e != nil {
-			return e
-		}
-		if said.Administrator == a.Administrator || bytes.Equal(theirs, key) {
-			return spokenBefore(a)
+	for _, g := range given {
+		switch {
+		case g.Counts && g.ID == s.ID():
+			return nil, 0, nil
+		case g.Counts && (g.Administrator == a.Administrator || bytes.Equal(g.key, key)):
+			return nil, 0, spokenBefore(a)
+		case g.Administrator == a.Administrator:
+			stale = g.Leaf
 		}
 	}
-	return err
+	e, err = n.guardedEnvelope(ctx, a)
+	return e, stale, err
 }
 
 // guardedEnvelope is the document that an approval is about. To refuse one that may

@@ -19,8 +19,11 @@ import (
 // onlyStep is the step that distributes a whole consignment; nil when one is not
 // enough, or something stands in its way that the work has to wait for.
 func (n *Node) onlyStep(ctx context.Context, d *certs.Directory, p *parcel) *step {
-	s, err := n.nextStep(ctx, d, p, 0)
+	s, err := n.directSome(ctx, d, p, 0)
 	if err != nil || s.next < len(p.item.Slots) || slices.ContainsFunc(s.links, func(link string) bool { return n.approvalsFor(p, link) > 0 }) {
+		return nil
+	}
+	if n.sayRelayed(d, p, s) != nil { // signed last: no signature is made in vain
 		return nil
 	}
 	return s

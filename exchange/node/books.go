@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/yizhan-gateway/yizhan/exchange/records"
@@ -119,6 +120,10 @@ func (n *Node) ShowDamage(ctx context.Context, what string, err error) {
 		}
 	}
 }
+
+// placeName names an entry of a lane for the operator: an object of which more is not
+// known, or cannot be read.
+func placeName(lane string, seq uint64) string { return fmt.Sprintf("entry %d of lane %s", seq, lane) }
 
 // ReasonStored answers for an item of which something is stored here that cannot be
 // read.

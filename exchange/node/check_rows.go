@@ -24,10 +24,11 @@ func init() {
 	checkers = map[string]checker{
 		"doc": checkDocument, "dix": checkSentOrder, "env": checkEnvelope, "hdr": checkHeader, "pdg": checkDigests, "part": checkPart,
 		"blob": checkOwner, "cin": checkConsignment, "fan": checkFan, "out": checkOutbound, "rcp": checkReceipt,
-		"ddp": checkDelivered, "box": checkInbox, "inx": checkInboxOrder, "bid": checkInboxByID,
+		"ddp": checkDelivered, "box": checkInbox, "inx": checkInboxOrder, "inw": checkInboxWaiting, "bid": checkInboxByID,
 		"inc":  decodes[uint64](aString),
 		"cfl":  decodes[sm.Digest](aString, aString),
 		"idm":  decodes[records.Idempotent](aString, aDigest),
+		"ask":  decodes[sm.Digest](aString, aDigest, aNumber),
 		"head": decodes[records.Head](aString), "fork": decodes[records.Fork](aString, aDigest),
 		"bok": checkBooks, "obk": checkOutBook, "qua": decodes[records.Quarantined](aNumber), "quc": decodes[uint64](),
 		"dfr": decodes[records.DeferredItem](aString, aDigest), "dfw": decodes[records.Waiting](aString),
@@ -38,7 +39,7 @@ func init() {
 		"frs": decodes[records.FerrySecret](aString, aString, aNumber), "nwb": decodes[records.NoWayBack](aString),
 		"req": checkRequest, "gap": checkApproval, "ans": decodes[sm.Digest](aDigest, aString),
 		"isp": decodes[records.Inspection](aDigest, aString),
-		"rst": decodes[records.Restored](), "rsh": decodes[records.LedgerEnd](aString), "rpl": decodes[records.Replay](aString),
+		"rst": decodes[records.Restored](), "rsh": decodes[records.LedgerEnd](aString), "rpl": decodes[records.Replay](aString), "rpg": decodes[records.GivenOnceMore](aString, aDigest, aDigest),
 		"stw": decodes[records.UnstampedRow](aString, aNumber), "stp": decodes[records.Stamp](aString, aNumber),
 		"sts":  checkStatus,
 		"stb":  decodes[records.StampCount](aString),
@@ -386,6 +387,10 @@ func checkInbox(_ *check, tx queue.Tx, k *keyReader, b []byte) (string, error) {
 	if err != nil || order == nil || *order != hh {
 		return "its place in the inbox is missing", err
 	}
+	waiting, err := records.InboxWaiting.Get(tx, agency, row.Seq)
+	if err != nil || (waiting == nil) != row.Stage.End() {
+		return "its place among what waits does not fit its stage", err
+	}
 	named, err := records.InboxByID.Get(tx, agency, row.ID)
 	if err != nil || named == nil || *named != hh {
 		return "the entry of its id is missing", err
@@ -394,7 +399,7 @@ func checkInbox(_ *check, tx queue.Tx, k *keyReader, b []byte) (string, error) {
 	if what, err := missingRow("its consignment", con, err); what != "" || err != nil {
 		return what, err
 	}
-	for _, id := range []sm.Digest{row.Delivered, row.Collected, row.Acted} {
+	for _, id := range []sm.Digest{row.Delivered, row.Collected, row.Acted, row.Adopted, row.Completed} {
 		if id.IsZero() {
 			continue
 		}
@@ -429,5 +434,16 @@ func checkInboxByID(_ *check, tx queue.Tx, k *keyReader, b []byte) (string, erro
 	if err == nil && row != nil && row.ID != id {
 		return "the document has another id", nil
 	}
+	return missingRow("its document", row, err)
+}
+
+func checkInboxWaiting(_ *check, tx queue.Tx, k *keyReader, b []byte) (string, error) {
+	agency := k.str()
+	k.num()
+	hh, err := value[sm.Digest](b)
+	if err != nil {
+		return "", err
+	}
+	row, err := records.Inbox.Get(tx, agency, *hh)
 	return missingRow("its document", row, err)
 }

@@ -88,8 +88,11 @@ func (n *Node) handedOn(tx queue.Tx, hh, id sm.Digest) (gone bool, err error) {
 	kept := false
 	for _, r := range rows {
 		out, err := records.Outgoing.Lock(tx, hh, r.link, r.id)
-		if err != nil || out == nil {
+		if err != nil {
 			return false, err
+		}
+		if out == nil { // it stood there a moment ago: somebody is changing it
+			return false, errHandingOn
 		}
 		switch out.State {
 		case records.StateHanded:

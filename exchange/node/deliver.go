@@ -30,7 +30,12 @@ type summary struct {
 	Kind   exchange.Kind
 	Due    string
 	Rel    string `json:",omitempty"` // the document it relates to
-	Files  []FileSummary
+	Mark   string `json:",omitempty"` // of a telegram's urgency
+
+	// Of a recipient's copy: the copies meant for it, and how many it may print.
+	From, To, Print int64 `json:",omitempty"`
+
+	Files []FileSummary
 }
 
 // FileSummary describes one file of a document.
@@ -44,7 +49,7 @@ type FileSummary struct {
 }
 
 func summaryOf(d *exchange.Document, m *envelope.Manifest) *summary {
-	s := &summary{Title: d.Title, Label: d.Label, Urg: d.Urgency, Kind: d.Kind, Due: d.DueAt}
+	s := &summary{Title: d.Title, Label: d.Label, Urg: d.Urgency, Kind: d.Kind, Due: d.DueAt, Mark: d.UrgencyMark}
 	if d.Number != nil {
 		s.Number = d.Number.Display
 	}
@@ -153,7 +158,20 @@ func (n *Node) inspect(ctx context.Context, p *parcel, slot SlotItem) (s *summar
 	case p.inside.reason != "":
 		return facts, "", p.inside.reason, nil
 	}
-	return p.inside.summary, exchange.FormOpened, "", nil
+	return p.inside.of(p.e.Header.Recipients[slot.I].Agency), exchange.FormOpened, "", nil
+}
+
+// of is the summary of one recipient's copy.
+func (i *inside) of(agency string) *summary {
+	s := *i.summary
+	for _, list := range [][]exchange.Addressee{i.document.To, i.document.Cc} {
+		for _, a := range list {
+			if a.Agency == agency {
+				s.From, s.To, s.Print = a.CopyFrom, a.CopyTo, a.Print
+			}
+		}
+	}
+	return &s
 }
 
 // look opens the payload with a recipient's slot; for all but the first
@@ -181,7 +199,7 @@ func (p *parcel) read(opened *envelope.Opened) *inside {
 	}
 	sum := summaryOf(doc, opened.Manifest)
 	sum.Rel = p.routing.RelatesTo
-	return &inside{summary: sum}
+	return &inside{summary: sum, document: doc}
 }
 
 // idTaken says whether the agency has another document under this id: of
@@ -250,6 +268,9 @@ func (n *Node) putInbox(tx queue.Tx, hh sm.Digest, agency string, row *records.I
 		return err
 	}
 	if err := records.InboxByID.Insert(tx, &hh, agency, row.ID); err != nil {
+		return err
+	}
+	if err := waits(tx, agency, hh, row); err != nil {
 		return err
 	}
 	return records.Inbox.Insert(tx, row, agency, hh)

@@ -60,7 +60,7 @@ func (n *Node) FerryState(ctx context.Context, link string, epoch func() string)
 			return records.FerryOuts.Insert(tx, row, link)
 		}
 		row.Wrong, row.Pause, row.Until = have.Wrong, have.Pause, have.Until
-		row.After, row.Part, row.Under = have.After, have.Part, have.Under
+		row.After, row.Part, row.PartOf, row.Under = have.After, have.Part, have.PartOf, have.Under
 		return records.FerryOuts.Put(tx, row, link)
 	})
 	return row, err
@@ -75,7 +75,7 @@ func (n *Node) recallBundles(ctx context.Context, link string) error {
 			return err
 		}
 		for _, b := range list {
-			if err := n.putBack(ctx, link, b.Seq, b.Row.Entries, nil); err != nil {
+			if err := n.PutBack(ctx, link, b); err != nil {
 				return err
 			}
 		}
@@ -169,7 +169,10 @@ func (n *Node) loadLane(ctx context.Context, link string, rank int, l *Load, roo
 }
 
 func (n *Node) loadEntry(ctx context.Context, link string, rank int, e laneItem, l *Load, room *batch) (full bool, err error) {
-	lane, from := laneName(link, rank), l.behind.Part[rank]
+	lane, from := laneName(link, rank), 0
+	if of := l.behind.PartOf[rank]; of == 0 || of == e.seq { // else that one left its lane, or stands at the end of it
+		from = l.behind.Part[rank]
+	}
 	outs, parts, err := n.expandFrom(ctx, link, lane, e, from, room.room)
 	if bad := (unreadable{}); errors.As(err, &bad) && ctx.Err() == nil {
 		n.Unreadable(ctx, link, Out{Item: Item{Kind: e.Kind, ID: e.Envelope.String()}, lane: lane, seq: e.seq})
@@ -183,13 +186,13 @@ func (n *Node) loadEntry(ctx context.Context, link string, rank int, e laneItem,
 	if taken < len(outs) && len(l.Outs) > 0 || taken == 0 && len(outs) > 0 {
 		return true, nil // one that begins in a bundle of its own is cut less often
 	}
-	rest := outs[taken:]
-	if outs = outs[:taken]; taken > 0 {
-		l.Outs, l.entries = append(l.Outs, outs...), append(l.entries, entryOf(rank, e.seq, outs))
-	}
-	if next := l.entries[len(l.entries)-1:]; taken > 0 && next[0].To > 0 && (len(rest) > 0 || next[0].To < parts) {
-		l.behind.Part[rank] = next[0].To
-		return true, nil
+	if taken > 0 { // else nothing of it is to leave any more
+		one := entryOf(rank, e.seq, outs[:taken])
+		l.Outs, l.entries = append(l.Outs, outs[:taken]...), append(l.entries, one)
+		if one.To > 0 && (taken < len(outs) || one.To < parts) {
+			l.behind.Part[rank], l.behind.PartOf[rank] = one.To, e.seq
+			return true, nil
+		}
 	}
 	l.behind.After[rank], l.behind.Part[rank] = e.seq, 0
 	return false, nil
@@ -248,7 +251,7 @@ func (n *Node) CommitLoad(ctx context.Context, link string, l *Load, seq uint64,
 		if err != nil || st == nil || st.Seq+1 != seq {
 			return err
 		}
-		if l.again == 0 && (st.After != l.before.After || st.Part != l.before.Part) {
+		if l.again == 0 && (st.After != l.before.After || st.Part != l.before.Part || st.PartOf != l.before.PartOf) {
 			return nil
 		}
 		all, _, err := raiseMarks(tx, fresh)
@@ -256,7 +259,7 @@ func (n *Node) CommitLoad(ctx context.Context, link string, l *Load, seq uint64,
 			return err
 		}
 		if st.Seq = seq; l.again == 0 {
-			st.After, st.Part = l.behind.After, l.behind.Part
+			st.After, st.Part, st.PartOf = l.behind.After, l.behind.Part, l.behind.PartOf
 		} else if err := n.takeOut(tx, link, l, &st.Under); err != nil {
 			return err
 		}
@@ -431,6 +434,12 @@ func (n *Node) carried(ctx context.Context, link string, e records.FerryEntry) (
 	return outs, nil
 }
 
+// PutBack puts what stands of a bundle at the end of its lanes, to go into others, and
+// forgets the bundle. A crash in between lets it be done again.
+func (n *Node) PutBack(ctx context.Context, link string, b NumberedBundle) error {
+	return n.putBack(ctx, link, b.Seq, b.Row.Entries, nil)
+}
+
 // putBack puts entries of a bundle at the end of their lanes, as far as they still
 // stand, and forgets the bundle with the last of them; count, if any, enters that in
 // the books of the link.
@@ -484,6 +493,9 @@ func (n *Node) putEntryBack(tx queue.Tx, link string, e records.FerryEntry) erro
 // left.
 func (n *Node) moveOutbound(tx queue.Tx, link, lane string, seq uint64, entry laneEntry) error {
 	out, err := records.Outgoing.Lock(tx, entry.Envelope, link, entry.Object)
+	if errors.Is(err, records.ErrUnreadable) { // nobody can send it; it is no reason to keep the bundle
+		return nil
+	}
 	if err != nil || out == nil || out.State != records.StateQueued || out.Lane != lane || out.Seq != seq {
 		return err
 	}

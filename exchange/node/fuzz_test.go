@@ -186,3 +186,23 @@ func FuzzParseStatus(f *testing.F) {
 		}
 	})
 }
+
+// FuzzParsePosition: what is read is written the same way again.
+func FuzzParsePosition(f *testing.F) {
+	for _, s := range []string{"", "01M83PPH00JCQXT4JKA68V4BDD-17", "-0", "x-18446744073709551615", "x-18446744073709551616", "x--1", "x-01"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := ParsePosition(s)
+		if err != nil {
+			if !typed(err) {
+				t.Fatalf("%q: %v", s, err)
+			}
+			return
+		}
+		again, err := ParsePosition(p.String())
+		if err != nil || again != p {
+			t.Fatalf("%q became %v and %v: %v", s, p, again, err)
+		}
+	})
+}

@@ -238,18 +238,6 @@ func (n *Node) justOpened(link string) bool {
 	return !since.IsZero() && now.Sub(since) < min(openNeeded, n.c.DeadLetterAfter)
 }
 
-// unmarked refuses metadata with a mark of a state secret. What is marked is not
-// named: it may be one.
-func unmarked(doc *exchange.Document) error {
-	if guard.Marked(doc.Title) {
-		return exchange.Fail(exchange.CodeClassificationMark, "title")
-	}
-	if no := doc.Number; no != nil && (guard.Marked(no.Display) || guard.Marked(no.Prefix)) {
-		return exchange.Fail(exchange.CodeClassificationMark, "number")
-	}
-	return nil
-}
-
 // unmarkedFiles gives files up to the first whose name has a mark of a state secret;
 // nothing of that one is read.
 func unmarkedFiles(files iter.Seq2[envelope.File, error]) iter.Seq2[envelope.File, error] {
@@ -281,8 +269,8 @@ func (n *Node) sealedPasses(d *certs.Directory, plan *envelope.Plan, size int64)
 		if r.Role != envelope.RoleRecipient {
 			continue
 		}
-		if err := n.passable(d, plan.Sender, r.Agency, routing, size); err != nil {
-			return err
+		if refused := n.passable(d, plan.Sender, r.Agency, routing, size).Refused; refused != nil {
+			return refused
 		}
 	}
 	return nil

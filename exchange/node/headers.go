@@ -83,7 +83,7 @@ func (n *Node) loadHeader(ctx context.Context, hh sm.Digest, env *records.Envelo
 
 // headerBytes gives the signed header of an envelope that is here.
 func (n *Node) headerBytes(ctx context.Context, hh sm.Digest, env *records.Envelope) (b []byte, err error) {
-	if env.Header.Ref != "" || len(env.Header.Inline) > 0 {
+	if !headerInRow(env) {
 		return env.Header.Load(ctx, n.c.Blobs)
 	}
 	err = n.view(ctx, func(tx queue.Tx) error {
@@ -94,4 +94,9 @@ func (n *Node) headerBytes(ctx context.Context, hh sm.Digest, env *records.Envel
 		err = fmt.Errorf("%w: the header of %s is missing", records.ErrUnreadable, hh)
 	}
 	return b, err
+}
+
+// headerInRow says whether a header lies in a row of its own.
+func headerInRow(env *records.Envelope) bool {
+	return env.Header.Ref == "" && len(env.Header.Inline) == 0
 }

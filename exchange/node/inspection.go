@@ -107,7 +107,7 @@ func (n *Node) onwards(ctx context.Context, c *ConsignmentItem, recipients []int
 // it is to be. ended says that the copy does not pass and its end was signed.
 func (n *Node) inspectFirst(ctx context.Context, d *certs.Directory, p *parcel, slot SlotItem, before past, s *step) (ended bool, err error) {
 	agency := p.e.Header.Recipients[slot.I].Agency
-	if !n.looksInto(d, p.from, agency) || n.passable(d, p.env.Sender, agency, p.routing, p.e.Header.Payload.Size) != nil {
+	if !n.looksInto(d, p.from, agency) || n.passable(d, p.env.Sender, agency, p.routing, p.e.Header.Payload.Size).Refused != nil {
 		return false, nil // or refused for what its header says
 	}
 	known, attested, err := n.inspected(ctx, p, agency)
@@ -239,13 +239,14 @@ func (n *Node) attest(d *certs.Directory, p *parcel, s *step) (*signedReceipt, e
 }
 
 // inspectedIn commits what a step's look found: the verdict once for the document,
-// the receipt once for each recipient. Where another step was faster, the decision
+// the receipt once for each recipient. That a neighbour left this node's slot out says
+// nothing of what comes over another link. Where another step was faster, the decision
 // is made again on what that one found.
 func (n *Node) inspectedIn(tx queue.Tx, d *certs.Directory, p *parcel, s *step, receipt *signedReceipt) error {
 	if p.found == nil {
 		return nil
 	}
-	if !p.found.stored {
+	if !p.found.stored && p.found.reason != exchange.CodeInspectionMissing { // which speaks of one consignment alone
 		err := records.Inspections.Insert(tx, &records.Inspection{Reason: p.found.reason}, p.hh, "")
 		if errors.Is(err, queue.ErrExists) {
 			return errChanged
@@ -266,8 +267,5 @@ func (n *Node) inspectedIn(tx queue.Tx, d *certs.Directory, p *parcel, s *step, 
 			return err
 		}
 	}
-	if _, err := n.putReceipt(tx, p.hh, receipt, eventInspected); err != nil {
-		return err
-	}
-	return n.homeward(tx, d, p.env.Sender, p.hh, receipt.id)
+	return n.sayHome(tx, d, p.env.Sender, receipt, eventInspected)
 }

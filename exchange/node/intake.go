@@ -280,59 +280,72 @@ func (n *Node) intakeConsignment(ctx context.Context, link string, it Item, b []
 	if err != nil {
 		return Outcome{}, err
 	}
-	out, back := Outcome{Taken, ""}, false
-	err = n.update(ctx, func(tx queue.Tx) error {
-		out, back = Outcome{Taken, ""}, false
-		env, err := records.Envelopes.Lock(tx, e.Hash)
-		if err != nil {
-			return err
-		}
-		if env == nil { // it waited, and was dropped meanwhile
-			out = Outcome{Damaged, reasonHeaderMissing}
-			return nil
-		}
-		if env.Deferred {
-			if err := reserveConsignment(tx, e.Hash, it.Size); err != nil {
-				return err
-			}
-		}
-		if err := consignmentFits(tx, e.Hash, it.Digest, link); err != nil {
-			return err
-		}
-		err = records.Digests.Insert(tx, records.JoinDigests(item.Parts), e.Hash)
-		if err != nil && !errors.Is(err, queue.ErrExists) {
-			return err
-		}
-		con := &records.Consignment{Body: body, Link: link}
-		err = n.putConsignment(tx, e.Hash, it.Digest, con, env.Complete && !env.Deferred)
-		if errors.Is(err, queue.ErrExists) {
-			if back, err = n.comesBack(tx, e.Hash, it.Digest, link, item); back || err != nil {
-				return err
-			}
-			out = Outcome{Duplicate, ""}
-			return errNothingNew
-		}
-		if err == nil {
-			err = n.setOutAgain(tx, e.Hash, it.Digest, con, item)
-		}
+	return n.commitConsignment(ctx, link, it, e.Hash, item, body)
+}
+
+// commitConsignment is the commit point of a consignment, whose bytes are durable by
+// then. A crash before it leaves an unreferenced blob; the neighbour sends again.
+func (n *Node) commitConsignment(ctx context.Context, link string, it Item, hh sm.Digest, item *ConsignmentItem, body records.Body) (Outcome, error) {
+	var out Outcome
+	var back bool
+	err := n.update(ctx, func(tx queue.Tx) (err error) {
+		out, back, err = n.takeConsignment(tx, link, it, hh, item, body)
 		return err
 	})
 	switch {
+	case err == nil && out.Status == Taken && !back:
+		return out, nil
+	case err == nil:
+		return out, n.dropBody(ctx, body)
+	case errors.Is(err, errNothingNew):
+		return Outcome{Duplicate, ""}, n.dropBody(ctx, body)
 	case errors.Is(err, errLoop):
 		return Outcome{Refused, reasonLoop}, n.dropBody(ctx, body)
 	case errors.Is(err, errHandingOn):
 		return Outcome{Damaged, reasonWaits}, n.dropBody(ctx, body)
+	case errors.Is(err, errWaitingFull):
+		out, err := n.full(ctx, link)
+		return out, errors.Join(err, n.dropBody(ctx, body))
+	default: // it may still be running: neither out nor the body's blob is ours
+		return Outcome{}, err
 	}
-	if errors.Is(err, errWaitingFull) {
-		out, err = n.full(ctx, link)
+}
+
+// takeConsignment writes a consignment, or takes once more one that came back: then the
+// body that is here stays.
+func (n *Node) takeConsignment(tx queue.Tx, link string, it Item, hh sm.Digest, item *ConsignmentItem, body records.Body) (out Outcome, back bool, err error) {
+	env, err := records.Envelopes.Lock(tx, hh)
+	if err != nil {
+		return out, false, err
 	}
-	if out.Status != Taken || back && err == nil {
-		if errors.Is(err, errNothingNew) {
-			err = nil
+	if env == nil { // it waited, and was dropped meanwhile
+		return Outcome{Damaged, reasonHeaderMissing}, false, nil
+	}
+	if env.Deferred {
+		if err := reserveConsignment(tx, hh, it.Size); err != nil {
+			return out, false, err
 		}
-		err = errors.Join(err, n.dropBody(ctx, body))
 	}
-	return out, err
+	if err := consignmentFits(tx, hh, it.Digest, link); err != nil {
+		return out, false, err
+	}
+	err = records.Digests.Insert(tx, records.JoinDigests(item.Parts), hh)
+	if err != nil && !errors.Is(err, queue.ErrExists) {
+		return out, false, err
+	}
+	con := &records.Consignment{Body: body, Link: link}
+	err = n.putConsignment(tx, hh, it.Digest, con, env.Complete && !env.Deferred)
+	if errors.Is(err, queue.ErrExists) {
+		back, err = n.comesBack(tx, hh, it.Digest, link, item)
+		if !back && err == nil {
+			err = errNothingNew
+		}
+		return Outcome{Taken, ""}, back, err
+	}
+	if err == nil {
+		err = n.setOutAgain(tx, hh, it.Digest, con, item)
+	}
+	return Outcome{Taken, ""}, false, err
 }
 
 // maxConsignments bounds the consignments of one document that came over one link,

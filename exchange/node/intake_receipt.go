@@ -19,7 +19,7 @@ func (n *Node) intakeReceipt(ctx context.Context, link string, it Item, b []byte
 	if err != nil || receipt.id.String() != it.ID {
 		return n.damaged(ctx, link, it, "unparsable", b)
 	}
-	env, err := n.envelopeRow(ctx, receipt.body.Header)
+	env, known, err := n.receiptRows(ctx, receipt)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -33,8 +33,8 @@ func (n *Node) intakeReceipt(ctx context.Context, link string, it Item, b []byte
 		return Outcome{Refused, reasonUnknown}, err
 	}
 	// What is here already was judged when it first came, and stands.
-	if known, err := n.receiptKnown(ctx, receipt); known.Status != "" || err != nil {
-		return known, err
+	if known.Status != "" {
+		return known, nil
 	}
 	d := n.Directory()
 	if receipt.body.Directory > d.Version() {
@@ -55,23 +55,26 @@ func (n *Node) intakeReceipt(ctx context.Context, link string, it Item, b []byte
 	return n.takeReceipt(ctx, d, env, receipt)
 }
 
-// receiptKnown says what became of a receipt that came before; an empty status
-// when it is new.
-func (n *Node) receiptKnown(ctx context.Context, r *signedReceipt) (out Outcome, err error) {
+// receiptRows gives the document of a receipt, nil when it is not here, and what
+// became of the receipt if it came before; an empty status when it is new.
+func (n *Node) receiptRows(ctx context.Context, r *signedReceipt) (env *records.Envelope, known Outcome, err error) {
 	err = n.view(ctx, func(tx queue.Tx) error {
-		out = Outcome{}
+		known = Outcome{}
+		if env, err = records.Envelopes.Get(tx, r.body.Header); err != nil {
+			return err
+		}
 		stored, err := records.Receipts.Get(tx, r.body.Header, r.id)
 		if stored != nil || err != nil {
-			out.Status = Duplicate
+			known.Status = Duplicate
 			return err
 		}
 		waiting, err := records.Deferred.Get(tx, KindReceipt, r.id)
 		if waiting != nil {
-			out.Status = Postponed
+			known.Status = Postponed
 		}
 		return err
 	})
-	return out, err
+	return env, known, err
 }
 
 // takeReceipt is the commit point of a receipt: bytes, leaf and the way on

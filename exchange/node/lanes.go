@@ -41,6 +41,8 @@ type laneEntry struct {
 	// Since is when the entry came into this lane, so that along a lane times
 	// rise with the numbers. One that an earlier version wrote has none.
 	Since strictjson.Time `json:",omitzero"`
+	// Again marks what a replay gives again.
+	Again bool `json:",omitempty"`
 }
 
 func rankOf(u exchange.Urgency) int { return u.Rank() }

@@ -19,8 +19,9 @@ import (
 // do unless the store is damaged.
 //
 // OldestOutstanding is when the oldest thing that waits came, dead letters aside.
-// Gaps are numbers of the neighbour's bundles over a ferry that are missing behind
-// those that came: lost, or late.
+// Gaps are numbers of the neighbour's bundles over a ferry that are missing between
+// those that came, and over a link of one way up to the last that it spoke of: lost, or
+// late.
 type LinkState struct {
 	Link      string `json:"link"`
 	Kind      string `json:"kind"` // empty of a link that no directory names any more
@@ -173,9 +174,8 @@ func (s *LinkState) readFerry(tx queue.Tx, out *records.FerryOut) error {
 		return err
 	}
 	f.Lacks, f.Heard = len(in.Lacks), in.At
-	for last, i := in.UpTo, 0; i < len(in.Ranges); i++ {
-		s.Gaps = append(s.Gaps, Gap{From: last + 1, To: in.Ranges[i][0] - 1})
-		last = in.Ranges[i][1]
+	for _, g := range Missing(in) {
+		s.Gaps = append(s.Gaps, Gap{From: g[0], To: g[1]})
 	}
 	return nil
 }

@@ -122,6 +122,7 @@ type Node struct {
 	headers  headerCache
 
 	restored restored
+	events   memory // of what the newest leaves tell
 	replays  replays
 	offered  offeredMarks
 	told     statusPace

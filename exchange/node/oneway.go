@@ -166,43 +166,58 @@ type ferriedEntry struct {
 	names []string // its recipients
 }
 
-// completed are the consignments whose last part a bundle carries.
+// completed are the consignments whose last part a bundle carries. One of which
+// something stored cannot be read is shown and left out: nothing is said of it, and it
+// stops neither the link nor the codes for what is beside it.
 func (n *Node) completed(ctx context.Context, link string, b NumberedBundle) (list []ferriedEntry, err error) {
 	for _, e := range b.Row.Entries {
 		if e.Rank < 0 || e.To == 0 {
 			continue
 		}
-		one := ferriedEntry{lane: laneName(link, e.Rank)}
-		item, err := n.entryAt(ctx, one.lane, e.Seq)
-		if err != nil {
-			return nil, err
-		}
-		if item == nil { // confirmed before a crash, or given up for unconfirmed
+		one, err := n.completes(ctx, link, e)
+		if IsAboutOneItem(err) && ctx.Err() == nil {
+			n.ShowDamage(ctx, placeName(laneName(link, e.Rank), e.Seq), err)
 			continue
 		}
-		one.entry = *item
-		err = n.view(ctx, func(tx queue.Tx) (err error) {
-			if one.out, err = records.Outgoing.Get(tx, item.Envelope, link, item.Object); err == nil {
-				one.env, err = records.Envelopes.Get(tx, item.Envelope)
-			}
-			return err
-		})
 		if err != nil {
 			return nil, err
 		}
-		if one.out == nil || one.env == nil || e.To < one.env.Parts {
-			continue
+		if one != nil {
+			list = append(list, *one)
 		}
-		header, err := n.loadHeader(ctx, item.Envelope, one.env)
-		if err != nil {
-			return nil, err
-		}
-		for _, i := range one.out.Recipients {
-			one.names = append(one.names, header.Header.Recipients[i].Agency)
-		}
-		list = append(list, one)
 	}
 	return list, nil
+}
+
+// completes is the consignment whose last part is in an entry of a bundle; nil when it
+// is in a later one, or was confirmed before a crash, or given up for unconfirmed.
+func (n *Node) completes(ctx context.Context, link string, e records.FerryEntry) (*ferriedEntry, error) {
+	one := ferriedEntry{lane: laneName(link, e.Rank)}
+	item, err := n.entryAt(ctx, one.lane, e.Seq)
+	if item == nil || err != nil {
+		return nil, err
+	}
+	if item.Kind == kindUnreadable {
+		return nil, records.ErrUnreadable
+	}
+	one.entry = *item
+	err = n.view(ctx, func(tx queue.Tx) (err error) {
+		if one.out, err = records.Outgoing.Get(tx, item.Envelope, link, item.Object); err == nil {
+			one.env, err = records.Envelopes.Get(tx, item.Envelope)
+		}
+		return err
+	})
+	if err != nil || one.out == nil || one.env == nil || e.To < one.env.Parts {
+		return nil, err
+	}
+	header, err := n.loadHeader(ctx, item.Envelope, one.env)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range one.out.Recipients {
+		one.names = append(one.names, header.Header.Recipients[i].Agency)
+	}
+	return &one, nil
 }
 
 // chunks are the recipients for one receipt each.
@@ -261,14 +276,6 @@ func (n *Node) ferriedOne(ctx context.Context, link string, e *ferriedEntry) err
 		}
 		return records.Outgoing.Put(tx, out, e.entry.Envelope, link, e.entry.Object)
 	})
-}
-
-// sayHome stores a receipt that was made here and sends it to the sender.
-func (n *Node) sayHome(tx queue.Tx, d *certs.Directory, sender string, r *signedReceipt, event string) error {
-	if _, err := n.putReceipt(tx, r.body.Header, r, event); err != nil {
-		return err
-	}
-	return n.homeward(tx, d, sender, r.body.Header, r.id)
 }
 
 // Statement is a CONFIRMED receipt that waits for the operator's signature.
@@ -350,8 +357,16 @@ func (n *Node) Confirm(ctx context.Context, link string, s *Statement, signed []
 	})
 }
 
-// Settled ends a bundle that was confirmed: the neighbour answers for what is in it.
+// Settled ends a bundle that was confirmed: the neighbour answers for what is in it. A
+// code speaks of all bundles up to its number: of what began in one that has lapsed
+// meanwhile the neighbour has the beginning as well.
 func (n *Node) Settled(ctx context.Context, link string, b NumberedBundle) error {
+	b.Row.Entries = slices.Clone(b.Row.Entries)
+	for i := range b.Row.Entries {
+		if e := &b.Row.Entries[i]; e.To > 0 {
+			e.Header, e.Slots, e.From, e.Items = true, true, 0, e.To+2
+		}
+	}
 	return n.settleLoad(ctx, link, b, nil, func(st *records.FerryOut) { st.Confirmed++ })
 }
 
@@ -401,8 +416,14 @@ func (n *Node) lapseEntry(tx queue.Tx, link string, e records.FerryEntry) error 
 		return leave(tx, link, lane, e.Seq, ended)
 	}
 	out, err := records.Outgoing.Lock(tx, entry.Envelope, link, entry.Object)
+	if errors.Is(err, records.ErrUnreadable) { // its time is over, whatever the row says
+		return leave(tx, link, lane, e.Seq, ended)
+	}
 	if err != nil || out == nil || out.State != records.StateQueued || out.Lane != lane || out.Seq != e.Seq {
 		return err
+	}
+	if e.To < out.Count { // its last part is in a later bundle, which it lapses with
+		return nil
 	}
 	out.State = records.StateUnconfirmed
 	if err := n.endOutbound(tx, link, entry, out); err != nil {

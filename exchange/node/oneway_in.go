@@ -49,27 +49,36 @@ func secretRow(link, epoch string, seq uint64) []byte {
 }
 func arrivedRow(link, epoch string) []byte { return queue.Key("ferry arrived", link, epoch) }
 
+// FerryLetGo says which bundles below a number are not here: the neighbour of an epoch
+// does not keep them any more.
+func (n *Node) FerryLetGo(ctx context.Context, link, epoch string, from uint64) (lost [][2]uint64, err error) {
+	row, err := n.FerryArrivals(ctx, link)
+	switch {
+	case err != nil || from == 0 || epoch < row.Epoch:
+		return nil, err
+	case epoch > row.Epoch:
+		row = new(records.FerryIn)
+	}
+	return gapsOf(row, from-1), nil
+}
+
 // FerryAnnounced notes what a note over a link of one way says: the neighbour's last
 // bundle, and the lowest that it keeps, with the chain before that. Whatever is below
-// never comes again; what of it is not here is given back, to be shown, and the chain
-// goes on from there.
-func (n *Node) FerryAnnounced(ctx context.Context, link, epoch string, round, from, last uint64, base []byte) (lost [][2]uint64, err error) {
+// never comes again, and the chain goes on from there.
+func (n *Node) FerryAnnounced(ctx context.Context, link, epoch string, round, from, last uint64, base []byte) error {
 	sealed, err := n.c.Keys.SealRow(arrivedRow(link, epoch), base)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	err = n.changeArrivals(ctx, link, epoch, func(_ queue.Tx, row *records.FerryIn) error {
-		lost = nil
+	return n.changeArrivals(ctx, link, epoch, func(_ queue.Tx, row *records.FerryIn) error {
 		row.Round, row.Last = max(row.Round, round), max(row.Last, last)
 		if from == 0 || from-1 <= row.UpTo || len(base) != sm.Size {
 			return nil
 		}
-		lost = gapsOf(row, from-1)
 		row.UpTo, row.Chain, row.ChainTo = from-1, sealed, from-1
 		row.Ranges = joined(row.Ranges, &row.UpTo)
 		return nil
 	})
-	return lost, err
 }
 
 // gapsOf are the bundles up to a number that are not here.

@@ -79,6 +79,33 @@ type outgoing struct {
 	out     *records.Outbound
 	env     *records.Envelope
 	digests *records.PartDigests
+	header  []byte               // when it is to go and lies in a row of its own
+	con     *records.Consignment // when it is to go
+}
+
+// readOutgoing gives all rows of an entry in one View.
+func (n *Node) readOutgoing(ctx context.Context, link string, e laneItem) (p outgoing, err error) {
+	err = n.view(ctx, func(tx queue.Tx) (err error) {
+		if p.out, err = records.Outgoing.Get(tx, e.Envelope, link, e.Object); err != nil || p.out == nil {
+			return err
+		}
+		if p.env, err = records.Envelopes.Get(tx, e.Envelope); err != nil || p.env == nil {
+			return err
+		}
+		if p.digests, err = records.Digests.Get(tx, e.Envelope); err != nil {
+			return err
+		}
+		if !p.out.Header && headerInRow(p.env) {
+			if p.header, err = records.Headers.Get(tx, e.Envelope); err != nil {
+				return err
+			}
+		}
+		if !p.out.Slots {
+			p.con, err = records.Incoming.Get(tx, e.Envelope, e.Object)
+		}
+		return err
+	})
+	return p, err
 }
 
 // expand gives the items of one lane entry that the neighbour has not taken,
@@ -105,17 +132,7 @@ func (n *Node) expandFrom(ctx context.Context, link, lane string, e laneItem, fr
 		list, err = n.requestItem(ctx, o)
 		return list, 0, err
 	}
-	var p outgoing
-	err = n.view(ctx, func(tx queue.Tx) (err error) {
-		if p.out, err = records.Outgoing.Get(tx, e.Envelope, link, e.Object); err != nil {
-			return err
-		}
-		if p.env, err = records.Envelopes.Get(tx, e.Envelope); err != nil {
-			return err
-		}
-		p.digests, err = records.Digests.Get(tx, e.Envelope)
-		return err
-	})
+	p, err := n.readOutgoing(ctx, link, e)
 	if err != nil {
 		return nil, 0, rowTrouble(err)
 	}
@@ -123,14 +140,17 @@ func (n *Node) expandFrom(ctx context.Context, link, lane string, e laneItem, fr
 		return nil, 0, unreadable{fmt.Errorf("node: lane %s entry %d names what is not there", lane, e.seq)}
 	}
 	if !p.out.Header {
-		data, err := n.headerBytes(ctx, e.Envelope, p.env)
+		data, err := p.header, error(nil)
+		if data == nil {
+			data, err = n.headerBytes(ctx, e.Envelope, p.env)
+		}
 		if err != nil {
 			return nil, 0, unreadable{err}
 		}
 		list = append(list, smallItem(o, KindHeader, e.Envelope.String(), data))
 	}
 	if !p.out.Slots {
-		if list, err = n.appendConsignment(ctx, list, o, p.out); err != nil {
+		if list, err = n.appendConsignment(ctx, list, o, &p); err != nil {
 			return nil, 0, err
 		}
 	}
@@ -194,14 +214,10 @@ func (n *Node) ownHeaderItem(ctx context.Context, o Out) ([]Out, error) {
 	return []Out{smallItem(o, KindOwnHeader, o.entry.Envelope.String(), data)}, nil
 }
 
-func (n *Node) appendConsignment(ctx context.Context, list []Out, o Out, out *records.Outbound) ([]Out, error) {
-	var con *records.Consignment
-	err := n.view(ctx, func(tx queue.Tx) (err error) {
-		con, err = records.Incoming.Get(tx, o.entry.Envelope, o.entry.Object)
-		return err
-	})
-	if err != nil || con == nil {
-		return list, rowTrouble(err)
+func (n *Node) appendConsignment(ctx context.Context, list []Out, o Out, p *outgoing) ([]Out, error) {
+	con := p.con
+	if con == nil {
+		return list, nil
 	}
 	raw, err := con.Body.Load(ctx, n.c.Blobs)
 	if err != nil {
@@ -212,7 +228,7 @@ func (n *Node) appendConsignment(ctx context.Context, list []Out, o Out, out *re
 		return nil, unreadable{err}
 	}
 	whole.Again += con.Back
-	slots, err := n.onwards(ctx, whole, out.Recipients)
+	slots, err := n.onwards(ctx, whole, p.out.Recipients)
 	if err != nil {
 		return nil, err
 	}
@@ -270,7 +286,7 @@ func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcome
 			return err
 		}
 	}
-	return n.updateLane(ctx, o.lane, func(tx queue.Tx) error {
+	err := n.updateLane(ctx, o.lane, func(tx queue.Tx) error {
 		if o.Kind != KindHeader && o.Kind != KindConsignment && o.Kind != KindPart {
 			return n.settleSmall(tx, link, o, outcomes[0])
 		}
@@ -280,6 +296,11 @@ func (n *Node) settleEntry(ctx context.Context, link string, outs []Out, outcome
 		}
 		return n.settleOutbound(tx, link, o.entry, out, outs, outcomes)
 	})
+	if errors.Is(err, records.ErrUnreadable) && ctx.Err() == nil { // it stays where it is, and nothing beside it waits
+		n.ShowDamage(ctx, placeName(o.lane, o.seq), err)
+		return nil
+	}
+	return err
 }
 
 // settleSmall ends the way of what is one item. That a receipt or a request was
@@ -290,7 +311,11 @@ func (n *Node) settleSmall(tx queue.Tx, link string, o Out, outcome Outcome) err
 		how = acked
 	}
 	if o.Kind != KindOwnHeader && has(outcome) {
-		if _, err := n.leaf(tx, eventHanded, o.entry.Envelope, o.entry.Object); err != nil {
+		leaf, err := n.leaf(tx, eventHanded, o.entry.Envelope, o.entry.Object)
+		if err == nil && o.entry.Again {
+			err = handedAgain(tx, link, o.entry, leaf)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -376,7 +401,11 @@ func (n *Node) endOutbound(tx queue.Tx, link string, e laneEntry, out *records.O
 	if out.State == records.StateHanded {
 		event, how = eventHanded, acked
 	}
-	if _, err := n.leaf(tx, event, e.Envelope, e.Envelope); err != nil {
+	leaf, err := n.leaf(tx, event, e.Envelope, e.Envelope)
+	if err == nil && e.Again && how == acked {
+		err = handedAgain(tx, link, e, leaf)
+	}
+	if err != nil {
 		return err
 	}
 	return leave(tx, link, out.Lane, out.Seq, how)

@@ -253,7 +253,7 @@ func (n *Node) commitAnswer(ctx context.Context, d *certs.Directory, r *storedRe
 			return err
 		case v.stage == exchange.StageRecalled:
 			v.row.Stage, v.row.Acted = v.stage, receipt.id
-			err = records.Inbox.Put(tx, v.row, agency, hh)
+			err = errors.Join(records.Inbox.Put(tx, v.row, agency, hh), waits(tx, agency, hh, v.row))
 		default:
 			err = records.Answers.Insert(tx, &receipt.id, r.id, agency)
 		}

@@ -39,11 +39,11 @@ func (n *Node) signReceipt(d *certs.Directory, signer cms.Signer, r *exchange.Re
 	if err != nil {
 		return nil, err
 	}
-	signed, err := cms.Sign(signer, content, n.c.Now())
+	signed, der, err := cms.Make(signer, content, n.c.Now())
 	if err != nil {
 		return nil, err
 	}
-	return &signedReceipt{id: sm.Sum(content), cms: signed, body: r}, nil
+	return &signedReceipt{id: signed.ID(), cms: der, body: r}, nil
 }
 
 // putReceipt stores a receipt's bytes and its leaf. It changes nothing when

@@ -27,15 +27,21 @@ func (n *Node) sayRelayed(d *certs.Directory, p *parcel, s *step) (err error) {
 }
 
 // relayedIn stores it in the commit of its step, so a step that is repeated after a
-// crash says it once. Where no way leads home it stays here: the document goes on.
+// crash says it once.
 func (n *Node) relayedIn(tx queue.Tx, d *certs.Directory, p *parcel, s *step) error {
 	if s.relayed == nil {
 		return nil
 	}
-	if _, err := n.putReceipt(tx, p.hh, s.relayed, eventRelayed); err != nil {
+	return n.sayHome(tx, d, p.env.Sender, s.relayed, eventRelayed)
+}
+
+// sayHome stores what this node says of a document that goes on, and sends it to the
+// sender. Where no way leads home it stays here: nothing of the document waits for it.
+func (n *Node) sayHome(tx queue.Tx, d *certs.Directory, sender string, r *signedReceipt, event string) error {
+	if _, err := n.putReceipt(tx, r.body.Header, r, event); err != nil {
 		return err
 	}
-	err := n.homeward(tx, d, p.env.Sender, p.hh, s.relayed.id)
+	err := n.homeward(tx, d, sender, r.body.Header, r.id)
 	if exchange.CodeOf(err) == exchange.CodeNoRoute {
 		return nil
 	}

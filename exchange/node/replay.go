@@ -283,13 +283,13 @@ func (n *Node) replayLeaf(tx queue.Tx, link string, job *records.Replay) (given 
 	case job.Own && leaf.Event == eventTaken:
 		return 1, n.replayOwnHeader(tx, link, job, hh)
 	case job.Own && leaf.Event == eventReceipt:
-		return 1, n.replayReceipt(tx, link, hh, leaf.Object, func(r *exchange.Receipt, _ *records.Envelope) bool { return n.madeAt(job.Node, r) })
+		return 1, n.replayReceipt(tx, link, job, hh, leaf.Object, func(r *exchange.Receipt, _ *records.Envelope) bool { return n.madeAt(job.Node, r) })
 	case job.Own || leaf.Event != eventHanded:
 		return 0, nil
 	case leaf.Object == hh:
-		return n.replayHanded(tx, link, hh)
+		return n.replayHanded(tx, link, job, hh)
 	}
-	return 1, n.replayReceipt(tx, link, hh, leaf.Object, func(_ *exchange.Receipt, env *records.Envelope) bool { return n.homeOver(link, env) })
+	return 1, n.replayReceipt(tx, link, job, hh, leaf.Object, func(_ *exchange.Receipt, env *records.Envelope) bool { return n.homeOver(link, env) })
 }
 
 // replayOwnHeader gives the header of what was submitted at the neighbour back.
@@ -302,18 +302,69 @@ func (n *Node) replayOwnHeader(tx queue.Tx, link string, job *records.Replay, hh
 	if !known || sender.Node != job.Node {
 		return nil
 	}
-	return n.send(tx, link, rankOwn, laneEntry{Kind: KindOwnHeader, Envelope: hh, Object: hh})
+	return n.giveOnce(tx, link, rankOwn, laneEntry{Kind: KindOwnHeader, Envelope: hh, Object: hh}, job)
+}
+
+// giveOnce gives again what an earlier replay has not left waiting, and not for each of
+// the leaves that one receipt has when it was handed over, lost and given again: the
+// last of them counts, which every walk meets that has to give it. So neither a
+// neighbour that is restored many times nor one that says so, and takes nothing, fills
+// the lanes.
+func (n *Node) giveOnce(tx queue.Tx, link string, rank int, e laneEntry, job *records.Replay) error {
+	before, err := records.GivenAgain.Lock(tx, link, e.Envelope, e.Object)
+	if err != nil {
+		return err
+	}
+	if before != nil {
+		there, err := queue.Stands(tx, laneName(link, rank), before.Seq)
+		if there || err != nil || !job.Own && before.Leaf > job.Next {
+			return err
+		}
+	}
+	if n.Way(link) == WayIn {
+		return n.noWayBack(tx, link)
+	}
+	e.Again, e.Since = true, n.now()
+	grows(tx, link)
+	seq, err := enqueueEntry(tx, laneName(link, rank), e)
+	if err != nil {
+		return err
+	}
+	if err := noteExported(tx, link); err != nil {
+		return err
+	}
+	return noteGiven(tx, link, e.Envelope, e.Object, before, seq)
+}
+
+// noteGiven notes where something stands that is given again; before is what was noted
+// of it, nil for nothing.
+func noteGiven(tx queue.Tx, link string, hh, id sm.Digest, before *records.GivenOnceMore, seq uint64) error {
+	if before == nil {
+		return records.GivenAgain.Insert(tx, &records.GivenOnceMore{Seq: seq}, link, hh, id)
+	}
+	before.Seq = seq
+	return records.GivenAgain.Put(tx, before, link, hh, id)
+}
+
+// handedAgain notes the leaf of what was given again and came.
+func handedAgain(tx queue.Tx, link string, e laneEntry, leaf uint64) error {
+	row, err := records.GivenAgain.Lock(tx, link, e.Envelope, e.Object)
+	if err != nil || row == nil {
+		return err
+	}
+	row.Leaf = leaf
+	return records.GivenAgain.Put(tx, row, link, e.Envelope, e.Object)
 }
 
 // replayReceipt gives a receipt again that is of a kind: those made at the
 // neighbour in the first walk, those that went home over it in the second.
-func (n *Node) replayReceipt(tx queue.Tx, link string, hh, id sm.Digest, is func(r *exchange.Receipt, env *records.Envelope) bool) error {
+func (n *Node) replayReceipt(tx queue.Tx, link string, job *records.Replay, hh, id sm.Digest, is func(r *exchange.Receipt, env *records.Envelope) bool) error {
 	row, err := records.Receipts.Get(tx, hh, id)
 	if err != nil {
 		return err
 	}
 	if row == nil {
-		return n.replayRequest(tx, link, hh, id)
+		return n.replayRequest(tx, link, job, hh, id)
 	}
 	env, err := records.Envelopes.Get(tx, hh)
 	if env == nil || err != nil {
@@ -323,16 +374,16 @@ func (n *Node) replayReceipt(tx queue.Tx, link string, hh, id sm.Digest, is func
 	if err != nil || !is(stored.body, env) {
 		return err
 	}
-	return n.send(tx, link, rankReceipt, laneEntry{Kind: KindReceipt, Envelope: hh, Object: id})
+	return n.giveOnce(tx, link, rankReceipt, laneEntry{Kind: KindReceipt, Envelope: hh, Object: id}, job)
 }
 
 // replayRequest gives a request again that had been handed over.
-func (n *Node) replayRequest(tx queue.Tx, link string, hh, id sm.Digest) error {
+func (n *Node) replayRequest(tx queue.Tx, link string, job *records.Replay, hh, id sm.Digest) error {
 	row, err := records.Requests.Get(tx, hh, id)
 	if row == nil || err != nil || row.Link == link {
 		return err
 	}
-	return n.send(tx, link, rankReceipt, laneEntry{Kind: KindRequest, Envelope: hh, Object: id})
+	return n.giveOnce(tx, link, rankReceipt, laneEntry{Kind: KindRequest, Envelope: hh, Object: id}, job)
 }
 
 // homeOver says whether the way home to a sender begins with a link.
@@ -351,7 +402,7 @@ func (n *Node) madeAt(node string, r *exchange.Receipt) bool {
 }
 
 // replayHanded puts what was handed over back into its lane, from the header on.
-func (n *Node) replayHanded(tx queue.Tx, link string, hh sm.Digest) (given int, err error) {
+func (n *Node) replayHanded(tx queue.Tx, link string, job *records.Replay, hh sm.Digest) (given int, err error) {
 	var ids []sm.Digest
 	prefix := len(records.Outgoing.Key(hh, link))
 	err = records.Outgoing.Each(tx, 0, func(key []byte, out *records.Outbound) bool {
@@ -361,14 +412,18 @@ func (n *Node) replayHanded(tx queue.Tx, link string, hh sm.Digest) (given int, 
 		return true
 	}, hh, link)
 	for _, id := range ids {
-		err = errors.Join(err, n.replayOutbound(tx, link, hh, id))
+		err = errors.Join(err, n.replayOutbound(tx, link, job, hh, id))
 	}
 	return len(ids), err
 }
 
-func (n *Node) replayOutbound(tx queue.Tx, link string, hh, id sm.Digest) error {
+func (n *Node) replayOutbound(tx queue.Tx, link string, job *records.Replay, hh, id sm.Digest) error {
 	out, err := records.Outgoing.Lock(tx, hh, link, id)
 	if err != nil || out == nil || out.State != records.StateHanded {
+		return err
+	}
+	before, err := records.GivenAgain.Lock(tx, link, hh, id)
+	if err != nil || before != nil && before.Leaf > job.Next {
 		return err
 	}
 	_, rank, ok := laneOf(out.Lane)
@@ -380,8 +435,11 @@ func (n *Node) replayOutbound(tx queue.Tx, link string, hh, id sm.Digest) error 
 	clear(out.Parts)
 	out.Lane, out.State = laneName(link, rank), records.StateQueued
 	out.Left, out.Declined = true, false // the neighbour had it, and may have it from elsewhere
-	entry := laneEntry{Kind: KindHeader, Envelope: hh, Object: id, Since: n.now()}
+	entry := laneEntry{Kind: KindHeader, Envelope: hh, Object: id, Since: n.now(), Again: true}
 	if out.Seq, err = enqueueEntry(tx, out.Lane, entry); err != nil {
+		return err
+	}
+	if err := noteGiven(tx, link, hh, id, before, out.Seq); err != nil {
 		return err
 	}
 	if err := noteExported(tx, link); err != nil {

@@ -26,6 +26,9 @@ type Asking struct {
 	Wish       exchange.Wish
 	Recipients []string
 	Actor      exchange.Actor
+
+	// IdempotencyKey, if any, makes a repeat of a reminder the same reminder.
+	IdempotencyKey string
 }
 
 // Asked is a request as it was signed.
@@ -67,12 +70,18 @@ func (n *Node) Ask(ctx context.Context, agency, document string, a Asking) (all 
 		}
 	}
 	for part := range slices.Chunk(names, exchange.MaxRequestRecipients) {
-		one := sameRequest(earlier, a.Wish, part)
+		one, err := n.askedUnder(ctx, agency, a.IdempotencyKey, e.Hash, len(all))
+		if err != nil {
+			return nil, err
+		}
+		if one == nil {
+			one = sameRequest(earlier, a.Wish, part)
+		}
 		if one == nil {
 			if made++; made > maxAlike {
 				return nil, exchange.Fail(exchange.CodeConflict, "document %s: %d requests of this kind were made already", document, maxAlike)
 			}
-			if one, err = n.ask(ctx, e, a, part); err != nil {
+			if one, err = n.ask(ctx, e, a, part, len(all)); err != nil {
 				return nil, err
 			}
 		}
@@ -186,8 +195,9 @@ func sameRequest(list []*storedRequest, wish exchange.Wish, names []string) *Ask
 	return nil
 }
 
-// ask is the commit point of a request at the sender's node.
-func (n *Node) ask(ctx context.Context, e *envelope.Envelope, a Asking, names []string) (*Asked, error) {
+// ask is the commit point of a request at the sender's node: for part i of the
+// recipients.
+func (n *Node) ask(ctx context.Context, e *envelope.Envelope, a Asking, names []string, i int) (*Asked, error) {
 	signer, err := n.agencySigner(e.Header.Sender)
 	if err != nil {
 		return nil, err
@@ -206,13 +216,19 @@ func (n *Node) ask(ctx context.Context, e *envelope.Envelope, a Asking, names []
 		return nil, err
 	}
 	id := sm.Sum(content)
-	_, err = n.takeRequest(ctx, id, r, &records.Request{CMS: signed, At: n.now()})
+	var under func(queue.Tx) error
+	if a.IdempotencyKey != "" {
+		under = func(tx queue.Tx) error {
+			return records.AskedUnder.Put(tx, &id, e.Header.Sender, n.idempotencyIndex(a.IdempotencyKey), uint64(i))
+		}
+	}
+	_, err = n.takeRequest(ctx, id, r, &records.Request{CMS: signed, At: n.now()}, under)
 	return &Asked{id, names, signed}, err
 }
 
 // takeRequest is the commit point of a request on every node. A crash before it
-// lets the neighbour, or the person, ask again.
-func (n *Node) takeRequest(ctx context.Context, id sm.Digest, r *exchange.Request, row *records.Request) (Outcome, error) {
+// lets the neighbour, or the person, ask again. also, if not nil, is committed with it.
+func (n *Node) takeRequest(ctx context.Context, id sm.Digest, r *exchange.Request, row *records.Request, also func(queue.Tx) error) (Outcome, error) {
 	out := Outcome{Taken, ""} // of the commit's own: after an error it may still be running
 	row.Agency = r.Agency
 	err := n.update(ctx, func(tx queue.Tx) error {
@@ -229,6 +245,11 @@ func (n *Node) takeRequest(ctx context.Context, id sm.Digest, r *exchange.Reques
 		}
 		if err != nil {
 			return err
+		}
+		if also != nil {
+			if err := also(tx); err != nil {
+				return err
+			}
 		}
 		if _, err := n.leaf(tx, eventAsked, r.Header, id); err != nil {
 			return err
@@ -309,7 +330,7 @@ func (n *Node) intakeRequest(ctx context.Context, link string, it Item, b []byte
 	if ours, err := n.aboutItsOwn(ctx, r); !ours || err != nil {
 		return Outcome{Refused, reasonNotSender}, errors.Join(err, n.Quarantine(ctx, link, it.Kind+" "+it.ID, reasonNotSender, b))
 	}
-	out, err := n.takeRequest(ctx, signed.ID(), r, &records.Request{CMS: b, Link: link, At: n.now()})
+	out, err := n.takeRequest(ctx, signed.ID(), r, &records.Request{CMS: b, Link: link, At: n.now()}, nil)
 	switch {
 	case errors.Is(err, errWaitingFull):
 		return n.full(ctx, link)
@@ -372,7 +393,7 @@ func (n *Node) resumeRequest(ctx context.Context, item *records.DeferredItem) er
 	if ours, err := n.aboutItsOwn(ctx, r); !ours || err != nil {
 		return errors.Join(err, n.Quarantine(ctx, item.Link, what, reasonNotSender, b))
 	}
-	_, err = n.takeRequest(ctx, signed.ID(), r, &records.Request{CMS: b, Link: item.Link, At: item.At})
+	_, err = n.takeRequest(ctx, signed.ID(), r, &records.Request{CMS: b, Link: item.Link, At: item.At}, nil)
 	if errors.Is(err, errWaitingFull) || errors.Is(err, errTooManyAsks) { // nobody holds it any more who could give it again
 		return n.Quarantine(ctx, item.Link, what, reasonTooManyAsks, b)
 	}

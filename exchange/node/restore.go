@@ -330,7 +330,7 @@ func (n *Node) ownCertificates(d *certs.Directory, r *exchange.Receipt) []certs.
 }
 
 // past is what was signed here of one delivery before the store was put back.
-type past struct{ inspected, delivered, collected, acted, ended *storedReceipt }
+type past struct{ inspected, delivered, collected, acted, adopted, completed, ended *storedReceipt }
 
 // again is the stored receipt as one to be stored; nil for none.
 func (s *storedReceipt) again() *signedReceipt {
@@ -364,6 +364,10 @@ func (n *Node) pastIn(list []*storedReceipt, agency string) (p past) {
 		case s.body.Agency != agency:
 		case s.body.Stage == exchange.StageCollected:
 			p.collected = s
+		case s.body.Stage == exchange.StageAdopted:
+			p.adopted = s
+		case s.body.Stage == exchange.StageCompleted:
+			p.completed = s
 		case s.body.Stage.End():
 			p.acted = s
 		}
@@ -373,13 +377,11 @@ func (n *Node) pastIn(list []*storedReceipt, agency string) (p past) {
 
 // apply enters what the agency had done in its inbox row.
 func (p past) apply(row *records.InboxRow) {
-	if p.collected != nil {
-		row.Collected = p.collected.id
-		row.Stage = higher(row.Stage, p.collected.body.Stage)
-	}
-	if p.acted != nil {
-		row.Acted = p.acted.id
-		row.Stage = higher(row.Stage, p.acted.body.Stage)
+	for _, s := range []*storedReceipt{p.collected, p.acted, p.adopted, p.completed} {
+		if s != nil {
+			*receiptAt(row, s.body.Stage) = s.id
+			row.Stage = higher(row.Stage, s.body.Stage)
+		}
 	}
 }
 
@@ -400,15 +402,16 @@ func (n *Node) ownActComesBack(tx queue.Tx, r *signedReceipt) error {
 		return nil
 	}
 	row, err := records.Inbox.Lock(tx, agency, r.body.Header)
-	if err != nil || row == nil || row.Stage.Rank() >= r.body.Stage.Rank() {
+	if err != nil || row == nil {
 		return err
 	}
-	back := past{acted: &storedReceipt{id: r.id, body: r.body}}
-	if r.body.Stage == exchange.StageCollected {
-		back = past{collected: back.acted}
+	// What follows a signature may come before it.
+	said := receiptAt(row, r.body.Stage)
+	if row.Stage.Rank() >= r.body.Stage.Rank() && (r.body.Stage.Rank() < exchange.StageSignedFor.Rank() || !said.IsZero()) {
+		return nil
 	}
-	back.apply(row)
-	return records.Inbox.Put(tx, row, agency, r.body.Header)
+	*said, row.Stage = r.id, higher(row.Stage, r.body.Stage)
+	return errors.Join(records.Inbox.Put(tx, row, agency, r.body.Header), waits(tx, agency, r.body.Header, row))
 }
 
 // intakeOwnHeader takes back the header of a document that was submitted here

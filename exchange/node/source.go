@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 
+	"github.com/yizhan-gateway/yizhan/crypto/cms"
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
@@ -180,7 +181,7 @@ func (n *Node) encryptionKey(slot envelope.Slot) (sm.Digest, bool) {
 		return sm.Digest{}, false
 	}
 	for _, c := range agency.Certificates {
-		if c.Use == "encrypt" && sm.Sum(c.DER) == slot.Certificate {
+		if c.Use == "encrypt" && cms.CertificateDigest(c.DER) == slot.Certificate {
 			return c.KeyID, n.c.Keys.Has(c.KeyID)
 		}
 	}

@@ -228,6 +228,9 @@ func (n *Node) wholeBacklog(ctx context.Context) (b StatusBacklog, alarms []stri
 		return p.backlog, p.alarms, p.trouble
 	}
 	all, err := n.Queues(ctx, "")
+	if err != nil && ctx.Err() != nil { // whoever asked went away: it says nothing of the store
+		return p.backlog, p.alarms, p.trouble
+	}
 	p.counted, p.trouble, p.alarms = now, err != nil, nil
 	if err != nil {
 		return p.backlog, p.alarms, p.trouble

@@ -13,32 +13,36 @@ import (
 	"github.com/yizhan-gateway/yizhan/crypto/envelope"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
-	"github.com/yizhan-gateway/yizhan/exchange/guard"
 	"github.com/yizhan-gateway/yizhan/exchange/records"
 	"github.com/yizhan-gateway/yizhan/internal/strictjson"
 	"github.com/yizhan-gateway/yizhan/queue"
 )
 
-// Submission is a document as an agency hands it in. Files are read once, in
-// order, body first. Expires is when undelivered copies end; zero means 90
+// Submission is a document as an agency hands it in: a Document, or a Form of which
+// one is made by the directory in force. Files are read once, in order, body first. Expires is when undelivered copies end; zero means 90
 // days from now. IdempotencyKey may be empty for callers that never retry.
 type Submission struct {
 	Agency         string
 	IdempotencyKey string
 	Document       exchange.Document
+	Form           *exchange.Form // counts instead of Document unless nil
 	Expires        time.Time
 	RelatesTo      string
 	Trace          string
 	Files          iter.Seq2[envelope.File, error]
+
+	asked strictjson.Raw // what a repeat is told by
 }
 
 // Accepted says that a submission is durable. Receipt is the ACCEPTED receipt
-// in CMS. Replayed: the same submission had been accepted before.
+// in CMS. Replayed: the same submission had been accepted before; then nothing is
+// warned of once more.
 type Accepted struct {
 	ID       string
 	Header   sm.Digest
 	Receipt  []byte
 	Replayed bool
+	Warnings exchange.Faults
 }
 
 // Submit validates, seals and stores a document for all its recipients. When
@@ -56,23 +60,37 @@ func (n *Node) Submit(ctx context.Context, s Submission) (*Accepted, error) {
 		return nil, err
 	}
 	defer release()
-	document, err := describe(&s.Document)
-	if err != nil {
+	if err := s.ask(); err != nil {
 		return nil, err
 	}
 	// What was accepted stays so, whatever has come to an end since.
-	if done, err := n.replay(ctx, &s, document); done != nil || err != nil {
+	if done, err := n.replay(ctx, &s); done != nil || err != nil {
 		return done, err
 	}
 	d := n.Directory()
-	plan, err := n.plan(d, &s, document)
+	plan, warnings, err := n.plan(d, &s)
 	if err != nil {
 		return nil, err
 	}
 	if err := n.room(); err != nil {
 		return nil, err
 	}
-	return n.sealAndAccept(ctx, d, &s, plan)
+	done, err := n.sealAndAccept(ctx, d, &s, plan)
+	if err == nil && !done.Replayed {
+		done.Warnings = warnings
+	}
+	return done, err
+}
+
+// ask notes what was asked for, in one encoding. A form that has none was never
+// accepted: what is wrong with it is said when it is judged.
+func (s *Submission) ask() (err error) {
+	if s.Form != nil {
+		s.asked, _ = s.Form.Asked(s.Agency)
+		return nil
+	}
+	s.asked, err = describe(&s.Document)
+	return err
 }
 
 // enter admits one submission per idempotency key at a time.
@@ -100,98 +118,55 @@ func describe(d *exchange.Document) (strictjson.Raw, error) {
 }
 
 // plan checks everything that can be known before the first file byte.
-func (n *Node) plan(d *certs.Directory, s *Submission, document strictjson.Raw) (*envelope.Plan, error) {
+func (n *Node) plan(d *certs.Directory, s *Submission) (*envelope.Plan, exchange.Faults, error) {
 	now := n.c.Now()
-	sender, ok := d.Agency(s.Agency)
-	if !ok || sender.Node != n.c.ID {
-		return nil, exchange.Fail(exchange.CodeForbidden, "agency %s is not served by this node", s.Agency)
+	j, err := n.judge(d, s, now)
+	if err == nil {
+		err = j.faults.Err()
 	}
-	if ok, why := sender.ExistsAt(now); !ok {
-		return nil, exchange.Fail(exchange.CodeAgencyNotActive, "%s", why)
-	}
-	if err := unmarked(&s.Document); err != nil {
-		return nil, err
-	}
-	routing := n.routing(s, now)
-	recipients, err := n.recipients(d, &s.Document, routing, now)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	self, err := sender.Current("encrypt", now)
+	s.Document = j.document
+	document, err := describe(&s.Document)
 	if err != nil {
-		return nil, certificateError(err)
+		return nil, nil, err
+	}
+	self, err := j.sender.Current("encrypt", now)
+	if err != nil {
+		return nil, nil, certificateError(err)
 	}
 	points, err := n.points(d, s.Document.Recipients(), now)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	recipients = append(recipients, points...)
+	recipients := append(j.slots(), points...)
 	recipients = append(recipients, envelope.Recipient{Agency: s.Agency, Role: envelope.RoleSelf, Certificate: self.DER})
-	rawRouting, err := strictjson.Marshal(routing)
+	rawRouting, err := strictjson.Marshal(j.routing)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	return &envelope.Plan{
 		Domain: d.Domain(), ID: n.newID(), Sender: s.Agency, Directory: d.Version(),
 		Recipients: recipients, Routing: rawRouting, Document: document, Files: unmarkedFiles(s.Files),
-	}, nil
+	}, j.warnings, nil
 }
 
-func (n *Node) routing(s *Submission, now time.Time) *exchange.Routing {
+func routingOf(s *Submission, doc *exchange.Document, now time.Time) *exchange.Routing {
 	expires := s.Expires
 	if expires.IsZero() {
 		expires = now.Add(exchange.DefaultLife)
 	}
 	return &exchange.Routing{
-		Label: s.Document.Label, Urgency: s.Document.Urgency, Kind: s.Document.Kind,
+		Label: doc.Label, Urgency: doc.Urgency, Kind: doc.Kind,
 		Created: strictjson.TimeOf(now), Expires: strictjson.TimeOf(expires),
 		RelatesTo: s.RelatesTo, Trace: s.Trace,
 	}
 }
 
-// recipients resolves every recipient, the way to it, and its certificate, so
-// that a mistake is told to the clerk now and not found on the road later.
-func (n *Node) recipients(d *certs.Directory, doc *exchange.Document, r *exchange.Routing, now time.Time) ([]envelope.Recipient, error) {
-	var out []envelope.Recipient
-	for _, code := range doc.Recipients() {
-		agency, ok := d.Agency(code)
-		if !ok {
-			return nil, exchange.Fail(exchange.CodeUnknownRecipient, "%s", code)
-		}
-		if ok, why := agency.ExistsAt(now); !ok {
-			return nil, exchange.Fail(exchange.CodeAgencyNotActive, "%s", why)
-		}
-		cert, err := agency.Current("encrypt", now)
-		if err != nil {
-			return nil, certificateError(err)
-		}
-		if err := n.passable(d, doc.Sender, code, r, 0); err != nil { // what it weighs is known when it is sealed
-			return nil, err
-		}
-		out = append(out, envelope.Recipient{Agency: code, Role: envelope.RoleRecipient, Certificate: cert.DER})
-	}
-	return out, nil
-}
-
-// passable asks the guard of the first link towards an agency.
-func (n *Node) passable(d *certs.Directory, sender, agency string, r *exchange.Routing, size int64) error {
-	link, node, err := d.NextHop(n.c.ID, agency)
-	if err != nil {
-		return exchange.Fail(exchange.CodeNoRoute, "%s", agency)
-	}
-	policy := guard.Policy{Ceiling: exchange.WorkSecret}
-	if node != n.c.ID {
-		policy = n.policy(link, guard.Out)
-	}
-	if refused := policy.Decide(guard.FactsOf(r, sender, agency, size), n.c.Now()).Refused; refused != nil {
-		return refused
-	}
-	return nil
-}
-
 // fingerprint tells whether two submissions under one idempotency key are the
 // same. It is keyed, so that a stolen disk cannot be searched for a text.
-func (n *Node) fingerprint(s *Submission, document strictjson.Raw, files []envelope.FileInfo) (sm.Digest, error) {
+func (n *Node) fingerprint(s *Submission, files []envelope.FileInfo) (sm.Digest, error) {
 	b, err := json.Marshal(struct {
 		Expires          int64
 		RelatesTo, Trace string
@@ -200,7 +175,7 @@ func (n *Node) fingerprint(s *Submission, document strictjson.Raw, files []envel
 	if err != nil {
 		return sm.Digest{}, err
 	}
-	return n.c.Keys.MAC([]byte("fingerprint"), document, b), nil
+	return n.c.Keys.MAC([]byte("fingerprint"), s.asked, b), nil
 }
 
 func (n *Node) idempotencyIndex(key string) sm.Digest {
@@ -209,7 +184,7 @@ func (n *Node) idempotencyIndex(key string) sm.Digest {
 
 // replay answers a submission whose key was used before: the files are read
 // only to compare them.
-func (n *Node) replay(ctx context.Context, s *Submission, document strictjson.Raw) (*Accepted, error) {
+func (n *Node) replay(ctx context.Context, s *Submission) (*Accepted, error) {
 	if s.IdempotencyKey == "" {
 		return nil, nil
 	}
@@ -225,7 +200,7 @@ func (n *Node) replay(ctx context.Context, s *Submission, document strictjson.Ra
 	if err != nil {
 		return nil, submissionError(err)
 	}
-	print, err := n.fingerprint(s, document, files)
+	print, err := n.fingerprint(s, files)
 	if err != nil {
 		return nil, err
 	}
@@ -280,7 +255,7 @@ func (n *Node) sealAndAccept(ctx context.Context, d *certs.Directory, s *Submiss
 		n.discard(ctx, st)
 		return nil, submissionError(err)
 	}
-	print, err := n.fingerprint(s, plan.Document, st.sealed.Manifest.Files)
+	print, err := n.fingerprint(s, st.sealed.Manifest.Files)
 	if err != nil {
 		return nil, err
 	}
@@ -304,6 +279,7 @@ func (n *Node) sealAndAccept(ctx context.Context, d *certs.Directory, s *Submiss
 		n.discard(ctx, st)
 		return n.sameSubmission(ctx, won, print)
 	}
+	n.headers.put(st.sealed.Envelope, int64(len(st.sealed.Header)))
 	return &Accepted{ID: plan.ID, Header: st.sealed.Hash, Receipt: receipt.cms}, nil
 }
 
@@ -381,11 +357,11 @@ func (n *Node) accept(ctx context.Context, d *certs.Directory, s *Submission, pl
 	}
 	idem := &records.Idempotent{Document: plan.ID, Header: hh, Fingerprint: print, At: now}
 	away := n.away(d, plan, routing, env.Size)
+	index := n.idempotencyIndex(s.IdempotencyKey)
 	var earlier *records.Idempotent
 	err = n.update(ctx, func(tx queue.Tx) error {
 		earlier = nil
 		if s.IdempotencyKey != "" {
-			index := n.idempotencyIndex(s.IdempotencyKey)
 			if err := records.Idempotency.Insert(tx, idem, s.Agency, index); errors.Is(err, queue.ErrExists) {
 				earlier, err = records.Idempotency.Get(tx, s.Agency, index)
 				return err

@@ -305,6 +305,8 @@ type Summary struct {
 	ID         string
 	Title      string
 	Number     string
+	Kind       exchange.Kind
+	Urgency    exchange.Urgency
 	Created    strictjson.Time
 	State      exchange.State
 	Recipients int
@@ -387,7 +389,7 @@ func (n *Node) summaryLine(ctx context.Context, id string, row *records.Document
 		bodies = append(bodies, r.body)
 	}
 	state, recipients := exchange.Fold(exchange.Recipients(e), bodies)
-	line := Summary{ID: id, Title: s.Title, Number: s.Number, Created: row.Created, State: state, Recipients: len(recipients)}
+	line := Summary{ID: id, Title: s.Title, Number: s.Number, Kind: s.Kind, Urgency: s.Urg, Created: row.Created, State: state, Recipients: len(recipients)}
 	for _, r := range recipients {
 		if r.Stage.Rank() >= exchange.StageSignedFor.Rank() {
 			line.SignedFor++

@@ -131,8 +131,9 @@ type parcel struct {
 
 // inside is what a payload holds, the same for every recipient.
 type inside struct {
-	summary *summary
-	reason  string // why the document is to be rejected
+	summary  *summary
+	document *exchange.Document
+	reason   string // why the document is to be rejected
 }
 
 func (n *Node) loadParcel(ctx context.Context, entry laneItem) (*parcel, error) {

@@ -27,10 +27,12 @@ var (
 	Delivered    = Table[Dedup]{"ddp"}         // hh, agency
 	Inbox        = Table[InboxRow]{"box"}      // agency, hh
 	InboxOrder   = Table[sm.Digest]{"inx"}     // agency, sequence
+	InboxWaiting = Table[sm.Digest]{"inw"}     // agency, sequence: neither signed for nor returned
 	InboxByID    = Table[sm.Digest]{"bid"}     // agency, document id
 	InboxCounter = Table[uint64]{"inc"}        // agency
 	FirstHeader  = Table[sm.Digest]{"cfl"}     // sender agency, document id
 	Idempotency  = Table[Idempotent]{"idm"}    // agency, blind index of the key
+	AskedUnder   = Table[sm.Digest]{"ask"}     // agency, blind index of the key, number: a request
 	Heads        = Table[Head]{"head"}         // node
 	Forks        = Table[Fork]{"fork"}         // node, SM3 of the other head
 	BookRows     = Table[Books]{"bok"}         // link
@@ -47,6 +49,7 @@ var (
 	RestoredRow  = Table[Restored]{"rst"}      //
 	HadHeads     = Table[LedgerEnd]{"rsh"}     // node
 	Replays      = Table[Replay]{"rpl"}        // link
+	GivenAgain   = Table[GivenOnceMore]{"rpg"} // link, hh, receipt, request or consignment; for a header hh again
 	Offered      = Table[uint64]{"off"}        // lane
 	Requests     = Table[Request]{"req"}       // hh, request id
 	Answers      = Table[sm.Digest]{"ans"}     // request id, agency: the receipt that refuses it
@@ -122,6 +125,13 @@ type Replay struct {
 	End    uint64
 	Own    bool
 	After  uint64
+}
+
+// GivenOnceMore is what a replay gave again, so that another one does not give it twice:
+// where it last stood, and the leaf of its last coming, 0 for none.
+type GivenOnceMore struct {
+	Seq  uint64
+	Leaf uint64
 }
 
 // Document is the sender's record of a submission.
@@ -334,7 +344,9 @@ type InboxRow struct {
 	Delivered   sm.Digest // receipts
 	Collected   sm.Digest
 	Acted       sm.Digest
-	Sealed      []byte // summary, under the storage key
+	Adopted     sm.Digest `json:",omitzero"`
+	Completed   sm.Digest `json:",omitzero"`
+	Sealed      []byte    // summary, under the storage key
 
 	Reminder  sm.Digest       `json:",omitzero"` // the last request
 	Reminded  strictjson.Time `json:",omitzero"`
@@ -414,7 +426,8 @@ type FerryOut struct {
 	Round  uint64    // of the last export
 	Heard  uint64    // the last of our rounds that the neighbour has seen
 	After  [5]uint64 // for each rank, the last entry of the lane that is in a bundle whole
-	Part   [5]int    // of the entry behind it, the parts that are in bundles
+	Part   [5]int    // of the entry that PartOf names, the parts that are in bundles
+	PartOf [5]uint64 // 0: of the first behind After, in the row of an earlier version
 	Under  UnderWay
 
 	// Of a link of one way.

@@ -19,7 +19,7 @@ type Table[T any] struct{ name string }
 
 // Key gives the full key of the row with these key parts.
 func (t Table[T]) Key(parts ...any) []byte {
-	return queue.Key(append([]any{t.name}, parts...)...)
+	return queue.AppendKey(queue.Key(t.name), parts...)
 }
 
 // Name gives back the part of a full key that is a single string, as of a link
@@ -97,7 +97,7 @@ type RawTable struct{ name string }
 
 // Key gives the full key of the row with these key parts.
 func (t RawTable) Key(parts ...any) []byte {
-	return queue.Key(append([]any{t.name}, parts...)...)
+	return queue.AppendKey(queue.Key(t.name), parts...)
 }
 
 // Get reads a row to look at it; nil when there is none.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"reflect"
 	"strconv"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -38,9 +37,9 @@ func (s *scanner) expect(c byte) error {
 	return nil
 }
 
-// object calls member for each name, with the scanner before its value.
-// Duplicate names, also in other case, are refused.
-func (s *scanner) object(depth int, member func(name string) error) error {
+// object calls member for each name, with the scanner before its value; the name
+// is only to be looked at. Duplicate names, also in other case, are refused.
+func (s *scanner) object(depth int, member func(name []byte) error) error {
 	if depth > MaxDepth {
 		return broken("nested deeper than %d", MaxDepth)
 	}
@@ -51,16 +50,14 @@ func (s *scanner) object(depth int, member func(name string) error) error {
 		s.pos++
 		return nil
 	}
-	seen := map[string]bool{}
+	var seen names
 	for {
-		name, err := s.str()
+		name, _, err := s.text()
 		if err != nil {
 			return err
 		}
-		if folded := strings.ToLower(name); seen[folded] {
+		if !seen.add(name) {
 			return broken("a member twice, at %d", s.pos)
-		} else {
-			seen[folded] = true
 		}
 		if err := s.expect(':'); err != nil {
 			return err
@@ -73,6 +70,45 @@ func (s *scanner) object(depth int, member func(name string) error) error {
 		}
 		s.pos++
 	}
+}
+
+// names are those that an object has shown: few in a list, more in a map.
+type names struct {
+	few  [24][]byte
+	n    int
+	many map[string]bool
+}
+
+// add says whether a name is new, whatever its case.
+func (l *names) add(name []byte) bool {
+	folded := lower(name)
+	for _, have := range l.few[:l.n] {
+		if bytes.Equal(have, folded) {
+			return false
+		}
+	}
+	if l.n < len(l.few) {
+		l.few[l.n] = folded
+		l.n++
+		return true
+	}
+	if l.many == nil {
+		l.many = map[string]bool{}
+	}
+	if l.many[string(folded)] {
+		return false
+	}
+	l.many[string(folded)] = true
+	return true
+}
+
+func lower(name []byte) []byte {
+	for _, c := range name {
+		if c >= utf8.RuneSelf || c >= 'A' && c <= 'Z' {
+			return bytes.ToLower(name)
+		}
+	}
+	return name
 }
 
 func (s *scanner) array(depth int, element func() error) error {
@@ -101,33 +137,38 @@ func (s *scanner) array(depth int, element func() error) error {
 // the one encoding a value of unknown type has.
 func (s *scanner) raw(depth int) (Raw, error) {
 	from := s.pos
-	var err error
+	err := s.skip(depth)
+	return bytes.Clone(s.data[from:s.pos]), err
+}
+
+// skip is raw for what is only to be checked.
+func (s *scanner) skip(depth int) (err error) {
 	switch c := s.peek(); {
 	case c == '{':
-		err = s.object(depth, func(string) error { _, err := s.raw(depth + 1); return err })
+		return s.object(depth, func([]byte) error { return s.skip(depth + 1) })
 	case c == '[':
-		err = s.array(depth, func() error { _, err := s.raw(depth + 1); return err })
+		return s.array(depth, func() error { return s.skip(depth + 1) })
 	case c == '"':
-		err = s.canonicalString()
+		return s.canonicalString()
 	case c == 't' || c == 'f':
 		_, err = s.boolean()
 	default:
 		_, err = s.integer()
 	}
-	return bytes.Clone(s.data[from:s.pos]), err
+	return err
 }
 
 func (s *scanner) canonicalString() error {
 	from := s.pos
-	text, err := s.str()
+	text, escaped, err := s.text()
+	if err != nil || !escaped {
+		return err
+	}
+	again, err := encodeString(nil, text)
 	if err != nil {
 		return err
 	}
-	var b bytes.Buffer
-	if err := encodeString(&b, text); err != nil {
-		return err
-	}
-	if !bytes.Equal(b.Bytes(), s.data[from:s.pos]) {
+	if !bytes.Equal(again, s.data[from:s.pos]) {
 		return broken("a string with needless escapes at %d", from)
 	}
 	return nil
@@ -154,42 +195,53 @@ func (s *scanner) integer() (int64, error) {
 	for c := s.peek(); c >= '0' && c <= '9'; c = s.peek() {
 		s.pos++
 	}
-	text := string(s.data[from:s.pos])
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n > maxInt || n < -maxInt || strconv.FormatInt(n, 10) != text {
+	text := s.data[from:s.pos]
+	var again [20]byte
+	n, err := strconv.ParseInt(string(text), 10, 64)
+	if err != nil || n > maxInt || n < -maxInt || !bytes.Equal(strconv.AppendInt(again[:0], n, 10), text) {
 		return 0, broken("an integer is expected at %d", from)
 	}
 	return n, nil
 }
 
-// str reads a string.
-func (s *scanner) str() (string, error) {
+// text reads a string. What it gives is only to be looked at: without escapes it
+// is a piece of the input.
+func (s *scanner) text() (text []byte, escaped bool, err error) {
 	if err := s.expect('"'); err != nil {
-		return "", err
+		return nil, false, err
 	}
-	var out []byte
+	from, ascii := s.pos, true
 	for {
 		if s.pos >= len(s.data) {
-			return "", broken("a string ends early")
+			return nil, escaped, broken("a string ends early")
 		}
 		c := s.data[s.pos]
 		s.pos++
 		switch {
 		case c == '"':
-			if !utf8.Valid(out) {
-				return "", broken("a string that is not UTF-8, before %d", s.pos)
+			if !escaped {
+				text = s.data[from : s.pos-1]
 			}
-			return string(out), nil
+			if !ascii && !utf8.Valid(text) {
+				return nil, escaped, broken("a string that is not UTF-8, before %d", s.pos)
+			}
+			return text, escaped, nil
 		case c < 0x20:
-			return "", broken("a control character at %d", s.pos-1)
+			return nil, escaped, broken("a control character at %d", s.pos-1)
 		case c == '\\':
+			if !escaped {
+				text, escaped = bytes.Clone(s.data[from:s.pos-1]), true
+			}
 			r, err := s.escape()
 			if err != nil {
-				return "", err
+				return nil, escaped, err
 			}
-			out = append(out, r)
+			text = append(text, r)
 		default:
-			out = append(out, c)
+			ascii = ascii && c < utf8.RuneSelf
+			if escaped {
+				text = append(text, c)
+			}
 		}
 	}
 }
@@ -226,19 +278,20 @@ func (s *scanner) escape() (byte, error) {
 
 // decode reads the value for v.
 func (s *scanner) decode(v reflect.Value, depth int) error {
+	shape := shapeOf(v.Type())
 	switch {
-	case v.Type() == rawType:
+	case shape.raw:
 		raw, err := s.raw(depth)
 		v.SetBytes(raw)
 		return err
-	case v.Type() == bytesType:
+	case shape.bytes:
 		return s.decodeBytes(v)
-	case v.Kind() != reflect.Pointer && v.CanAddr() && v.Addr().Type().Implements(unmarshal):
-		text, err := s.str()
+	case shape.textual && v.CanAddr():
+		text, _, err := s.text()
 		if err != nil {
 			return err
 		}
-		err = v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text))
+		err = v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText(text)
 		if err != nil && !errors.Is(err, ErrEncoding) {
 			err = fmt.Errorf("%w: %w", ErrEncoding, err) // a digest, a label: every refusal has its class
 		}
@@ -246,8 +299,8 @@ func (s *scanner) decode(v reflect.Value, depth int) error {
 	}
 	switch v.Kind() {
 	case reflect.String:
-		text, err := s.str()
-		v.SetString(text)
+		text, _, err := s.text()
+		v.SetString(string(text))
 		return err
 	case reflect.Bool:
 		is, err := s.boolean()
@@ -262,17 +315,17 @@ func (s *scanner) decode(v reflect.Value, depth int) error {
 		v.Set(reflect.New(v.Type().Elem()))
 		return s.decode(v.Elem(), depth)
 	case reflect.Struct:
-		return s.decodeStruct(v, depth)
+		return s.decodeStruct(v, shape, depth)
 	}
 	return broken("%s has no encoding", v.Type())
 }
 
 func (s *scanner) decodeBytes(v reflect.Value) error {
-	text, err := s.str()
+	text, _, err := s.text()
 	if err != nil {
 		return err
 	}
-	b, err := base64.StdEncoding.Strict().DecodeString(text)
+	b, err := base64.StdEncoding.Strict().AppendDecode(make([]byte, 0, base64.StdEncoding.DecodedLen(len(text))), text)
 	if err != nil {
 		return broken("base64 before %d", s.pos)
 	}
@@ -302,30 +355,30 @@ func (s *scanner) decodeInt(v reflect.Value) error {
 func (s *scanner) decodeSlice(v reflect.Value, depth int) error {
 	v.Set(reflect.MakeSlice(v.Type(), 0, 0))
 	return s.array(depth, func() error {
-		element := reflect.New(v.Type().Elem()).Elem()
-		if err := s.decode(element, depth+1); err != nil {
-			return err
-		}
-		v.Set(reflect.Append(v, element))
-		return nil
+		n := v.Len()
+		v.Grow(1)
+		v.SetLen(n + 1)
+		return s.decode(v.Index(n), depth+1)
 	})
 }
 
-func (s *scanner) decodeStruct(v reflect.Value, depth int) error {
-	fields := fieldsOf(v.Type())
+func (s *scanner) decodeStruct(v reflect.Value, shape *shape, depth int) error {
 	v.SetZero()
-	return s.object(depth, func(name string) error {
-		for _, f := range fields {
-			if f.name == name {
+	next := 0 // members mostly come in the order of the fields
+	return s.object(depth, func(name []byte) error {
+		for range shape.fields {
+			f := &shape.fields[next]
+			next = (next + 1) % len(shape.fields)
+			if f.name == string(name) {
 				return s.decode(v.Field(f.index), depth+1)
 			}
 		}
-		extra, ok := extraOf(v)
-		if !ok {
+		if shape.extra < 0 {
 			return broken("an unknown member before %d", s.pos)
 		}
 		value, err := s.raw(depth + 1)
-		extra.Set(reflect.Append(extra, reflect.ValueOf(Member{name, value})))
+		extra := v.Field(shape.extra)
+		extra.Set(reflect.Append(extra, reflect.ValueOf(Member{string(name), value})))
 		return err
 	})
 }

@@ -14,7 +14,8 @@
 //
 // Values stay below the value log's threshold, so that it is never used. Any
 // commit error ends the process: after a failed sync nobody knows what the
-// disk holds, and a restart reads what is really there.
+// disk holds. The system's cache may still have what the disk has not, so the
+// next start serves only when all that it read is written anew (ADR 38).
 package badgerstore
 
 import (
@@ -23,6 +24,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -100,9 +102,39 @@ func Open(dir string, o Options) (*Store, error) {
 	if !db.Opts().SyncWrites {
 		return nil, errors.Join(errors.New("badgerstore: SyncWrites is off: acknowledged documents would be lost in a power cut"), db.Close())
 	}
+	if err := rewritten(dir, rewriteMost); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	s := &Store{db: db, fatal: o.Fatal, jobs: make(chan *job, waiting), done: make(chan struct{}), commitTxn: (*badger.Txn).Commit}
 	go s.commitLoop()
 	return s, nil
+}
+
+// rewriteMost is how long a start waits for a disk to take 100 MiB.
+const rewriteMost = time.Minute
+
+// rewritten waits until the logs of earlier processes are gone: Badger writes what is
+// in them into tables, with a sync, and then removes them. One log is its own.
+func rewritten(dir string, most time.Duration) error {
+	for began := time.Now(); ; time.Sleep(2 * time.Millisecond) {
+		logs, err := logsIn(dir)
+		if err != nil || logs <= 1 {
+			return err
+		}
+		if time.Since(began) > most {
+			return fmt.Errorf("badgerstore: what was committed before cannot be written to %s; look at the disk and the system's log", dir)
+		}
+	}
+}
+
+func logsIn(dir string) (n int, err error) {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) == ".mem" {
+			n++
+		}
+	}
+	return n, err
 }
 
 func settings(dir string, log *slog.Logger) badger.Options {

@@ -264,6 +264,48 @@ func TestAFailureIsToldWithItsBatch(t *testing.T) {
 	}
 }
 
+// TestAStartWritesAnew: what the log of a process that ended holds is in a table, with a
+// sync of its own, before the next start tells anybody of it.
+func TestAStartWritesAnew(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "[store]")
+	first := open(t, dir)
+	err := first.Update(t.Context(), func(tx queue.Tx) error { return tx.Put([]byte("k"), []byte("v")) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := filepath.Join(t.TempDir(), "after")
+	if err := os.CopyFS(after, os.DirFS(dir)); err != nil { // as a kill -9 leaves it
+		t.Fatal(err)
+	}
+	if err := rewritten(after, time.Millisecond); err != nil {
+		t.Fatalf("one log is taken for two: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(after, "00009.mem"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if rewritten(after, time.Millisecond) == nil {
+		t.Error("the log of an earlier process is not waited for")
+	}
+	if err := os.Remove(filepath.Join(after, "00009.mem")); err != nil {
+		t.Fatal(err)
+	}
+	second := open(t, after)
+	tables, err := filepath.Glob(filepath.Join(after, "*.sst"))
+	if logs, e := logsIn(after); logs != 1 || e != nil || err != nil || len(tables) == 0 {
+		t.Errorf("after a start there are %d logs and %d tables: %v", logs, len(tables), errors.Join(e, err))
+	}
+	err = second.View(t.Context(), func(tx queue.Tx) error {
+		v, err := tx.Get([]byte("k"))
+		if string(v) != "v" {
+			t.Errorf("the row is %q", v)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 const childEnv = "YIZHAN_STORE_CHILD"
 
 // TestMain also is the process that TestKillNine kills.

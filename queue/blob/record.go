@@ -8,6 +8,7 @@ import (
 	"io"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	"github.com/yizhan-gateway/yizhan/internal/durable"
 	"github.com/yizhan-gateway/yizhan/queue"
@@ -92,6 +93,9 @@ func readHeader(f io.ReaderAt, w where) (size, sum uint32, gone, ok bool, err er
 	return size, binary.LittleEndian.Uint32(h[8:]), h[flagAt] != 0, ok, nil
 }
 
+// checking has buffers for records that are checked: most are smaller than a new one.
+var checking = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
 // check compares a record with its reference and its checksum before a byte
 // of it is delivered.
 func check(f io.ReaderAt, w where) error {
@@ -105,7 +109,9 @@ func check(f io.ReaderAt, w where) error {
 		return fmt.Errorf("%w: %s", queue.ErrNoBlob, w.ref())
 	}
 	crc := crc32.New(castagnoli)
-	n, err := io.Copy(crc, io.NewSectionReader(f, int64(w.off)+headerSize, int64(size)))
+	buf := checking.Get().(*[32 << 10]byte)
+	defer checking.Put(buf)
+	n, err := io.CopyBuffer(crc, io.NewSectionReader(f, int64(w.off)+headerSize, int64(size)), buf[:])
 	if err != nil {
 		return fmt.Errorf("blob: %w", err)
 	}

@@ -87,8 +87,8 @@ func (s *Store) writeJSON(name string, v any) error {
 }
 
 // recognise makes sure that a root is what was added under that path.
-func (s *Store) recognise(path string, want mark) error {
-	b, err := durable.ReadFile(s.fs, filepath.Join(path, markFile), maxMark)
+func recognise(fsys durable.FS, path string, want mark) error {
+	b, err := durable.ReadFile(fsys, filepath.Join(path, markFile), maxMark)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("blob: %w: %s has no %s", ErrNoRoot, path, markFile)
 	}
@@ -111,22 +111,39 @@ func (s *Store) Roots() ([]Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make([]Root, 0, len(l.Roots)+1)
-	for i, r := range *s.roots.Load() {
-		one := Root{Path: r.dir}
+	var dirs []string
+	for _, r := range *s.roots.Load() {
+		dirs = append(dirs, r.dir)
+	}
+	return look(s.fs, l.Store, dirs), nil
+}
+
+// Look is Roots of a store that need not be open, by its first directory.
+func Look(fsys durable.FS, dir string) ([]Root, error) {
+	l, err := readList(fsys, dir)
+	if err != nil {
+		return nil, err
+	}
+	return look(fsys, l.Store, append([]string{dir}, l.Roots...)), nil
+}
+
+func look(fsys durable.FS, store string, dirs []string) []Root {
+	out := make([]Root, 0, len(dirs))
+	for i, dir := range dirs {
+		one := Root{Path: dir}
 		var away error
 		if i > 0 {
-			away = s.recognise(r.dir, mark{l.Store, i})
+			away = recognise(fsys, dir, mark{store, i})
 		}
 		if away == nil {
-			one.Free, away = s.fs.Free(r.dir)
+			one.Free, away = fsys.Free(dir)
 		}
 		if away != nil {
 			one.Missing = away.Error()
 		}
 		out = append(out, one)
 	}
-	return out, nil
+	return out
 }
 
 // Add takes a directory that is empty, such as a new file system's, as another
@@ -217,7 +234,7 @@ func (s *Store) prepare(path string, own mark) error {
 		return fmt.Errorf("blob: %s %w: %w", path, ErrUnfit, err)
 	}
 	if slices.Contains(names, markFile) {
-		if err := s.recognise(path, own); err != nil {
+		if err := recognise(s.fs, path, own); err != nil {
 			return fmt.Errorf("blob: %s %w: it belongs to another node, or to this one under another path", path, ErrUnfit)
 		}
 		return nil

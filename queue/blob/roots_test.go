@@ -393,3 +393,25 @@ func blobsIn(t *testing.T, s *Store, dir string) (n int) {
 	}
 	return n
 }
+
+// TestLookIsRoots: whoever has not opened a store sees the same directories.
+func TestLookIsRoots(t *testing.T) {
+	disk := crashfs.New(rand.New(rand.NewPCG(3, 4)))
+	s := twoRoots(t, disk)
+	same := func(missing int) {
+		t.Helper()
+		want, err := s.Roots()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Look(disk, "/first")
+		if err != nil || !slices.Equal(got, want) || len(got) != 2 || (got[1].Missing != "") != (missing == 1) {
+			t.Errorf("%+v, %v; want %+v", got, err, want)
+		}
+	}
+	same(-1)
+	if err := disk.Remove("/second/" + markFile); err != nil {
+		t.Fatal(err)
+	}
+	same(1)
+}

@@ -51,7 +51,7 @@ func OpenSized(fsys durable.FS, dir string, segment int64) (*Store, error) {
 	}
 	roots := []*root{first}
 	for i, path := range list.Roots {
-		if err := s.recognise(path, mark{list.Store, i + 1}); err != nil {
+		if err := recognise(fsys, path, mark{list.Store, i + 1}); err != nil {
 			return nil, err
 		}
 		r, err := newRoot(fsys, path, s.start, segment)

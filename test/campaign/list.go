@@ -79,6 +79,12 @@ var campaigns = []campaign{
 		mutants: regexp.MustCompile(`TestEveryIO`),
 	},
 	{
+		name: "model", what: "a node over a real store is given commands drawn at random, fails and loses its power among them, and is compared with a model of what it must do after each; what fails is made short",
+		counts: "sequences", usually: 500,
+		test: fixed("./test/model", "TestEngine", "-rapid.checks"), pattern: tells(`sequences of commands`),
+		mutants: regexp.MustCompile(`^\./test/model .*TestEngine`),
+	},
+	{
 		name: "kill", what: "kill -9 of three real nodes in a row at random moments while clients submit and agencies sign",
 		counts: "kills", usually: 200,
 		test:    fixed("./test/e2e", "TestKillNine", "-kills"),
@@ -106,6 +112,11 @@ var campaigns = []campaign{
 		name: "stopped", what: "real nodes are stopped and go on (SIGSTOP, SIGCONT) at random moments",
 		counts: "documents", usually: 1000,
 		test: fixed("./test/e2e", "TestStoppedProcesses", "-paused"), pattern: tells(`stops`),
+	},
+	{
+		name: "clock-process", what: "the clocks of two real nodes jump by seconds to days, ahead and back, each for itself, while the monotonic clock goes on (they are built over a standard library whose wall clock is off by what a file says)",
+		counts: "documents", usually: 500,
+		test: fixed("./test/e2e", "TestClocksOfProcesses", "-clocks"), pattern: tells(`jumps of clocks`),
 	},
 	{
 		name: "parted", what: "the network between real nodes is parted, swallows everything or is slow, in turn",

@@ -95,6 +95,12 @@ func newRow(t *testing.T, initArgs func(id string) []string, linkArgs func(a, b 
 	if err != nil {
 		t.Fatal(err)
 	}
+	return rowOf(t, binary, initArgs, linkArgs, names...)
+}
+
+// rowOf is newRow with another program.
+func rowOf(t *testing.T, binary string, initArgs func(id string) []string, linkArgs func(a, b string) []string, names ...string) *cluster {
+	t.Helper()
 	c := &cluster{t: t, dir: t.TempDir(), binary: binary}
 	pass := filepath.Join(c.dir, "passphrase")
 	if err := os.WriteFile(pass, []byte(passphrase), 0o600); err != nil {

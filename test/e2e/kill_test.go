@@ -92,7 +92,7 @@ type run struct {
 	nodes   []*proc               // jia, those between, yi
 	jia, yi *proc                 // the sender's and the receiver's
 	trouble func(context.Context) // what happens meanwhile
-	pace    int                   // documents for each time that it happened; 0: as fast as can be
+	pace    int                   // documents for each time that it happened (kills); 0: as fast as can be
 	all     []*crossing
 	kills   atomic.Int64
 	cuts    atomic.Int64 // power cuts that have begun

@@ -47,6 +47,7 @@ const (
 	MaxManifest = 4 << 20  // bytes, signed
 	MaxFile     = 64 << 20 // bytes of one of the files
 	MaxFiles    = 10_000
+	MaxMissing  = 10_000 // blobs that a copy may lack
 )
 
 const manifestType = "yizhan-backup"
@@ -69,7 +70,10 @@ type Manifest struct {
 	Blobs      Part       `json:"blobs"` // of the list; BlobBytes is what it names
 	BlobBytes  int64      `json:"blob_bytes"`
 	Files      []FilePart `json:"files"`
-	Extra      strictjson.Extra
+	// Missing names the blobs that rows speak of and that could not be read any
+	// more: they are in no list, and a node restored from this copy lacks them.
+	Missing []string `json:"missing,omitempty"`
+	Extra   strictjson.Extra
 }
 
 // Part is one file of a snapshot.
@@ -97,12 +101,17 @@ func ParseManifest(b []byte) (*Manifest, error) {
 	if err := strictjson.Unmarshal(b, &m); err != nil {
 		return nil, fmt.Errorf("%w: manifest: %w", ErrDamaged, err)
 	}
-	if m.Type != manifestType || m.V != 1 || m.Node == "" || len(m.Files) > MaxFiles {
+	if m.Type != manifestType || m.V != 1 || m.Node == "" || len(m.Files) > MaxFiles || len(m.Missing) > MaxMissing {
 		return nil, fmt.Errorf("%w: a manifest of type %s version 1 is expected", ErrDamaged, manifestType)
 	}
 	for _, f := range m.Files {
 		if !filepath.IsLocal(f.Path) || filepath.Clean(f.Path) != f.Path || f.Size < 0 || f.Size > MaxFile {
 			return nil, fmt.Errorf("%w: the manifest names a file outside the data directory, or one too large", ErrDamaged)
+		}
+	}
+	for _, ref := range m.Missing {
+		if !refForm.MatchString(ref) {
+			return nil, fmt.Errorf("%w: the manifest misses something that is no reference", ErrDamaged)
 		}
 	}
 	return &m, nil
@@ -132,6 +141,7 @@ type Progress struct {
 	OfBlobs   int64 `json:"of_blobs,omitempty"`
 	NewBlobs  int64 `json:"new_blobs,omitempty"`
 	NewBytes  int64 `json:"new_bytes,omitempty"`
+	Missing   int64 `json:"missing,omitempty"` // blobs that could not be read
 	FilesDone int   `json:"files,omitempty"`
 }
 

@@ -14,8 +14,11 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/emmansun/gmsm/smx509"
@@ -364,6 +367,85 @@ func TestNothingLeavesItsPlace(t *testing.T) {
 	}
 }
 
+// ailing has a blob that cannot be opened, and one that breaks off while it is read.
+type ailing struct {
+	*blob.Store
+	gone, broken queue.Ref
+	err          error
+}
+
+func (a ailing) Open(ctx context.Context, ref queue.Ref, off int64) (io.ReadCloser, error) {
+	if ref == a.gone {
+		return nil, a.err
+	}
+	r, err := a.Store.Open(ctx, ref, off)
+	if err == nil && ref == a.broken {
+		return struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(io.LimitReader(r, 10), iotest.ErrReader(syscall.EIO)), r}, nil
+	}
+	return r, err
+}
+
+// TestOneUnreadableBlob is named, and the copy has all the others. A directory of
+// blobs that is away, or a repository that cannot be written, is another matter.
+func TestOneUnreadableBlob(t *testing.T) {
+	p := newPlace(t)
+	sick := ailing{p.blobs, p.put(42), p.put(43), queue.ErrNoBlob}
+	want := all(t, p.store, p.blobs)
+	delete(want, "blob "+string(sick.gone))
+	delete(want, "blob "+string(sick.broken))
+	p.copy.Blobs = sick
+	repo := filepath.Join(t.TempDir(), "repo")
+	s, err := Create(t.Context(), p.copy, repo, quiet)
+	p.must(err)
+	p.must(s.Verify(t.Context(), quiet))
+	named := []string{string(sick.gone), string(sick.broken)}
+	slices.Sort(named)
+	if !slices.Equal(slices.Sorted(slices.Values(s.Manifest.Missing)), named) || s.Manifest.Blobs.Count != 30 {
+		t.Errorf("missing are %v of %d, want %v", s.Manifest.Missing, s.Manifest.Blobs.Count, named)
+	}
+	to := &adopted{}
+	target, err := badgerstore.Open(filepath.Join(t.TempDir(), "store"), badgerstore.Options{Logger: slog.New(slog.DiscardHandler)})
+	p.must(err)
+	defer target.Close()
+	p.must(s.Restore(t.Context(), Target{Store: target, Blobs: to}, quiet))
+	for k := range want {
+		if ref, is := strings.CutPrefix(k, "blob "); is && !slices.Contains(to.refs, queue.Ref(ref)) {
+			t.Errorf("%s was not restored", ref)
+		}
+	}
+
+	p.copy.Blobs = p.blobs // the disk was mended
+	again, err := Create(t.Context(), p.copy, repo, quiet)
+	p.must(err)
+	if len(again.Manifest.Missing) != 0 || again.Manifest.Blobs.Count != 32 {
+		t.Errorf("the next copy misses %v", again.Manifest.Missing)
+	}
+	sick.err = blob.ErrNoRoot
+	p.copy.Blobs = sick
+	if _, err := Create(t.Context(), p.copy, filepath.Join(t.TempDir(), "other"), quiet); !errors.Is(err, blob.ErrNoRoot) {
+		t.Errorf("without one of its directories: %v", err)
+	}
+	manifest := *s.Manifest
+	manifest.Missing = []string{"../../etc/passwd"}
+	b, err := strictjson.Marshal(&manifest)
+	p.must(err)
+	if _, err := ParseManifest(b); !errors.Is(err, ErrDamaged) {
+		t.Errorf("a path among what is missing: %v", err)
+	}
+}
+
+// adopted notes what is restored.
+type adopted struct{ refs []queue.Ref }
+
+func (a *adopted) Adopt(_ context.Context, ref queue.Ref, r io.Reader) error {
+	a.refs = append(a.refs, ref)
+	_, err := io.Copy(io.Discard, r)
+	return err
+}
+
 // FuzzParseManifest: one encoding, no path outside.
 func FuzzParseManifest(f *testing.F) {
 	m := &Manifest{
@@ -376,6 +458,12 @@ func FuzzParseManifest(f *testing.F) {
 	}
 	f.Add(b)
 	f.Add(bytes.Replace(b, []byte("config.toml"), []byte("../x"), 1))
+	m.Missing = []string{"g00000001-00000001"}
+	lacking, err := strictjson.Marshal(m)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(lacking)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := ParseManifest(b)
 		if err != nil {

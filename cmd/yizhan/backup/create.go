@@ -20,6 +20,7 @@ import (
 	"github.com/yizhan-gateway/yizhan/internal/durable"
 	"github.com/yizhan-gateway/yizhan/internal/strictjson"
 	"github.com/yizhan-gateway/yizhan/queue"
+	"github.com/yizhan-gateway/yizhan/queue/blob"
 )
 
 // Blobs are a node's blobs, which a copy keeps from deletion while it runs.
@@ -230,7 +231,8 @@ func (c *maker) writeRows(ctx context.Context, tx queue.Tx, out, refs io.Writer)
 	return err
 }
 
-// copyBlobs copies what the repository does not have, and lists all.
+// copyBlobs copies what the repository does not have, and lists all. One that cannot
+// be read is missing from then on: it is no reason to have no copy of the others.
 func (c *maker) copyBlobs(ctx context.Context) error {
 	refs, err := os.Open(filepath.Join(c.dir, refsFile))
 	if err != nil {
@@ -245,7 +247,11 @@ func (c *maker) copyBlobs(ctx context.Context) error {
 	for lines := bufio.NewScanner(refs); lines.Scan(); {
 		ref := queue.Ref(lines.Text())
 		size, sum, err := c.copyBlob(ctx, ref, dirs)
-		if err == nil {
+		if lost := (unreadable{}); errors.As(err, &lost) && ctx.Err() == nil {
+			if err = c.misses(ref); err == nil {
+				continue
+			}
+		} else if err == nil {
 			_, err = fmt.Fprintf(list, "%s %d %s\n", ref, size, sum)
 		}
 		if err != nil {
@@ -262,8 +268,8 @@ func (c *maker) copyBlobs(ctx context.Context) error {
 	if err := list.end(nil); err != nil {
 		return fmt.Errorf("backup: list of blobs: %w", err)
 	}
-	if c.progress.Blobs != c.progress.OfBlobs {
-		return fmt.Errorf("backup: %d references of %d were read back", c.progress.Blobs, c.progress.OfBlobs)
+	if all := c.progress.Blobs + c.progress.Missing; all != c.progress.OfBlobs {
+		return fmt.Errorf("backup: %d references of %d were read back", all, c.progress.OfBlobs)
 	}
 	if err := os.Remove(refs.Name()); err != nil {
 		return err
@@ -275,6 +281,38 @@ func (c *maker) copyBlobs(ctx context.Context) error {
 	}
 	c.m.Blobs, c.m.BlobBytes = Part{Count: c.progress.Blobs, Size: list.size, SM3: list.sum()}, c.progress.Bytes
 	c.report(c.progress)
+	return nil
+}
+
+// unreadable is trouble with one blob of the node, not with its disks or the
+// repository: those end the copy.
+type unreadable struct{ error }
+
+func (u unreadable) Unwrap() error { return u.error }
+
+// source marks what goes wrong with a blob of the node. A directory of blobs that is
+// away is none of that: to mount it costs less than a copy without what is in it.
+func source(err error) error {
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, blob.ErrNoRoot) {
+		return err
+	}
+	return unreadable{err}
+}
+
+type sourceReader struct{ io.Reader }
+
+func (s sourceReader) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	return n, source(err)
+}
+
+// misses names a blob that cannot be read.
+func (c *maker) misses(ref queue.Ref) error {
+	if len(c.m.Missing) == MaxMissing {
+		return fmt.Errorf("more than %d cannot be read: look at the disk, and run yizhan fsck --read-data", MaxMissing)
+	}
+	c.m.Missing = append(c.m.Missing, string(ref))
+	c.progress.Missing++
 	return nil
 }
 
@@ -293,7 +331,7 @@ func (c *maker) copyBlob(ctx context.Context, ref queue.Ref, dirs map[string]boo
 	}
 	from, err := c.Blobs.Open(ctx, ref, 0)
 	if err != nil {
-		return 0, sum, err
+		return 0, sum, source(err)
 	}
 	defer from.Close()
 	dir := filepath.Dir(name)
@@ -310,7 +348,7 @@ func (c *maker) copyBlob(ctx context.Context, ref queue.Ref, dirs map[string]boo
 	if err != nil {
 		return 0, sum, err
 	}
-	_, err = io.Copy(out, from)
+	_, err = io.Copy(out, sourceReader{from})
 	if err := out.end(err); err != nil {
 		return 0, sum, err
 	}
