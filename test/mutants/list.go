@@ -18,6 +18,38 @@ func storm(seeds string) []string {
 
 var mutants = []mutant{
 	{
+		name:   "complete-before-signing",
+		reason: "an agency completes a document that it has not signed for",
+		changes: []change{{"exchange/node/follow.go",
+			"case row.Stage.Rank() < exchange.StageSignedFor.Rank():",
+			"case false:"}},
+		campaign: []string{"./adapters/rest", "-run", "TestAdoptAndComplete"},
+	},
+	{
+		name:   "reminder-twice-under-a-key",
+		reason: "a reminder that is repeated under its key is one more",
+		changes: []change{{"exchange/node/keyed.go",
+			"	if key == \"\" {",
+			"	if key != \"\" {"}},
+		campaign: []string{"./adapters/rest", "-run", "TestKeysOfActs"},
+	},
+	{
+		name:   "events-skip-one",
+		reason: "a stream that comes back leaves out what follows the event it saw last",
+		changes: []change{{"adapters/rest/events.go",
+			"return at + 1, false, nil",
+			"return at + 2, false, nil"}},
+		campaign: []string{"./adapters/rest", "-run", "TestEvents"},
+	},
+	{
+		name:   "digest-not-compared",
+		reason: "a body that is not what its digest says is accepted",
+		changes: []change{{"adapters/rest/digest.go",
+			"if !bytes.Equal(e.have[algorithm].Sum(nil), e.want[algorithm]) {",
+			"if false && !bytes.Equal(e.have[algorithm].Sum(nil), e.want[algorithm]) {"}},
+		campaign: []string{"./adapters/rest", "-run", "TestDigestsOfUploads"},
+	},
+	{
 		name:   "ferry-status-grows-old",
 		reason: "a status is kept in a bundle that may leave again days later",
 		changes: []change{{"exchange/link/session.go",
