@@ -98,9 +98,15 @@ func TestEvents(t *testing.T) {
 	theirs.until("receipt", exchange.StageSignedFor)
 
 	var seen []string
-	again := o.listen("jia", accepted.id)
+	again, last := o.listen("jia", accepted.id), accepted.id
 	for h := again.next(); ; h = again.next() {
 		seen = append(seen, fmt.Sprint(h.name, h.data.Stage, h.data.Kind))
+		behind := o.listen("jia", last) // wherever it ended
+		if first := behind.next(); first != h {
+			t.Errorf("behind %s comes %+v, not %+v", last, first, h)
+		}
+		behind.end()
+		last = h.id
 		if h.data.Stage == exchange.StageSignedFor {
 			break
 		}
