@@ -31,6 +31,7 @@ var parsers = map[string]string{
 	"adapters/ferry.parseWrapping":      "adapters/ferry.FuzzWrapping",
 	"adapters/rest.Handler":             "adapters/rest.FuzzRequests",
 	"adapters/rest.OpenKeyRing":         "adapters/rest.FuzzKeyRing",
+	"adapters/rest.digestsOf":           "adapters/rest.FuzzDigests",
 	"adapters/trust.readAnswers":        "adapters/trust.FuzzReadAnswers",
 	"certs.LoadDirectory":               "certs.FuzzLoadDirectory",
 	"certs.OpenEnvelopedKey":            "certs.FuzzOpenEnvelopedKey",
