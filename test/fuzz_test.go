@@ -35,6 +35,7 @@ var parsers = map[string]string{
 	"adapters/rest.Handler":             "adapters/rest.FuzzRequests",
 	"adapters/rest.UnmarshalJSON":       "adapters/rest.FuzzSubmitRequest",
 	"adapters/rest.OpenKeyRing":         "adapters/rest.FuzzKeyRing",
+	"adapters/rest.digestsOf":           "adapters/rest.FuzzDigests",
 	"adapters/trust.readAnswers":        "adapters/trust.FuzzReadAnswers",
 	"certs.LoadDirectory":               "certs.FuzzLoadDirectory",
 	"certs.OpenEnvelopedKey":            "certs.FuzzOpenEnvelopedKey",

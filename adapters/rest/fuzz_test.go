@@ -74,3 +74,26 @@ func FuzzKeyRing(f *testing.F) {
 		}
 	})
 }
+
+// FuzzDigests: whatever a digest header says, a body is held against known names
+// only, with values of their size, and a body without one of them always passes.
+func FuzzDigests(f *testing.F) {
+	f.Add("sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:", []byte(""))
+	f.Add("unixsum=:AA==:, sm3=:GrIdg1XPoX+OYRlIMegajyK+yMco/vt0ftA161CCqis=:", []byte(""))
+	f.Add("sm3=::,", []byte("x"))
+	f.Fuzz(func(t *testing.T, header string, body []byte) {
+		e, err := digestsOf(http.Header{"Content-Digest": {header}})
+		if err != nil || e == nil {
+			return
+		}
+		for name, sum := range e.want {
+			if digesters[name] == nil || len(sum) != digesters[name]().Size() {
+				t.Fatalf("%s with %d bytes", name, len(sum))
+			}
+		}
+		e.write(body)
+		if err := e.check("it"); err != nil && len(e.want) == 0 {
+			t.Fatal(err)
+		}
+	})
+}

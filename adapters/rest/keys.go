@@ -159,7 +159,7 @@ func (k *KeyRing) Bind(rand io.Reader, certificate []byte, agency certs.AgencyCo
 	}
 	key.Certificate = sm.Sum(certificate)
 	if _, err := k.certified(key.Certificate, now); err == nil {
-		return Key{}, exchange.Fail(exchange.CodeConflict, "the certificate is bound to a key already; revoke that first")
+		return Key{}, exchange.Fail(exchange.CodeBadRequest, "certificate: it stands for a key already; revoke that first")
 	}
 	return key, k.change(func(list []Key) []Key { return append(list, key) })
 }

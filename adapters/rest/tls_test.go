@@ -83,7 +83,7 @@ func TestClientCertificates(t *testing.T) {
 	}
 	key, err := bind(mine, ScopeReceive)
 	o.must(err)
-	if _, err := bind(mine, ScopeReceive); exchange.CodeOf(err) != exchange.CodeConflict {
+	if _, err := bind(mine, ScopeReceive); exchange.CodeOf(err) != exchange.CodeBadRequest {
 		t.Errorf("bound twice: %v", err)
 	}
 	_, err = bind(old, ScopeReceive)

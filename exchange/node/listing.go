@@ -97,8 +97,12 @@ func (n *Node) InboxBy(ctx context.Context, agency string, after uint64, limit i
 	if f.State == Waiting {
 		of = records.InboxWaiting
 	}
+	step := listStep
+	if f == (Filter{}) {
+		step = min(limit, listStep)
+	}
 	for examined := 0; ; {
-		rows, err := n.inboxRows(ctx, of, agency, after, listStep)
+		rows, err := n.inboxRows(ctx, of, agency, after, step)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -114,13 +118,13 @@ func (n *Node) InboxBy(ctx context.Context, agency string, after uint64, limit i
 				}
 			}
 			if examined++; len(items) == limit || examined == maxExamined {
-				if i+1 == len(rows) && len(rows) < listStep {
+				if i+1 == len(rows) && len(rows) < step {
 					after = 0
 				}
 				return items, after, nil
 			}
 		}
-		if len(rows) < listStep {
+		if len(rows) < step {
 			return items, 0, nil
 		}
 	}
@@ -143,8 +147,12 @@ func (n *Node) SentBy(ctx context.Context, agency, after string, limit int, f Fi
 	if f.State != "" && !slices.Contains(exchange.States(), exchange.State(f.State)) {
 		return nil, "", exchange.Fail(exchange.CodeBadRequest, "state: one of the states of a document is expected")
 	}
+	step := listStep
+	if f == (Filter{}) { // then no row is read for nothing
+		step = min(limit, listStep)
+	}
 	for examined := 0; ; {
-		all, err := n.Sent(ctx, agency, after, listStep)
+		all, err := n.Sent(ctx, agency, after, step)
 		if err != nil {
 			return nil, "", err
 		}
@@ -158,13 +166,13 @@ func (n *Node) SentBy(ctx context.Context, agency, after string, limit int, f Fi
 				lines = append(lines, l)
 			}
 			if examined++; len(lines) == limit || examined == maxExamined {
-				if i+1 == len(all) && len(all) < listStep {
+				if i+1 == len(all) && len(all) < step {
 					after = ""
 				}
 				return lines, after, nil
 			}
 		}
-		if len(all) < listStep {
+		if len(all) < step {
 			return lines, "", nil
 		}
 	}
