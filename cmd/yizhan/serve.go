@@ -34,6 +34,7 @@ import (
 type serveFlags struct {
 	data, passFile, rest, peer string
 	verbose                    bool
+	echo                       []string
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -51,6 +52,7 @@ func (a *app) serveCommand() *cobra.Command {
 	c.Flags().StringVar(&f.passFile, "passphrase-file", "", "file with the keystore's passphrase (or set "+passphraseEnv+")")
 	c.Flags().StringVar(&f.rest, "rest-listen", "", "overrides rest_listen")
 	c.Flags().StringVar(&f.peer, "peer-listen", "", "overrides peer_listen")
+	c.Flags().StringSliceVar(&f.echo, "echo", nil, "TEST MODE 测试模式: agencies that sign for, return, delay or ignore by themselves, as the title says (docs/api/echo.md)")
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log more")
 	return c
 }
@@ -83,6 +85,7 @@ type gateway struct {
 	rest        *rest.Server
 	webhooks    *notify.Book
 	staging     *staging.Store
+	echo        *echo       // agencies that answer by themselves
 	restTLS     *tls.Config // nil: plain HTTP
 }
 
@@ -109,6 +112,9 @@ func (a *app) serve(ctx context.Context, f *serveFlags) error {
 	g, err := openGateway(ctx, f, log)
 	if err != nil {
 		return err
+	}
+	if g.echo, err = g.openEcho(f.echo); err != nil {
+		return errors.Join(err, g.close())
 	}
 	doors, err := g.listen(f)
 	if err != nil {
@@ -283,6 +289,7 @@ func (g *gateway) run(ctx context.Context, doors *doors) error {
 	wait.Go(func() { g.revocations.Run(ctx) })
 	wait.Go(func() { g.stamper.Run(ctx) })
 	wait.Go(func() { g.webhooks.Run(ctx) })
+	wait.Go(func() { g.echo.run(ctx) })
 	wait.Go(func() { g.sweepUploads(ctx) })
 	wait.Go(func() { g.warnOfExpiry(ctx) })
 	wait.Go(func() { g.sweep(ctx) })
