@@ -161,7 +161,7 @@ func (n *Node) Collected(ctx context.Context, agency, document string) error {
 	if err != nil {
 		return err
 	}
-	_, err = n.commitAct(ctx, agency, hh, e, Action{Stage: exchange.StageCollected})
+	_, err = n.commitAct(ctx, agency, hh, e, Action{Stage: exchange.StageCollected}, closedTo(exchange.StageCollected), n.alreadyActed)
 	return err
 }
 
@@ -243,7 +243,7 @@ func (n *Node) Act(ctx context.Context, agency, document string, a Action) ([]by
 	if err != nil {
 		return nil, err
 	}
-	return n.commitAct(ctx, agency, hh, e, a)
+	return n.commitAct(ctx, agency, hh, e, a, closedTo(a.Stage), n.alreadyActed)
 }
 
 func checkAction(a Action) error {
@@ -279,9 +279,13 @@ func (n *Node) alreadyActed(ctx context.Context, hh sm.Digest, row *records.Inbo
 	if row.Stage != stage && (stage != exchange.StageSignedFor || signedFor(row) != nil) {
 		return nil, exchange.Fail(exchange.CodeConflict, "the document stands at %s", row.Stage)
 	}
+	return n.storedReceipt(ctx, hh, row.Acted)
+}
+
+func (n *Node) storedReceipt(ctx context.Context, hh, id sm.Digest) ([]byte, error) {
 	var stored *records.Receipt
 	err := n.view(ctx, func(tx queue.Tx) (err error) {
-		stored, err = records.Receipts.Get(tx, hh, row.Acted)
+		stored, err = records.Receipts.Get(tx, hh, id)
 		return err
 	})
 	if err != nil || stored == nil {
@@ -290,9 +294,19 @@ func (n *Node) alreadyActed(ctx context.Context, hh sm.Digest, row *records.Inbo
 	return stored.CMS, nil
 }
 
-// commitAct signs, then decides again under the lock of the inbox row. When
-// another call was faster its bytes are the answer and ours are thrown away.
-func (n *Node) commitAct(ctx context.Context, agency string, hh sm.Digest, e *envelope.Envelope, a Action) ([]byte, error) {
+// closedTo says whether there is no place any more for an act of a stage.
+func closedTo(stage exchange.Stage) func(*records.InboxRow) bool {
+	return func(row *records.InboxRow) bool {
+		return row.Stage.End() || stage == exchange.StageCollected && !row.Collected.IsZero()
+	}
+}
+
+// commitAct signs, then decides again under the lock of the inbox row whether it was
+// said. When another call was faster its bytes are the answer, which again gives, and
+// ours are thrown away. A crash before its commit leaves nothing, and the agency
+// repeats.
+func (n *Node) commitAct(ctx context.Context, agency string, hh sm.Digest, e *envelope.Envelope, a Action,
+	said func(*records.InboxRow) bool, again func(context.Context, sm.Digest, *records.InboxRow, exchange.Stage) ([]byte, error)) ([]byte, error) {
 	d := n.Directory()
 	receipt, err := n.agencyReceipt(agency, hh, e, a)
 	if err != nil {
@@ -305,11 +319,11 @@ func (n *Node) commitAct(ctx context.Context, agency string, hh sm.Digest, e *en
 		if err != nil || row == nil {
 			return errors.Join(err, absent(row == nil, "inbox row"))
 		}
-		if row.Stage.End() || a.Stage == exchange.StageCollected && !row.Collected.IsZero() {
+		if said(row) {
 			lost = row
 			return nil
 		}
-		row.Stage = a.Stage
+		row.Stage = higher(row.Stage, a.Stage)
 		*receiptAt(row, a.Stage) = receipt.id
 		if err := records.Inbox.Put(tx, row, agency, hh); err != nil {
 			return err
@@ -326,7 +340,7 @@ func (n *Node) commitAct(ctx context.Context, agency string, hh sm.Digest, e *en
 		return nil, err
 	}
 	if lost != nil {
-		return n.alreadyActed(ctx, hh, lost, a.Stage)
+		return again(ctx, hh, lost, a.Stage)
 	}
 	return receipt.cms, nil
 }

@@ -2,13 +2,10 @@ package node
 
 import (
 	"context"
-	"errors"
 
-	"github.com/yizhan-gateway/yizhan/crypto/envelope"
 	"github.com/yizhan-gateway/yizhan/crypto/sm"
 	"github.com/yizhan-gateway/yizhan/exchange"
 	"github.com/yizhan-gateway/yizhan/exchange/records"
-	"github.com/yizhan-gateway/yizhan/queue"
 )
 
 // What an agency says of a document that it has signed for: ADOPTED (采用) and
@@ -35,7 +32,8 @@ func (n *Node) Follow(ctx context.Context, agency, document string, a Action) ([
 		return nil, err
 	}
 	a.after = []sm.Digest{row.Acted}
-	return n.commitFollow(ctx, agency, hh, e, a)
+	said := func(row *records.InboxRow) bool { return signedFor(row) != nil || !receiptAt(row, a.Stage).IsZero() }
+	return n.commitAct(ctx, agency, hh, e, a, said, n.followed)
 }
 
 // signedFor refuses what may be said only of a document that is signed for.
@@ -71,52 +69,5 @@ func (n *Node) followed(ctx context.Context, hh sm.Digest, row *records.InboxRow
 	if id.IsZero() {
 		return nil, nil
 	}
-	var stored *records.Receipt
-	err := n.view(ctx, func(tx queue.Tx) (err error) {
-		stored, err = records.Receipts.Get(tx, hh, id)
-		return err
-	})
-	if err != nil || stored == nil {
-		return nil, errors.Join(err, absent(stored == nil, "receipt"))
-	}
-	return stored.CMS, nil
-}
-
-// commitFollow decides again under the lock of the inbox row. A crash before its
-// commit leaves nothing, and the agency repeats; when another call was faster its
-// bytes are the answer.
-func (n *Node) commitFollow(ctx context.Context, agency string, hh sm.Digest, e *envelope.Envelope, a Action) ([]byte, error) {
-	d := n.Directory()
-	receipt, err := n.agencyReceipt(agency, hh, e, a)
-	if err != nil {
-		return nil, err
-	}
-	var lost *records.InboxRow
-	err = n.update(ctx, func(tx queue.Tx) error {
-		lost = nil
-		row, err := records.Inbox.Lock(tx, agency, hh)
-		if err != nil || row == nil {
-			return errors.Join(err, absent(row == nil, "inbox row"))
-		}
-		said := receiptAt(row, a.Stage)
-		if signedFor(row) != nil || !said.IsZero() {
-			lost = row
-			return nil
-		}
-		*said, row.Stage = receipt.id, higher(row.Stage, a.Stage)
-		if err := records.Inbox.Put(tx, row, agency, hh); err != nil {
-			return err
-		}
-		if _, err := n.putReceipt(tx, hh, receipt, eventActed); err != nil {
-			return err
-		}
-		return n.homeward(tx, d, e.Header.Sender, hh, receipt.id)
-	})
-	if err != nil {
-		return nil, err
-	}
-	if lost != nil {
-		return n.followed(ctx, hh, lost, a.Stage)
-	}
-	return receipt.cms, nil
+	return n.storedReceipt(ctx, hh, id)
 }
