@@ -118,7 +118,7 @@ func (g *segments) sparse() []segmentID {
 // copyOut writes each live record into a file of its own before it unlinks the
 // segment. A crash in between leaves both, with the same bytes, and the next
 // sweep of the segment goes on. A reader opens the segment, else the file: one
-// of them is there at any time. What is deleted meanwhile is removed last.
+// of them is there at any time.
 func (s *root) copyOut(ctx context.Context, id segmentID) error {
 	if !s.startMoving(id) {
 		return nil
@@ -130,16 +130,27 @@ func (s *root) copyOut(ctx context.Context, id segmentID) error {
 	}
 	s.segments.flagging.Lock() // no deletion between the unlinking and the look at what was deleted
 	defer s.segments.flagging.Unlock()
-	if err := s.remove(s.segmentFile(id.gen, id.seg)); err != nil {
-		s.stopMoving(id, false)
-		return err
-	}
-	for ref := range s.stopMoving(id, true) {
+	// The copies of what was deleted go before the segment that says so: between the
+	// two a reader would find them.
+	for ref := range s.deletedMeanwhile(id) {
 		if w, ok := parseRef(ref); ok {
 			err = errors.Join(err, s.removeMoved(w))
 		}
 	}
+	if err == nil {
+		err = s.remove(s.segmentFile(id.gen, id.seg))
+	}
+	s.stopMoving(id, err == nil)
 	return err
+}
+
+// deletedMeanwhile is what was deleted while a segment is copied out; flagging is
+// locked.
+func (s *root) deletedMeanwhile(id segmentID) map[queue.Ref]bool {
+	g := s.segments
+	g.table.Lock()
+	defer g.table.Unlock()
+	return g.live[id].moving
 }
 
 func (s *root) startMoving(id segmentID) bool {
@@ -154,18 +165,15 @@ func (s *root) startMoving(id segmentID) bool {
 	return true
 }
 
-// stopMoving gives what was deleted meanwhile; forget takes the segment out of
-// the table for good.
-func (s *root) stopMoving(id segmentID, forget bool) map[queue.Ref]bool {
+// stopMoving ends a copying out; forget takes the segment out of the table for
+// good.
+func (s *root) stopMoving(id segmentID, forget bool) {
 	g := s.segments
 	g.table.Lock()
 	defer g.table.Unlock()
-	l := g.live[id]
-	gone := l.moving
-	if l.moving = nil; forget {
+	if g.live[id].moving = nil; forget {
 		delete(g.live, id)
 	}
-	return gone
 }
 
 func (s *root) copyRecords(ctx context.Context, id segmentID) (holes bool, err error) {
