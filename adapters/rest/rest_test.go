@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -36,7 +37,6 @@ type office struct {
 	store    queue.Store
 	blobs    *blob.Store
 	url      string
-	jia, yi  string // agency codes
 	keys     map[string]string
 	hsm      *losable
 	ring     *KeyRing
@@ -45,7 +45,7 @@ type office struct {
 	seen     func(operation string, a *answer)
 	maxBytes int64
 
-	authority *certs.Authority
+	*cast
 	directory atomic.Pointer[certs.Directory]
 }
 
@@ -54,37 +54,83 @@ func newOffice(t testing.TB, maxUpload int64) *office {
 	return newOfficeWith(t, Config{MaxUpload: maxUpload})
 }
 
-// newOfficeWith fills in what every office has.
-func newOfficeWith(t testing.TB, c Config) *office {
-	t.Helper()
-	maxUpload := c.MaxUpload
-	o := &office{t: t, dir: t.TempDir(), keys: map[string]string{}, maxBytes: maxUpload}
-	now := time.Now()
-	pass := []byte("test")
-	authority, err := certs.InitAuthority(filepath.Join(o.dir, "ca"), "test", pass, rand.Reader, now)
-	o.must(err)
-	keys, err := keystore.Create(filepath.Join(o.dir, "keys"), pass, rand.Reader)
-	o.must(err)
+// cast is who there is: an authority, and the keys of a node with two agencies. Making
+// one derives two keys from passphrases, which takes most of a short test.
+type cast struct {
+	authority *certs.Authority
+	store     *keystore.Store
+	jia, yi   string
+}
+
+var (
+	castDir   string
+	everybody = sync.OnceValues(func() (*cast, error) { return newCast(castDir) })
+)
+
+func TestMain(m *testing.M) {
+	var err error
+	if castDir, err = os.MkdirTemp("", "yizhan-rest"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(castDir)
+	os.Exit(code)
+}
+
+func newCast(dir string) (*cast, error) {
+	now, pass := time.Now(), []byte("test")
+	authority, err := certs.InitAuthority(filepath.Join(dir, "ca"), "test", pass, rand.Reader, now)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := keystore.Create(filepath.Join(dir, "keys"), pass, rand.Reader)
+	if err != nil {
+		return nil, err
+	}
 	var specs []certs.AgencySpec
 	for i, name := range []string{"示范单位甲", "示范单位乙"} {
 		code, err := certs.MakeAgencyCode(fmt.Sprintf("11520000000000%03d", i+1))
-		o.must(err)
+		if err != nil {
+			return nil, err
+		}
 		specs = append(specs, certs.AgencySpec{Code: code, Name: name, Aliases: []string{"市财政局"}[:i]})
 	}
-	o.jia, o.yi = string(specs[0].Code), string(specs[1].Code)
 	request, err := certs.NewRequest(keys, "test", certs.NodeSpec{ID: "n1", Zone: "政务外网"}, specs, now)
-	o.must(err)
+	if err != nil {
+		return nil, err
+	}
 	parsed, err := certs.ParseRequest(request)
-	o.must(err)
-	o.must(authority.Admit(parsed, now))
-	o.authority = authority
+	if err != nil {
+		return nil, err
+	}
+	return &cast{authority, keys, string(specs[0].Code), string(specs[1].Code)}, authority.Admit(parsed, now)
+}
+
+// newOfficeWith fills in what every office has.
+func newOfficeWith(t testing.TB, c Config) *office {
+	t.Helper()
+	return newOfficeOf(t, c, nil)
+}
+
+// newOfficeOf is an office of a cast of its own; nil is the one that tests share.
+func newOfficeOf(t testing.TB, c Config, own *cast) *office {
+	t.Helper()
+	maxUpload := c.MaxUpload
+	o := &office{t: t, dir: t.TempDir(), keys: map[string]string{}, maxBytes: maxUpload}
+	o.cast = own
+	if o.cast == nil {
+		var err error
+		o.cast, err = everybody()
+		o.must(err)
+	}
 	o.publish()
 	quiet := slog.New(slog.DiscardHandler)
+	var err error
 	o.store, err = badgerstore.Open(filepath.Join(o.dir, "store"), badgerstore.Options{Logger: quiet})
 	o.must(err)
 	o.blobs, err = blob.Open(durable.OS, filepath.Join(o.dir, "blobs"))
 	o.must(err)
-	o.hsm = &losable{Store: keys}
+	o.hsm = &losable{Store: o.cast.store}
 	o.node, err = node.New(t.Context(), node.Config{
 		ID: "n1", Store: o.store, Blobs: o.blobs, Keys: o.hsm, Directory: o.directory.Load,
 	})
@@ -92,7 +138,7 @@ func newOfficeWith(t testing.TB, c Config) *office {
 	o.ring, err = OpenKeyRing(filepath.Join(o.dir, "api-keys.json"))
 	o.must(err)
 	for name, code := range map[string]string{"jia": o.jia, "yi": o.yi} {
-		secret, _, err := o.ring.Create(rand.Reader, certs.AgencyCode(code), Scopes, nil, name, now)
+		secret, _, err := o.ring.Create(rand.Reader, certs.AgencyCode(code), Scopes, nil, name, time.Now())
 		o.must(err)
 		o.keys[name] = secret
 	}

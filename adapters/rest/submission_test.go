@@ -105,7 +105,11 @@ func TestSubmissionSaysAllThatIsWrong(t *testing.T) {
 // TestSubmissionByName: a document to an alias arrives; a repeat is told by what was
 // written, and another way to write it is another request.
 func TestSubmissionByName(t *testing.T) {
-	o := newOffice(t, 1<<20)
+	own, err := newCast(t.TempDir()) // its directory changes
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := newOfficeOf(t, Config{MaxUpload: 1 << 20}, own)
 	body := part{"body", "正文.ofd", "content"}
 	meta := func(to any) part {
 		return part{"document", "", o.meta(map[string]any{"to": []any{to}, "number": "情况第12期"})}
