@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,27 +97,12 @@ func TestScripts(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				l, err := net.Listen("tcp", "127.0.0.1:0")
-				if err != nil {
-					return err
-				}
-				rest, err := net.Listen("tcp", "127.0.0.1:0")
-				if err != nil {
-					return err
-				}
 				e.Setenv(name, string(code))
-				e.Setenv(name+"_PEER", l.Addr().String())
-				e.Setenv(name+"_REST", rest.Addr().String())
-				l.Close()
-				rest.Close()
+				e.Setenv(name+"_PEER", quietAddress())
+				e.Setenv(name+"_REST", quietAddress())
 			}
 			for _, name := range []string{"METRICS", "TSA"} {
-				l, err := net.Listen("tcp", "127.0.0.1:0")
-				if err != nil {
-					return err
-				}
-				e.Setenv(name, l.Addr().String())
-				l.Close()
+				e.Setenv(name, quietAddress())
 			}
 			e.Setenv("YIZHAN_PASSPHRASE", rand.Text())
 			e.Setenv("LANG", "C.UTF-8")
@@ -146,6 +132,27 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %s", cond)
 		},
 	})
+}
+
+// Addresses for nodes of scripts are below those that the system gives to outgoing
+// connections: one of these took an address between its choice and its use now and then.
+const (
+	firstPort = 20000
+	lastPort  = 32000
+)
+
+var nextPort atomic.Int64
+
+// quietAddress is one on loopback that nothing listens on, and that no other script has.
+func quietAddress() string {
+	for {
+		port := firstPort + (int64(os.Getpid())*97+nextPort.Add(1))%(lastPort-firstPort)
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return address
+		}
+	}
 }
 
 // exitCodeIs N COMMAND… runs a command and expects its exit code.
